@@ -1,0 +1,36 @@
+"""Deterministic identities: the same cause always gives the same id, so every effect can be applied twice safely."""
+
+from __future__ import annotations
+
+import hashlib
+
+
+def identity(*parts: str | bytes | int) -> str:
+    """32 hex digits of the hash over the parts, each delimited by its length."""
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        data = part if isinstance(part, bytes) else str(part).encode()
+        digest.update(len(data).to_bytes(8, "little"))
+        digest.update(data)
+    return digest.hexdigest()
+
+
+def murmur2(data: bytes) -> int:
+    """Kafka's key hash (Java's ``Utils.murmur2``), masked to 31 bits."""
+    mask, m = 0xFFFFFFFF, 0x5BD1E995
+    length = len(data)
+    h = (0x9747B28C ^ length) & mask
+    for i in range(0, length - length % 4, 4):
+        k = int.from_bytes(data[i : i + 4], "little") * m & mask
+        k = (k ^ k >> 24) * m & mask
+        h = h * m & mask ^ k
+    tail = data[length - length % 4 :]
+    if tail:
+        h = (h ^ int.from_bytes(tail, "little")) * m & mask
+    h = (h ^ h >> 13) * m & mask
+    return (h ^ h >> 15) & 0x7FFFFFFF
+
+
+def partition_of(key: str | bytes, partitions: int) -> int:
+    """The partition Kafka's default partitioner gives a key; all our producers agree on it."""
+    return murmur2(key if isinstance(key, bytes) else key.encode()) % partitions

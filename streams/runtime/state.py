@@ -1,0 +1,192 @@
+"""State as arrays: tables with one row per key, written page by page to a compacted topic, and read back whole.
+
+A table is a struct of arrays. Only pages (64 neighbouring rows) that changed are written, packed as in schemas.packing. Small
+odd things (a parked block, a counter) are entries: a key and bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from schemas.block import pack_text, strings, unpack_text
+from schemas.packing import pack, unpack
+
+PAGE: Final = 64
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """An integer column: its type, the shape of one row's part, the value of a new row."""
+
+    dtype: Any
+    shape: tuple[int, ...] = ()
+    empty: int = 0
+
+
+class Table:
+    """Rows by key: ``table["value"]`` is the array of a column (row first), ``table.text["unit"]`` the list of a text column.
+
+    Write to the arrays in place and :meth:`mark` the rows. Arrays move when the table grows: fetch them again after :meth:`add`.
+    """
+
+    def __init__(self, columns: dict[str, Column], texts: Sequence[str] = ()) -> None:
+        self.columns = columns
+        self.text: dict[str, list[str]] = {name: [] for name in texts}
+        self.keys: list[str] = []
+        self.index: dict[str, int] = {}
+        self._arrays: dict[str, Array] = {name: self._blank(column, 0) for name, column in columns.items()}
+        self._capacity = 0
+        self._dirty: set[int] = set()
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, column: str) -> Array:
+        return self._arrays[column]
+
+    @staticmethod
+    def _blank(column: Column, size: int) -> Array:
+        return np.full((size, *column.shape), column.empty, column.dtype)
+
+    def add(self, keys: Iterable[str]) -> Array:
+        """New rows for keys not yet known, in order; returns the rows of all the keys (int64)."""
+        index, fresh = self.index, []
+        rows = []
+        for key in keys:
+            row = index.get(key)
+            if row is None:
+                row = index[key] = len(self.keys) + len(fresh)
+                fresh.append(key)
+            rows.append(row)
+        if fresh:
+            self._extend(fresh)
+        return np.array(rows, np.int64)
+
+    def find(self, keys: Iterable[str]) -> Array:
+        """The rows of keys, -1 for unknown ones (int64)."""
+        return np.array([self.index.get(key, -1) for key in keys], np.int64)
+
+    def _extend(self, fresh: list[str]) -> None:
+        first, size = len(self.keys), len(self.keys) + len(fresh)
+        if size > self._capacity:
+            self._capacity = max(PAGE, -(-size * 5 // 4 // PAGE) * PAGE)  # a quarter of room: memory per row matters
+            for name, column in self.columns.items():
+                grown = self._blank(column, self._capacity)
+                grown[:first] = self._arrays[name][:first]
+                self._arrays[name] = grown
+        self.keys.extend(fresh)
+        for values in self.text.values():
+            values.extend([""] * len(fresh))
+        self._dirty.update(range(first // PAGE, (size - 1) // PAGE + 1))
+
+    def mark(self, rows: Array) -> None:
+        """Says that these rows changed."""
+        self._dirty.update(np.unique(np.asarray(rows) // PAGE).tolist())
+
+    def nbytes(self) -> int:
+        """Memory of the arrays in use, without Python's strings."""
+        return sum(array.nbytes for array in self._arrays.values())
+
+    def take_changed(self) -> Iterator[tuple[int, bytes]]:
+        """Number and bytes of each changed page; forgets that they changed."""
+        for page in sorted(self._dirty):
+            yield page, self._page(page)
+        self._dirty.clear()
+
+    def _page(self, page: int) -> bytes:
+        rows = slice(page * PAGE, min((page + 1) * PAGE, len(self.keys)))
+        parts = [pack_text(strings(self.keys[rows]))]
+        parts += [pack_text(strings(values[rows])) for values in self.text.values()]
+        parts += [pack(self._arrays[name][rows].ravel()) for name in self.columns]
+        head = np.array([rows.stop - rows.start, *map(len, parts)], "<u4").tobytes()
+        return head + b"".join(parts)
+
+    def load_page(self, page: int, data: bytes) -> None:
+        """Reads one page back. Pages may come in any order and more than once; the last one counts."""
+        fields = 2 + len(self.text) + len(self.columns)
+        size, *lengths = np.frombuffer(data, "<u4", fields).tolist()
+        bounds = np.cumsum([4 * fields, *lengths]).tolist()
+        parts = [data[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+        if bounds[-1] != len(data):
+            raise ValueError(f"state page {page} has {len(data)} bytes, its columns {bounds[-1]}: written by another layout")
+        first = page * PAGE
+        if len(self.keys) < first + size:
+            self._extend([""] * (first + size - len(self.keys)))
+        rows = slice(first, first + size)
+        self.keys[rows] = unpack_text(parts[0], size).to_pylist()
+        self.index.update(zip(self.keys[rows], range(first, first + size), strict=True))
+        for (_, values), part in zip(self.text.items(), parts[1:], strict=False):
+            values[rows] = unpack_text(part, size).to_pylist()
+        for (name, column), part in zip(self.columns.items(), parts[1 + len(self.text) :], strict=True):
+            cells = size * int(np.prod(column.shape, dtype=np.int64))
+            self._arrays[name][rows] = unpack(part, cells).reshape((size, *column.shape))
+        self._dirty.clear()
+
+
+class State:
+    """All tables and entries of one partition of one agent. Tables are made on demand by name."""
+
+    def __init__(self, make: Callable[[str], Table]) -> None:
+        self._make = make
+        self.tables: dict[str, Table] = {}
+        self.entries: dict[str, bytes] = {}
+        self._touched: set[str] = set()
+
+    def table(self, name: str) -> Table:
+        """The table of that name."""
+        table = self.tables.get(name)
+        if table is None:
+            table = self.tables[name] = self._make(name)
+        return table
+
+    def put(self, key: str, value: bytes | None) -> None:
+        """Sets an entry; None removes it."""
+        if value is None:
+            self.entries.pop(key, None)
+        else:
+            self.entries[key] = value
+        self._touched.add(key)
+
+    def take_changed(self) -> list[tuple[bytes, bytes | None]]:
+        """Rows for the state topic since the last call: pages as ``t/<table>/<page>``, entries as ``e/<key>``."""
+        rows: list[tuple[bytes, bytes | None]] = []
+        for name in sorted(self.tables):
+            rows += [(f"t/{name}/{page}".encode(), data) for page, data in self.tables[name].take_changed()]
+        rows += [(f"e/{key}".encode(), self.entries.get(key)) for key in sorted(self._touched)]
+        self._touched.clear()
+        return rows
+
+    def load(self, key: bytes, value: bytes | None) -> None:
+        """Takes one row of the state topic back; later rows of a key replace earlier ones."""
+        kind, _, rest = key.decode().partition("/")
+        if kind == "e":
+            if value is None:
+                self.entries.pop(rest, None)
+            else:
+                self.entries[rest] = value
+        else:
+            name, _, page = rest.rpartition("/")
+            if value is not None:
+                self.table(name).load_page(int(page), value)
+
+    def digest(self) -> str:
+        """A hash over everything, equal for equal states."""
+        digest = hashlib.blake2b(digest_size=16)
+        for name in sorted(self.tables):
+            table = self.tables[name]
+            for page in range(-(-len(table) // PAGE)):
+                digest.update(table._page(page))
+        for key in sorted(self.entries):
+            digest.update(key.encode() + b"\0" + self.entries[key])
+        return digest.hexdigest()
+
+    def nbytes(self) -> int:
+        """Memory of all arrays and entries."""
+        return sum(t.nbytes() for t in self.tables.values()) + sum(len(v) for v in self.entries.values())
