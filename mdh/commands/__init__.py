@@ -1,0 +1,1 @@
+"""One module per command: ``main`` (a single command) or ``app`` (a group of verbs)."""
