@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
-from typing import Any
+from importlib import metadata
+from typing import Annotated, Any
 
-import click
 import typer
+from typer.core import TyperGroup
 
 from mdh.errors import UsageError
 
@@ -31,33 +33,43 @@ COMMANDS = {
 }
 
 
-class LazyGroup(click.Group):
+class LazyGroup(TyperGroup):
     """Imports ``mdh.commands.<name>`` when the command is used."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
         if cmd_name not in COMMANDS:
             return None
         module: Any = importlib.import_module(f"mdh.commands.{cmd_name}")
-        if hasattr(module, "app"):
-            command = typer.main.get_command(module.app)
-        else:
-            single = typer.Typer(add_completion=False)
-            single.command()(module.main)
-            command = typer.main.get_command(single)
+        app = getattr(module, "app", None)
+        if app is None:
+            app = typer.Typer(add_completion=False)
+            app.command()(module.main)
+        command = typer.main.get_command(app)
         command.name = cmd_name
         return command
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(package_name="meter-data-hub")
-def cli() -> None:
+app = typer.Typer(cls=LazyGroup, rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+_CLICK_ERROR: Any = typer.BadParameter.__mro__[2]  # the base of all errors in the words of a command; typer does not export it
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"mdh {metadata.version('meter-data-hub')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")] = False,
+) -> None:
     """Meter Data Hub: every meter's raw reads in, trusted consumption out.
 
     Start with `mdh demo`. Results go to stdout, everything else to stderr; bad input exits with status 2 and one line.
@@ -67,18 +79,19 @@ def cli() -> None:
 def main() -> None:
     """The entry point of the ``mdh`` command."""
     try:
-        cli(standalone_mode=False)
+        status = app(standalone_mode=False)
     except UsageError as error:
-        sys.exit(_fail(str(error), 2))
-    except click.exceptions.Exit as stop:
-        sys.exit(stop.exit_code)
-    except click.ClickException as error:
-        sys.exit(_fail(error.format_message(), 2))
-    except (click.Abort, KeyboardInterrupt):
-        sys.exit(130)
+        status = _fail(str(error), 2)
+    except typer.Exit as stop:
+        status = stop.exit_code
+    except _CLICK_ERROR as error:
+        status = _fail(error.format_message(), 2)
+    except (typer.Abort, KeyboardInterrupt):
+        status = 130
     except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(0)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader went away; Python would complain while flushing
+        status = 0
+    sys.exit(status if isinstance(status, int) else 0)
 
 
 def _fail(message: str, status: int) -> int:

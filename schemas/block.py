@@ -16,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -84,9 +84,14 @@ def unpack_text(data: bytes, size: int) -> pa.StringArray:
 
 
 @cache
+def _columns(kind: Any) -> tuple[tuple[str, dict[str, Any]], ...]:
+    return tuple((f.name, dict(f.metadata)) for f in dataclasses.fields(kind))
+
+
 def columns_of(kind: type[Block]) -> tuple[tuple[str, dict[str, Any]], ...]:
     """Name and metadata of each field of a block class, in order."""
-    return tuple((f.name, dict(f.metadata)) for f in dataclasses.fields(kind))  # type: ignore[arg-type]
+    found: tuple[tuple[str, dict[str, Any]], ...] = _columns(cast(Any, kind))
+    return found
 
 
 class Block:
@@ -189,7 +194,8 @@ def ragged_indices(counts: Array, rows: Array) -> Array:
     """Positions in a flat column of the parts of ``rows``, in that order."""
     begins, sizes = starts_of(counts)[rows], counts[rows].astype(np.int64)
     total = int(sizes.sum()) if len(sizes) else 0
-    return np.arange(total) + np.repeat(begins - starts_of(sizes), sizes)
+    indices: Array = np.arange(total) + np.repeat(begins - starts_of(sizes), sizes)
+    return indices
 
 
 DIRECTIONS = ("none", "delivered", "received")  # index is the code; delivered: grid → customer

@@ -70,7 +70,7 @@ class Codec:
             raise ValueError(f"record of {len(data)} bytes")
         writer = self.ids[int.from_bytes(data[1:_HEAD], "big")]
         try:
-            record = fastavro.schemaless_reader(io.BytesIO(data[_HEAD:]), _parsed(writer), _parsed(name))
+            record: Any = fastavro.schemaless_reader(io.BytesIO(data[_HEAD:]), _parsed(writer), _parsed(name))
         except (EOFError, OverflowError, MemoryError, IndexError, UnicodeDecodeError, ValueError) as error:
             raise ValueError(f"{name}: body does not follow its schema ({error})") from error
         kind = BLOCKS.get(name)

@@ -59,7 +59,10 @@ UNITS: Final = {
         _unit("count", "count", "1"),
     )
 }
-_ALIASES: Final = {"m³": "m3", "cf": "ft3", "cft": "ft3", "litre": "l", "litres": "l", "liter": "l", "liters": "l", "m3xc": "m3c", "": "count"}
+_ALIASES: Final = {
+    "m³": "m3", "cf": "ft3", "cft": "ft3",
+    "litre": "l", "litres": "l", "liter": "l", "liters": "l", "m3xc": "m3c", "": "count",
+}
 
 
 def resolve(text: str) -> Unit:

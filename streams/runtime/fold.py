@@ -23,6 +23,7 @@ class Message:
     key: bytes = b""
     topic: str = ""
     partition: int = 0
+    offset: int = -1
     headers: Mapping[str, bytes] = field(default_factory=dict)
 
     def derive(self, *parts: str | int) -> str:

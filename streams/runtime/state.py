@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -57,7 +58,8 @@ class Table:
 
     def add(self, keys: Iterable[str]) -> Array:
         """New rows for keys not yet known, in order; returns the rows of all the keys (int64)."""
-        index, fresh = self.index, []
+        index = self.index
+        fresh: list[str] = []
         rows = []
         for key in keys:
             row = index.get(key)
@@ -113,7 +115,7 @@ class Table:
         fields = 2 + len(self.text) + len(self.columns)
         size, *lengths = np.frombuffer(data, "<u4", fields).tolist()
         bounds = np.cumsum([4 * fields, *lengths]).tolist()
-        parts = [data[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+        parts = [data[a:b] for a, b in pairwise(bounds)]
         if bounds[-1] != len(data):
             raise ValueError(f"state page {page} has {len(data)} bytes, its columns {bounds[-1]}: written by another layout")
         first = page * PAGE

@@ -1,0 +1,123 @@
+"""The ingest agent: decodes what head ends send, cuts it into one block per partition, and puts everything in one order.
+
+It is the only writer of ``vee.inbox``: reads, master data, recalled days and ticks all pass through it, so that what the VEE
+agent sees has one order that can be replayed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Protocol
+
+from schemas.block import FinalBlock, ReadBlock
+from schemas.identity import identity, partition_of
+from streams.runtime.fold import RAW, Message, Output, Result
+from streams.runtime.lane import Record, dead_letter
+from streams.runtime.routing import split
+from streams.runtime.state import State, Table
+
+INBOX: Final = "vee.inbox"
+SEGMENT: Final = 256  # payload ids per state entry
+ID_BYTES: Final = 16
+
+
+class Decoded(Protocol):
+    """What a decoder returns (see connectors.head_end.formats): blocks, and parts that were refused while the rest was kept."""
+
+    @property
+    def format(self) -> str: ...
+    @property
+    def blocks(self) -> list[ReadBlock]: ...
+    @property
+    def problems(self) -> list[Any]: ...
+
+
+Decode = Callable[[bytes, Mapping[str, str], str], Decoded]  # bytes, headers as text, payload id
+
+
+class PartlyRefusedError(Exception):
+    """Some parts of a payload were refused, the rest was taken."""
+
+
+class IngestFold:
+    """Folds raw payloads, master data, recalled days and ticks of one partition.
+
+    ``decode`` turns a payload's bytes and headers into blocks and raises on a payload it refuses whole. ``remember`` payload ids are
+    kept (rounded up to whole segments) to recognise one that is sent again.
+    """
+
+    def __init__(self, decode: Decode, partition: int, partitions: int, *, letters: str = "hes.reads.dlq", remember: int = 65_536) -> None:
+        self.decode, self.partition, self.partitions, self.letters = decode, partition, partitions, letters
+        self.state = State(lambda _: Table({}))
+        self._segments = max(2, -(-remember // SEGMENT) + 1)
+        self._seen: set[bytes] | None = None
+
+    def apply(self, message: Message) -> Result:
+        if message.type == RAW:
+            return self._payload(message)
+        if message.type in ("Tick", "MasterPresent"):
+            return Result([Output(INBOX, message.type, message.body, message.key, self.partition)])
+        if message.type == "MasterChannel":
+            key = message.body["device"].encode()
+            return Result([Output(INBOX, message.type, message.body, key, partition_of(key, self.partitions))])
+        if isinstance(message.body, FinalBlock):
+            return Result(self._split(message.body))
+        raise ValueError(f"ingest has no use for a {message.type}")
+
+    def _payload(self, message: Message) -> Result:
+        headers = {name: value.decode(errors="replace") for name, value in message.headers.items()}
+        about = {"source": headers.get("source", ""), "received_at": _whole(headers.get("received_at", ""))}
+        if not self._is_new(message.payload):
+            return Result([], {**about, "status": "duplicate", "reason": "this payload was taken before"})
+        try:
+            decoded = self.decode(message.body or b"", headers, message.payload)
+        except Exception as error:  # a decoder meets hostile bytes: whatever goes wrong concerns this payload only
+            letter = self._letter(message, error)
+            return Result([letter], {**about, "status": "dead", "dead": 1, "reason": str(error)[:500]})
+        result = Result([], {**about, "status": "decoded", "format": decoded.format})
+        for block in decoded.blocks:
+            result.outputs += self._split(block)
+            result.count("rows", len(block))
+            result.count("reads", len(block.values))
+        if decoded.problems:
+            words = "; ".join(str(problem) for problem in decoded.problems[:20])
+            more = len(decoded.problems) - 20
+            reason = f"{len(decoded.problems)} parts refused: {words}{f'; and {more} more' if more > 0 else ''}"
+            result.outputs.append(self._letter(message, PartlyRefusedError(reason)))
+            result.count("dead", len(decoded.problems))
+            result.figures["reason"] = reason[:500]
+        return result
+
+    def _split(self, block: ReadBlock | FinalBlock) -> list[Output]:
+        parts = split(block, block.device, self.partitions)
+        return [Output(INBOX, block.SCHEMA, part, b"", number) for number, part in parts]
+
+    def _letter(self, message: Message, reason: Exception) -> Output:
+        record = Record(message.topic, message.partition, message.key, message.body, message.headers, message.offset)
+        return dead_letter(self.letters, record, "ingest", reason)
+
+    # --- payloads taken before: segments of hashed ids, the oldest forgotten first -----------------------------------------
+
+    def _is_new(self, payload: str) -> bool:
+        entries = self.state.entries
+        if self._seen is None:
+            self._seen = {data[i : i + ID_BYTES] for data in entries.values() for i in range(0, len(data), ID_BYTES)}
+        mark = bytes.fromhex(identity(payload))
+        if mark in self._seen:
+            return False
+        self._seen.add(mark)
+        newest = max((int(key) for key in entries), default=0)
+        segment = entries.get(str(newest), b"") + mark
+        if len(segment) > SEGMENT * ID_BYTES:
+            newest, segment = newest + 1, mark
+            old = str(newest - self._segments)
+            if old in entries:
+                data = entries[old]
+                self._seen.difference_update(data[i : i + ID_BYTES] for i in range(0, len(data), ID_BYTES))
+                self.state.put(old, None)
+        self.state.put(str(newest), segment)
+        return True
+
+
+def _whole(text: str) -> int:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else 0

@@ -1,0 +1,208 @@
+"""One partition of one agent: checks what arrives, folds it, and puts outputs into envelopes. Pure: records in, records out.
+
+The envelope (Kafka headers) carries the id and the payload that caused a record, its writer and the writer's sequence number for
+that partition, and, on the last record of each group, the receipt it completes. Delivery is checked here: a record seen
+before is skipped, a gap raises.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from schemas.codec import Codec
+from schemas.identity import identity, partition_of
+from streams.runtime.fold import RAW, Fold, Message, Output, Result
+
+CHECKPOINT: Final = b"checkpoint"
+RECEIPTS: Final = "hub.receipts"
+ID, PAYLOAD, WRITER, SEQUENCE, RECEIPT = "mdh-id", "mdh-payload", "mdh-writer", "mdh-seq", "mdh-receipt"
+
+
+class GapError(Exception):
+    """Records are missing between what was handled last and what came."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A Kafka record as read (with its offset) or to be written (offset -1)."""
+
+    topic: str
+    partition: int
+    key: bytes
+    value: bytes | None
+    headers: Mapping[str, bytes] = field(default_factory=dict)
+    offset: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the runtime must know of one agent and of the topics around it; made from topology.yaml."""
+
+    agent: str
+    inbox: str | None  # written by agents only, sequence numbers in the envelope
+    plain: frozenset[str]  # written from outside, their offsets are the sequence
+    raw: frozenset[str]  # of these the ones that hold bytes no schema describes
+    sparse: frozenset[str]  # of these the compacted ones, whose offsets have holes
+    state: str
+    partitions: Mapping[str, int]  # of every topic
+    stored: frozenset[str]  # the sink confirms what it stored of these
+    inboxes: frozenset[str]  # read by an agent, which will write a receipt of its own
+    letters: str = ""  # where records go that the fold cannot take
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """All topics the agent reads."""
+        return self.plain | ({self.inbox} if self.inbox else frozenset())
+
+
+@dataclass(slots=True)
+class Checkpoint:
+    """Where a lane stands. Written in the same transaction as the outputs and the state it belongs to."""
+
+    offsets: dict[str, int] = field(default_factory=dict)  # topic → last offset handled
+    received: dict[str, int] = field(default_factory=dict)  # writer → its last sequence number handled
+    sent: dict[str, int] = field(default_factory=dict)  # topic/partition → last sequence number written
+    folded: int = 0  # messages handled since the beginning
+
+    def to_bytes(self) -> bytes:
+        return json.dumps([self.offsets, self.received, self.sent, self.folded], sort_keys=True).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Checkpoint:
+        return cls(*json.loads(data))
+
+
+class Lane:
+    """Fold, state and checkpoint of one partition."""
+
+    def __init__(self, plan: Plan, partition: int, make_fold: Callable[[int], Fold], codec: Codec) -> None:
+        self.plan, self.partition, self.codec = plan, partition, codec
+        self.fold = make_fold(partition)
+        self.checkpoint = Checkpoint()
+        self.writer = f"{plan.agent}/{partition}"
+
+    # --- state -----------------------------------------------------------------------------------------------------------
+
+    def load(self, key: bytes, value: bytes | None) -> None:
+        """Takes one row of the state topic back."""
+        if key == CHECKPOINT:
+            self.checkpoint = Checkpoint.from_bytes(value or b"[{}, {}, {}, 0]")
+        else:
+            self.fold.state.load(key, value)
+
+    def take_changed(self) -> list[Record]:
+        """Rows for the state topic: what changed since the last call, and the checkpoint."""
+        rows = [*self.fold.state.take_changed(), (CHECKPOINT, self.checkpoint.to_bytes())]
+        return [Record(self.plan.state, self.partition, key, value) for key, value in rows]
+
+    def next_offset(self, topic: str) -> int:
+        """Where to go on reading a topic."""
+        return self.checkpoint.offsets.get(topic, -1) + 1
+
+    # --- messages --------------------------------------------------------------------------------------------------------
+
+    def is_next(self, record: Record) -> bool:
+        """True: to be handled; False: handled before. Raises GapError where records are missing. Moves the checkpoint."""
+        mark = self.checkpoint
+        if record.topic in self.plan.plain:
+            last = mark.offsets.get(record.topic)
+            if last is not None and record.offset <= last:
+                return False
+            if last is not None and record.offset != last + 1 and record.topic not in self.plan.sparse:
+                raise GapError(f"{record.topic}/{record.partition}: offset {record.offset} came after {last}")
+        else:
+            writer, number = record.headers[WRITER].decode(), int(record.headers[SEQUENCE])
+            last = mark.received.get(writer, -1)
+            if number <= last:
+                return False
+            if number != last + 1:
+                raise GapError(f"{record.topic}/{record.partition}: {writer} sent {number} after {last}")
+            mark.received[writer] = number
+        mark.offsets[record.topic] = record.offset
+        return True
+
+    def apply(self, record: Record) -> list[Record]:
+        """Folds the record :meth:`is_next` let pass; returns what to write besides the state."""
+        message = self.read(record)
+        return self._seal(message, self.fold.apply(message))
+
+    def refuse(self, record: Record, reason: Exception) -> list[Record]:
+        """Dead-letters a record the fold cannot take, unchanged; its payload's receipt says so."""
+        message = self._message(record, RAW, record.value)
+        letter = dead_letter(self.plan.letters, record, self.plan.agent, reason)
+        return self._seal(message, Result([letter], {"status": "dead", "dead": 1, "reason": str(reason)[:500]}))
+
+    def read(self, record: Record) -> Message:
+        """The message behind a record. Raises ValueError if its bytes follow no known schema."""
+        if record.topic in self.plan.raw:
+            return self._message(record, RAW, record.value)
+        return self._message(record, self.codec.name_of(record.value or b""), self.codec.decode(record.value or b""))
+
+    def _message(self, record: Record, kind: str, body: Any) -> Message:
+        headers = record.headers
+        if record.topic in self.plan.plain:
+            given = headers.get("id")
+            own = given.decode(errors="replace") if given else identity(record.topic, record.partition, record.offset)
+            payload = own if given or record.topic in self.plan.raw else ""
+        else:
+            own, payload = headers[ID].decode(), headers.get(PAYLOAD, b"").decode()
+        return Message(kind, body, own, payload, record.key, record.topic, record.partition, record.offset, headers)
+
+    def _seal(self, message: Message, result: Result) -> list[Record]:
+        plan, mark = self.plan, self.checkpoint
+        receipt = f"{self.writer}/{mark.folded}"
+        mark.folded += 1
+        placed = [(output, self._place(output)) for output in result.outputs]
+        last = {(output.topic, number): i for i, (output, number) in enumerate(placed)} if message.payload else {}
+        children = sum(topic in plan.stored for topic, _ in last)
+        children += sum(output.topic in plan.inboxes for output, _ in placed) if message.payload else 0
+        records = []
+        for i, (output, number) in enumerate(placed):
+            headers = self._envelope(message, output.topic, number, i)
+            if message.payload:
+                headers[PAYLOAD] = message.payload.encode()
+                if last[output.topic, number] == i and output.topic in plan.stored:
+                    headers[RECEIPT] = receipt.encode()
+            records.append(self._record(output, number, {**output.headers, **headers}))
+        if message.payload:
+            body = {"status": "", **result.figures, "payload": message.payload, "id": receipt, "agent": plan.agent, "children": children}
+            output = Output(RECEIPTS, "Receipt", body, message.payload.encode(), self.partition)
+            records.append(self._record(output, self.partition, self._envelope(message, RECEIPTS, self.partition, len(placed))))
+        return records
+
+    def _place(self, output: Output) -> int:
+        if output.partition is not None:
+            return output.partition
+        return partition_of(output.key, self.plan.partitions[output.topic])
+
+    def _envelope(self, message: Message, topic: str, partition: int, position: int) -> dict[str, bytes]:
+        target = f"{topic}/{partition}"
+        number = self.checkpoint.sent[target] = self.checkpoint.sent.get(target, -1) + 1
+        return {
+            ID: message.derive(self.plan.agent, position).encode(),
+            WRITER: self.writer.encode(),
+            SEQUENCE: b"%d" % number,
+        }
+
+    def _record(self, output: Output, partition: int, headers: Mapping[str, bytes]) -> Record:
+        body = output.body
+        if output.type != RAW:
+            body = self.codec.encode(output.type, body) if isinstance(body, dict) else self.codec.encode_block(body)
+        return Record(output.topic, partition, output.key, body, headers)
+
+
+def dead_letter(topic: str, record: Record, stage: str, reason: Exception) -> Output:
+    """The record unchanged, on the dead-letter topic, with headers as Kafka Connect names them."""
+    why = {
+        "__connect.errors.topic": record.topic,
+        "__connect.errors.partition": str(record.partition),
+        "__connect.errors.offset": str(record.offset),
+        "__connect.errors.stage": stage,
+        "__connect.errors.exception.class.name": type(reason).__name__,
+        "__connect.errors.exception.message": str(reason)[:4000],
+    }
+    kept = {name: value for name, value in record.headers.items() if not name.startswith(("mdh-", "__connect."))}
+    return Output(topic, RAW, record.value, record.key, None, {**kept, **{k: v.encode() for k, v in why.items()}})
