@@ -1,0 +1,33 @@
+"""Agents: one inbox, one state topic, some outputs."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from schemas.topology.base import Section
+
+
+class Agent(Section):
+    """A fold over one inbox. The first agent of the chain also reads ``plain`` topics, which the outside writes."""
+
+    about: str = Field(min_length=1)
+    inbox: str
+    plain: list[str] = Field(default_factory=list, description="Topics written by the outside that it reads besides its inbox")
+    outputs: list[str] = Field(min_length=1)
+    state: str = Field(description="Compacted topic with its state and checkpoint")
+    dead: str | None = Field(default=None, description="Where it puts what nobody can decode")
+
+    @property
+    def entry(self) -> bool:
+        """True where the outside writes what this agent reads; offsets are the sequence there."""
+        return bool(self.plain)
+
+    @property
+    def reads(self) -> list[str]:
+        """All topics it reads: the inbox first."""
+        return [self.inbox, *self.plain]
+
+    @property
+    def writes(self) -> list[str]:
+        """All topics it writes, but its state."""
+        return [*self.outputs, *([self.dead] if self.dead else [])]

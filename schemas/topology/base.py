@@ -1,0 +1,36 @@
+"""What all sections share: frozen models that refuse unknown keys, and written durations."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Final
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict
+
+FOREVER: Final = -1
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_DURATION = re.compile(r"(\d{1,9})\s*([smhdw])", re.ASCII)
+
+
+class Section(BaseModel):
+    """A part of topology.yaml: immutable, every key known."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def parse_duration(value: object) -> object:
+    """``90d``, ``36h``, ``15m``, ``20s``, ``forever`` as seconds (forever: -1). Whole numbers are seconds already."""
+    if isinstance(value, str):
+        if value == "forever":
+            return FOREVER
+        match = _DURATION.fullmatch(value.strip())
+        if not match:
+            raise ValueError(f"must be a duration such as 90d, 36h, 15m, 20s or forever, not {value!r}")
+        return int(match[1]) * _UNITS[match[2]]
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError("must be a duration such as 90d, 36h, 15m, 20s or forever")
+    return value
+
+
+Seconds = Annotated[int, BeforeValidator(parse_duration)]
+"""A duration in whole seconds, written with a unit."""
