@@ -46,8 +46,13 @@ def _homes(sources: Path) -> Iterator[tuple[str, list[dict[str, str]]]]:
         rows = [row for row in csv.DictReader(file) if row["CUSTOMER_ID"] in HOMES and row["READING_DATETIME"][:7] in months]
     for customer, device in HOMES.items():
         mine = [row for row in rows if row["CUSTOMER_ID"] == customer]
-        # Both stamps of 2013-10-06 that the export repeats are told apart by the calendar key, which counts on
-        yield device, sorted(mine, key=lambda row: (row["READING_DATETIME"][:10], float(row["CALENDAR_KEY"])))
+        # The export repeats two stamps of the change day; there the calendar key, which counts on, gives the order
+        yield device, sorted(mine, key=lambda row: (row["READING_DATETIME"][:10], _place(row)))
+
+
+def _place(row: dict[str, str]) -> tuple[float, str]:
+    on_change = row["READING_DATETIME"].startswith("2013-10-06")
+    return float(row["CALENDAR_KEY"]) if on_change else 0.0, row["READING_DATETIME"]
 
 
 def electricity(sources: Path) -> Series:
