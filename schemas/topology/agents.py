@@ -15,7 +15,7 @@ class Agent(Section):
     plain: list[str] = Field(default_factory=list, description="Topics written by the outside that it reads besides its inbox")
     outputs: list[str] = Field(min_length=1)
     state: str = Field(description="Compacted topic with its state and checkpoint")
-    dead: str | None = Field(default=None, description="Where it puts what nobody can decode")
+    dead: str = Field(description="Dead letters: where it puts what it cannot take, unchanged")
 
     @property
     def entry(self) -> bool:
@@ -30,4 +30,4 @@ class Agent(Section):
     @property
     def writes(self) -> list[str]:
         """All topics it writes, but its state."""
-        return [*self.outputs, *([self.dead] if self.dead else [])]
+        return [*self.outputs, self.dead]

@@ -123,7 +123,7 @@ def _legal(name: str) -> bool:
 def _agent_findings(topology: Topology, name: str, agent: Agent) -> Iterator[Finding]:
     topics, here = topology.topics, ("agents", name)
     used = [("inbox", agent.inbox), ("state", agent.state), *(("plain", t) for t in agent.plain), *(("outputs", t) for t in agent.outputs)]
-    used += [("dead", agent.dead)] if agent.dead else []
+    used.append(("dead", agent.dead))
     for field, topic in used:
         if topic not in topics:
             yield (*here, field), f"there is no topic {topic!r}"
@@ -160,7 +160,8 @@ def _state_findings(topology: Topology, name: str, agent: Agent) -> Iterator[Fin
         if topic in topics and topics[topic].partitions != inbox.partitions:
             yield (
                 ("topics", topic, "partitions"),
-                f"must be {inbox.partitions} as those of {agent.inbox}: {name} works partition by partition, not {topics[topic].partitions}",
+                f"must be {inbox.partitions} as those of {agent.inbox}, not {topics[topic].partitions}: "
+                f"{name} works partition by partition",
             )
     sharers = [other for other, it in topology.agents.items() if other != name and it.state == agent.state]
     if sharers:
@@ -181,8 +182,8 @@ def _flow_findings(topology: Topology) -> Iterator[Finding]:
             if topics[topic].partitions != topics[agent.inbox].partitions:
                 yield (
                     ("topics", topic, "partitions"),
-                    f"must be {topics[agent.inbox].partitions} as those of {agent.inbox}: "
-                    f"{name} and {reader} form one chain, not {topics[topic].partitions}",
+                    f"must be {topics[agent.inbox].partitions} as those of {agent.inbox}, not {topics[topic].partitions}: "
+                    f"{name} and {reader} form one chain",
                 )
     for topic, declared in topics.items():
         for who in declared.readers:

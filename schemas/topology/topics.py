@@ -38,7 +38,7 @@ class Topic(Section):
 
     def kafka_config(self) -> dict[str, str]:
         """The topic settings as Kafka spells them."""
-        settings = {"cleanup.policy": self.cleanup}
+        settings: dict[str, str] = {"cleanup.policy": self.cleanup}
         if self.cleanup == "delete":
             settings["retention.ms"] = str(FOREVER if self.retention == FOREVER else self.retention * 1000)
         return settings | {name: str(value) for name, value in self.config.items()}

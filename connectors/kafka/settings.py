@@ -1,0 +1,116 @@
+"""How to reach a Kafka cluster and who we are there: one model, in the words of both client libraries."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+
+Protocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
+Mechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"]
+
+
+class KafkaSecurity(BaseModel):
+    """Transport and login. With OAUTHBEARER ``username`` and ``password`` are the client id and secret at ``token_url``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    protocol: Protocol = "PLAINTEXT"
+    mechanism: Mechanism | None = None
+    username: str | None = None
+    password: SecretStr | None = None
+    token_url: str | None = None
+    scope: str | None = None
+    ca_file: Path | None = Field(default=None, description="Authorities to trust (PEM); without it those of the system")
+    certificate_file: Path | None = Field(default=None, description="Our certificate (PEM), for mutual TLS")
+    key_file: Path | None = None
+    key_password: SecretStr | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        sasl, tls = self.protocol.startswith("SASL"), self.protocol.endswith("SSL")
+        if sasl != (self.mechanism is not None):
+            raise ValueError("mechanism must be given with SASL_PLAINTEXT and SASL_SSL, and only then")
+        if sasl and not (self.username and self.password):
+            raise ValueError(f"username and password must be given with {self.mechanism}")
+        if self.mechanism == "OAUTHBEARER" and not self.token_url:
+            raise ValueError("token_url must be given with OAUTHBEARER")
+        if (self.certificate_file is None) != (self.key_file is None):
+            raise ValueError("certificate_file and key_file go together")
+        if not tls and (self.ca_file or self.certificate_file):
+            raise ValueError(f"certificates need protocol SSL or SASL_SSL, not {self.protocol}")
+        return self
+
+    @property
+    def secret(self) -> str:
+        """The password in clear, for the client libraries only."""
+        return self.password.get_secret_value() if self.password else ""
+
+    def librdkafka(self) -> dict[str, Any]:
+        """As settings of confluent-kafka."""
+        values: dict[str, Any] = {
+            "security.protocol": self.protocol,
+            "ssl.ca.location": self.ca_file,
+            "ssl.certificate.location": self.certificate_file,
+            "ssl.key.location": self.key_file,
+            "ssl.key.password": self.key_password.get_secret_value() if self.key_password else None,
+            "sasl.mechanisms": self.mechanism,
+        }
+        if self.mechanism == "OAUTHBEARER":
+            values |= {
+                "sasl.oauthbearer.method": "oidc",
+                "sasl.oauthbearer.client.id": self.username,
+                "sasl.oauthbearer.client.secret": self.secret,
+                "sasl.oauthbearer.token.endpoint.url": self.token_url,
+                "sasl.oauthbearer.scope": self.scope,
+            }
+        elif self.mechanism:
+            values |= {"sasl.username": self.username, "sasl.password": self.secret}
+        return {name: str(value) for name, value in values.items() if value is not None}
+
+    def ssl_context(self) -> ssl.SSLContext | None:
+        """The TLS context for aiokafka and Faust; None without TLS. Raises OSError where a file cannot be read."""
+        if not self.protocol.endswith("SSL"):
+            return None
+        context = ssl.create_default_context(cafile=str(self.ca_file) if self.ca_file else None)
+        if self.certificate_file:
+            password = self.key_password.get_secret_value() if self.key_password else None
+            context.load_cert_chain(str(self.certificate_file), str(self.key_file), password)
+        return context
+
+    def aiokafka(self) -> dict[str, Any]:
+        """As arguments of aiokafka's clients."""
+        values: dict[str, Any] = {"security_protocol": self.protocol}
+        if context := self.ssl_context():
+            values["ssl_context"] = context
+        if self.mechanism == "OAUTHBEARER":
+            from connectors.kafka.oauth import TokenProvider
+
+            provider = TokenProvider(self.token_url or "", self.username or "", self.secret, self.scope)
+            values |= {"sasl_mechanism": self.mechanism, "sasl_oauth_token_provider": provider}
+        elif self.mechanism:
+            values |= {
+                "sasl_mechanism": self.mechanism,
+                "sasl_plain_username": self.username,
+                "sasl_plain_password": self.secret,
+            }
+        return values
+
+
+class KafkaSettings(BaseModel):
+    """A cluster and how to log in there."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    brokers: str = Field(default="127.0.0.1:9092", pattern=r"^[^\s,]+:\d{1,5}(,[^\s,]+:\d{1,5})*$")
+    security: KafkaSecurity = Field(default_factory=KafkaSecurity)
+
+    def librdkafka(self) -> dict[str, Any]:
+        """Connection settings of confluent-kafka, common to producers, consumers and the administrator."""
+        return {"bootstrap.servers": self.brokers, **self.security.librdkafka()}
+
+    def aiokafka(self) -> dict[str, Any]:
+        """Connection arguments of aiokafka's clients."""
+        return {"bootstrap_servers": self.brokers.split(","), **self.security.aiokafka()}
