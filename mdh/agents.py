@@ -1,0 +1,56 @@
+"""The agents put together: which fold each name in topology.yaml stands for, and how it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from connectors.head_end.formats import Options, decode
+from schemas.topology import Topology
+from streams.determinants.fold import DeterminantsFold
+from streams.ingest.fold import IngestFold
+from streams.runtime.fold import Fold
+from streams.runtime.lane import Plan
+from streams.runtime.plan import plan_of
+from streams.vee.fold import VeeFold
+
+MakeFold = Callable[[int], Fold]
+
+
+def make_folds(topology: Topology) -> dict[str, MakeFold]:
+    """How to make each agent's fold for a partition number."""
+
+    def count(agent: str) -> int:
+        return topology.topics[topology.agents[agent].inbox].partitions
+
+    return {
+        "ingest": lambda n: IngestFold(decoder(topology), n, count("ingest"), letters=topology.agents["ingest"].dead or ""),
+        "vee": lambda n: VeeFold(topology.vee, n, count("vee")),
+        "determinants": lambda n: DeterminantsFold(topology.determinants, n, count("determinants")),
+    }
+
+
+def plans_and_folds(topology: Topology, names: list[str] | None = None) -> list[tuple[Plan, MakeFold]]:
+    """Plan and fold maker of the named agents, of all by default, in the order of the chain."""
+    makers = make_folds(topology)
+    return [(plan_of(topology, name), makers[name]) for name in names or makers]
+
+
+def decoder(topology: Topology) -> Callable[[bytes, Mapping[str, str], str], Any]:
+    """The decoder the ingest agent uses: message headers say what is known of the payload."""
+
+    def decode_payload(data: bytes, headers: Mapping[str, str], payload: str) -> Any:
+        received = headers.get("received_at", "")
+        options = Options(
+            name=headers.get("name", ""),
+            format=headers.get("format") or None,
+            zone=headers.get("zone") or None,
+            source=headers.get("source", ""),
+            payload=payload,
+            received_at=int(received) if received.isascii() and received.isdigit() and len(received) < 19 else 0,
+            profiles=topology.profiles,
+            limits=topology.ingest.limits,
+        )
+        return decode(data, options)
+
+    return decode_payload

@@ -1,0 +1,54 @@
+"""``mdh worker``: runs agents against a broker until interrupted. Exits 1 when something must be started again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mdh.errors import UsageError
+
+
+def main(
+    broker: Annotated[str | None, typer.Option(help="Kafka bootstrap servers, host:port[,…].")] = None,
+    topology: Annotated[Path | None, typer.Option(help="topology.yaml; default: the one here or the packaged one.")] = None,
+    agents: Annotated[str, typer.Option(help="Agents to run, joined by commas. Workers that share an agent must run the same set.")] = "",
+    index: Annotated[int, typer.Option(help="Number of this worker, for logs.")] = 0,
+    data_dir: Annotated[Path, typer.Option(help="Where logs and local files go.")] = Path(".mdh"),
+    torment: Annotated[float, typer.Option(hidden=True, help="Rate of injected failures, for tests.")] = 0.0,
+) -> None:
+    """Run the agents: ingest, vee and determinants, or those named.
+
+    Each takes its share of the partitions; start more workers to share the load. State lives in Kafka, so a worker may be killed at any time.
+    """
+    import structlog
+    from faust import Worker
+
+    from mdh.agents import plans_and_folds
+    from mdh.logs import configure
+    from mdh.settings import Settings
+    from schemas.topology import TopologyError, load_topology
+    from streams.runtime.app import AgentSpec, RuntimeSettings, create_app
+    from streams.runtime.sabotage import Sabotage, Torment
+
+    settings = Settings()
+    configure(settings.log_level)
+    structlog.contextvars.bind_contextvars(worker=index)
+    try:
+        system = load_topology(topology)
+    except TopologyError as error:
+        raise UsageError(str(error)) from error
+    names = [name.strip() for name in agents.split(",") if name.strip()] or ["ingest", "vee", "determinants"]
+    unknown = sorted(set(names) - set(system.agents))
+    if unknown:
+        raise UsageError(f"no agent {', '.join(unknown)} in the topology; there are {', '.join(system.agents)}")
+    kafka = settings.kafka.at(broker or settings.broker)
+    group = system.group("+".join(names) if names != list(system.agents) else "agents")
+    runtime = RuntimeSettings(
+        broker=kafka.bootstrap, client=kafka.librdkafka(), group=group, faust=kafka.faust(), session_timeout=6.0 if torment else 20.0
+    )
+    data_dir.mkdir(parents=True, exist_ok=True)
+    app = create_app([AgentSpec(*pair) for pair in plans_and_folds(system, names)], runtime, Torment(torment) if torment else Sabotage())
+    Worker(app, loglevel="WARNING", redirect_stdouts=False, workdir=str(data_dir), override_logging=False).execute_from_commandline()
+

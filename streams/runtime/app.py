@@ -1,0 +1,191 @@
+"""The Faust edge: delivers inbox records to partitions, always from their checkpoint. Everything that matters happens in Partition.
+
+Faust runs at-least-once on committed records only; its own committed offsets serve lag displays and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import faust
+import structlog
+from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Transport
+from mode.supervisors import CrashingSupervisor
+from yarl import URL
+
+from schemas.codec import Codec
+from streams.runtime.fold import Fold
+from streams.runtime.lane import Lane, Plan, Record
+from streams.runtime.partition import Partition
+from streams.runtime.sabotage import Sabotage
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSpec:
+    """One agent to run: its plan and how to make its fold for a partition."""
+
+    plan: Plan
+    make_fold: Callable[[int], Fold]
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeSettings:
+    """How a worker reaches the cluster and how it batches."""
+
+    broker: str  # host:port[,host:port…]
+    client: Mapping[str, Any]  # librdkafka settings
+    group: str
+    faust: Mapping[str, Any] = field(default_factory=dict)  # settings of the Faust app: credentials, timeouts
+    batch: int = 64  # records per transaction at most
+    within: float = 0.01  # seconds to wait for a fuller batch
+    session_timeout: float = 20.0
+
+
+class Owned:
+    """The partitions this worker owns, by agent and number."""
+
+    def __init__(self, agents: Sequence[AgentSpec], settings: RuntimeSettings, sabotage: Sabotage | None) -> None:
+        self.agents = {spec.plan.agent: spec for spec in agents}
+        self.settings, self.sabotage, self.codec = settings, sabotage, Codec()
+        self.partitions: dict[tuple[str, int], Partition] = {}
+
+    def take_over(self, agent: str, number: int) -> Partition:
+        """Takes a partition over and restores it (blocking)."""
+        spec = self.agents[agent]
+
+        def make_lane(n: int) -> Lane:
+            return Lane(spec.plan, n, spec.make_fold, self.codec)
+
+        return Partition(spec.plan, number, make_lane, self.settings.client, self.sabotage)
+
+    def forget(self) -> None:
+        """Every rebalance starts again from the checkpoints."""
+        for partition in self.partitions.values():
+            partition.close()
+        self.partitions.clear()
+
+    def assigned(self, topic_partitions: Any) -> dict[tuple[str, int], list[Any]]:
+        """Faust's assignment by agent and number. Raises if an agent's topics of one number went to different workers."""
+        lanes: dict[tuple[str, int], list[Any]] = defaultdict(list)
+        for tp in topic_partitions:
+            for name, spec in self.agents.items():
+                if tp.topic in spec.plan.reads:
+                    lanes[name, tp.partition].append(tp)
+        for (name, number), tps in lanes.items():
+            missing = self.agents[name].plan.reads - {tp.topic for tp in tps}
+            if missing:
+                raise RuntimeError(f"{name}/{number}: {sorted(missing)} went to another worker; partition counts must be equal")
+        return lanes
+
+
+def _transport(owned: Owned, broker: str, app: Any) -> Any:
+    class CheckpointThread(AIOKafkaConsumerThread):
+        def _create_worker_consumer(self, transport: Any) -> Any:
+            # Faust reads committed records only in its own exactly_once mode: borrow that flag while the consumer is made
+            mode, self.consumer.in_transaction = self.consumer.in_transaction, True
+            try:
+                return super()._create_worker_consumer(transport)
+            finally:
+                self.consumer.in_transaction = mode
+
+    class CheckpointConsumer(Consumer):
+        def _new_consumer_thread(self) -> Any:
+            return CheckpointThread(self, loop=self.loop, beacon=self.beacon)
+
+        async def seek_to_committed(self) -> Any:
+            positions = dict(await super().seek_to_committed())
+            began = time.monotonic()
+            owned.forget()
+            lanes = owned.assigned(self.assignment())
+            run = asyncio.get_running_loop().run_in_executor
+            made = await asyncio.gather(*(run(None, owned.take_over, *lane) for lane in lanes))
+            owned.partitions.update(zip(lanes, made, strict=True))
+            starts = {tp: owned.partitions[lane].lane.next_offset(tp.topic) for lane, tps in lanes.items() for tp in tps}
+            await self.seek_wait(starts)
+            log.info("assigned", partitions=len(lanes), seconds=round(time.monotonic() - began, 3))
+            return {**positions, **starts}
+
+    class CheckpointTransport(Transport):
+        Consumer = CheckpointConsumer
+
+    return CheckpointTransport([URL(f"aiokafka://{broker}")], app, loop=app.loop)
+
+
+def create_app(agents: Sequence[AgentSpec], settings: RuntimeSettings, sabotage: Sabotage | None = None) -> Any:
+    """A Faust app that runs the given agents. Workers with the same group share the partitions."""
+    owned = Owned(agents, settings, sabotage)
+    app = faust.App(
+        settings.group,
+        broker=f"aiokafka://{settings.broker}",
+        store="memory://",
+        web_enabled=False,
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        table_standby_replicas=1,  # picks the assignor that keeps equal partition numbers of all topics together
+        key_serializer="raw",
+        value_serializer="raw",
+        processing_guarantee="at_least_once",
+        consumer_auto_offset_reset="earliest",
+        broker_session_timeout=settings.session_timeout,
+        broker_heartbeat_interval=settings.session_timeout / 5,
+        broker_commit_interval=2.0,
+        broker_max_poll_records=256,
+        broker_request_timeout=max(90.0, settings.session_timeout),
+        consumer_max_fetch_size=8 * 1024 * 1024,
+        stream_buffer_maxsize=128,
+        stream_wait_empty=True,
+        **settings.faust,
+    )
+    app.transport = _transport(owned, settings.broker, app)
+
+    async def forget(*_: Any, **__: Any) -> None:
+        owned.forget()
+
+    app.on_partitions_revoked.connect(forget)
+    for spec in agents:
+        _add_agent(app, spec.plan, owned, settings)
+    app.finalize()
+    return app
+
+
+def _add_agent(app: Any, plan: Plan, owned: Owned, settings: RuntimeSettings) -> None:
+    topic = app.topic(*sorted(plan.reads), value_type=bytes, key_type=bytes, value_serializer="raw", key_serializer="raw")
+
+    # CrashingSupervisor: an error ends the worker, so nothing unfinished is ever acknowledged
+    @app.agent(topic, name=plan.agent, supervisor_strategy=CrashingSupervisor, concurrency=1)  # type: ignore[untyped-decorator]
+    async def deliver(stream: Any) -> None:
+        run = asyncio.get_running_loop().run_in_executor
+        stream.enable_acks = False  # noack_take restores this value when closed: True would acknowledge what was never handled
+        async for events in stream.noack_take(settings.batch, within=settings.within):
+            batches: dict[int, list[Record]] = defaultdict(list)
+            for event in events:
+                message = event.message
+                if message.generation_id == app.consumer_generation_id:  # else fetched before a rebalance
+                    batches[message.partition].append(_record(message))
+            work = []
+            for number, records in batches.items():
+                partition = owned.partitions.get((plan.agent, number))
+                if partition is not None:  # else a rebalance took it in the meantime
+                    work.append(run(None, partition.process_if_owned, records))
+            await asyncio.gather(*work)
+            for event in events:
+                await stream.ack(event)
+
+
+def _record(message: Any) -> Record:
+    headers = message.headers
+    return Record(
+        message.topic,
+        message.partition,
+        message.key or b"",
+        message.value,
+        dict(headers.items() if isinstance(headers, Mapping) else headers or ()),
+        message.offset,
+    )
