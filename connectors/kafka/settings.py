@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
+
+DEFAULT_BROKER: Final = "127.0.0.1:9092"
+_ADDRESSES = re.compile(r"[^\s,]+:\d{1,5}(,[^\s,]+:\d{1,5})*", re.ASCII)
 
 Protocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 Mechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"]
+
+
+def _addresses(text: str) -> str:
+    if not _ADDRESSES.fullmatch(text):
+        raise ValueError(f"brokers are written host:port[,host:port…], not {text!r}")
+    return text
+
+
+Addresses = Annotated[str, AfterValidator(_addresses)]
 
 
 class KafkaSecurity(BaseModel):
@@ -80,23 +93,22 @@ class KafkaSecurity(BaseModel):
             context.load_cert_chain(str(self.certificate_file), str(self.key_file), password)
         return context
 
-    def aiokafka(self) -> dict[str, Any]:
-        """As arguments of aiokafka's clients."""
-        values: dict[str, Any] = {"security_protocol": self.protocol}
-        if context := self.ssl_context():
-            values["ssl_context"] = context
+    def faust(self) -> dict[str, Any]:
+        """As settings of a Faust app, which hands them to aiokafka."""
+        if self.protocol == "PLAINTEXT":
+            return {}
+        from faust import auth
+
+        context = self.ssl_context()
+        if self.mechanism is None:
+            return {"broker_credentials": auth.SSLCredentials(context)}
         if self.mechanism == "OAUTHBEARER":
             from connectors.kafka.oauth import TokenProvider
 
             provider = TokenProvider(self.token_url or "", self.username or "", self.secret, self.scope)
-            values |= {"sasl_mechanism": self.mechanism, "sasl_oauth_token_provider": provider}
-        elif self.mechanism:
-            values |= {
-                "sasl_mechanism": self.mechanism,
-                "sasl_plain_username": self.username,
-                "sasl_plain_password": self.secret,
-            }
-        return values
+            return {"broker_credentials": auth.OAuthCredentials(oauth_cb=provider, ssl_context=context)}
+        login = {"username": self.username, "password": self.secret, "mechanism": self.mechanism}
+        return {"broker_credentials": auth.SASLCredentials(**login, ssl_context=context)}
 
 
 class KafkaSettings(BaseModel):
@@ -104,13 +116,17 @@ class KafkaSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    brokers: str = Field(default="127.0.0.1:9092", pattern=r"^[^\s,]+:\d{1,5}(,[^\s,]+:\d{1,5})*$")
+    bootstrap: Addresses = Field(default=DEFAULT_BROKER, description="host:port, joined by commas")
     security: KafkaSecurity = Field(default_factory=KafkaSecurity)
+
+    def at(self, bootstrap: str | None) -> KafkaSettings:
+        """The same login at other brokers; None changes nothing. Raises ValueError on anything but ``host:port[,…]``."""
+        return self if bootstrap is None else self.model_copy(update={"bootstrap": _addresses(bootstrap)})
 
     def librdkafka(self) -> dict[str, Any]:
         """Connection settings of confluent-kafka, common to producers, consumers and the administrator."""
-        return {"bootstrap.servers": self.brokers, **self.security.librdkafka()}
+        return {"bootstrap.servers": self.bootstrap, **self.security.librdkafka()}
 
-    def aiokafka(self) -> dict[str, Any]:
-        """Connection arguments of aiokafka's clients."""
-        return {"bootstrap_servers": self.brokers.split(","), **self.security.aiokafka()}
+    def faust(self) -> dict[str, Any]:
+        """Credentials as settings of a Faust app."""
+        return self.security.faust()
