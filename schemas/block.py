@@ -286,7 +286,8 @@ class FinalBlock(Block):
 class DayBlock(Block):
     """Daily determinants: a row is one channel, one local day; per row ``lines`` pairs of time-of-use period and quantity.
 
-    ``tou`` indexes ``tou_names`` of the block. Quantities are millionths of ``unit``. ``actual`` and ``slots`` give the quality share.
+    ``tou`` indexes ``tou_names`` of the block; the empty name is the whole day. ``seconds`` is the interval length; 0 marks scalar
+    consumption, the difference of register readings. Quantities are millionths of ``unit``. ``actual`` and ``slots`` give the quality share.
     """
 
     SCHEMA: ClassVar[str] = "DayBlock"
@@ -303,6 +304,7 @@ class DayBlock(Block):
     day: Array = row(np.int32)
     start: Array = row()
     end: Array = row()
+    seconds: Array = row(np.int32)
     version: Array = row()
     replaces: Array = row()
     state: Array = row(np.int8)

@@ -57,7 +57,7 @@ class Topology(Section):
     clock: Clock = Field(default_factory=Clock)
     ingest: IngestSettings = Field(default_factory=IngestSettings)
     vee: VeeSettings = Field(default_factory=VeeSettings.default)
-    determinants: DeterminantsSettings = Field(default_factory=DeterminantsSettings)
+    determinants: DeterminantsSettings = Field(default_factory=DeterminantsSettings.default)
     profiles: dict[str, Profile] = Field(default_factory=dict, description="Mapping profiles for other people's CSV headers")
 
     @model_validator(mode="before")
