@@ -42,7 +42,7 @@ class RuntimeSettings:
     broker: str  # host:port[,host:port…]
     client: Mapping[str, Any]  # librdkafka settings
     group: str
-    faust: Mapping[str, Any] = field(default_factory=dict)  # settings of the Faust app: credentials, timeouts
+    faust: Mapping[str, Any] = field(default_factory=dict)  # settings of the Faust app over ours: credentials, timeouts
     batch: int = 64  # records per transaction at most
     within: float = 0.01  # seconds to wait for a fuller batch
     session_timeout: float = 20.0
@@ -118,31 +118,32 @@ def _transport(owned: Owned, broker: str, app: Any) -> Any:
     return CheckpointTransport([URL(f"aiokafka://{broker}")], app, loop=app.loop)
 
 
+def _faust_settings(settings: RuntimeSettings) -> dict[str, Any]:
+    return {
+        "store": "memory://",
+        "web_enabled": False,
+        "topic_allow_declare": False,
+        "topic_disable_leader": True,
+        "table_standby_replicas": 1,  # picks the assignor that keeps equal partition numbers of all topics together
+        "key_serializer": "raw",
+        "value_serializer": "raw",
+        "processing_guarantee": "at_least_once",
+        "consumer_auto_offset_reset": "earliest",
+        "broker_session_timeout": settings.session_timeout,
+        "broker_heartbeat_interval": settings.session_timeout / 5,
+        "broker_commit_interval": 2.0,
+        "broker_max_poll_records": 256,
+        "broker_request_timeout": max(90.0, settings.session_timeout),
+        "consumer_max_fetch_size": 8 * 1024 * 1024,
+        "stream_buffer_maxsize": 128,
+        "stream_wait_empty": True,
+    }
+
+
 def create_app(agents: Sequence[AgentSpec], settings: RuntimeSettings, sabotage: Sabotage | None = None) -> Any:
     """A Faust app that runs the given agents. Workers with the same group share the partitions."""
     owned = Owned(agents, settings, sabotage)
-    app = faust.App(
-        settings.group,
-        broker=f"aiokafka://{settings.broker}",
-        store="memory://",
-        web_enabled=False,
-        topic_allow_declare=False,
-        topic_disable_leader=True,
-        table_standby_replicas=1,  # picks the assignor that keeps equal partition numbers of all topics together
-        key_serializer="raw",
-        value_serializer="raw",
-        processing_guarantee="at_least_once",
-        consumer_auto_offset_reset="earliest",
-        broker_session_timeout=settings.session_timeout,
-        broker_heartbeat_interval=settings.session_timeout / 5,
-        broker_commit_interval=2.0,
-        broker_max_poll_records=256,
-        broker_request_timeout=max(90.0, settings.session_timeout),
-        consumer_max_fetch_size=8 * 1024 * 1024,
-        stream_buffer_maxsize=128,
-        stream_wait_empty=True,
-        **settings.faust,
-    )
+    app = faust.App(settings.group, broker=f"aiokafka://{settings.broker}", **{**_faust_settings(settings), **settings.faust})
     app.transport = _transport(owned, settings.broker, app)
 
     async def forget(*_: Any, **__: Any) -> None:

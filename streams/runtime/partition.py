@@ -78,7 +78,7 @@ class Partition:
             reader.assign([TopicPartition(self.plan.state, self.number, 0)])
             at_end = False
             while not at_end:
-                for message in reader.consume(RESTORE_BATCH, 0.5):
+                for message in reader.consume(RESTORE_BATCH, 0.05):
                     error = message.error()
                     if error is None:
                         lane.load(message.key() or b"", message.value())
