@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -34,6 +35,8 @@ START_SECONDS = 60.0
 STOP_SECONDS = 15.0
 HEAP_MB = 1024
 
+_CAUSE = re.compile(r"(Caused by: )?[\w.$]+(Exception|Error): \S")  # how Java names what went wrong
+
 _SETTINGS = {
     "process.roles": "broker,controller",
     "node.id": "1",
@@ -52,6 +55,9 @@ _SETTINGS = {
     "share.coordinator.state.topic.min.isr": "1",
     "share.coordinator.state.topic.num.partitions": "1",
     "group.initial.rebalance.delay.ms": "0",
+    # After a kill the broker is let in again only when its former session has run out
+    "broker.session.timeout.ms": "3000",
+    "broker.heartbeat.interval.ms": "500",
     # A block of 50,000 reads stays far below; a file of a head end may not
     "message.max.bytes": str(32 << 20),
     "replica.fetch.max.bytes": str(32 << 20),
@@ -201,6 +207,8 @@ class Broker:
             f"-Xmx{self.heap_mb}m",
             "-XX:+UseSerialGC",  # cores belong to the workers
             "-XX:+ExitOnOutOfMemoryError",
+            "-Xlog:disable",  # a cache of another processor model is passed over, not talked about
+            "-Xlog:all=error:stdout",
             "--enable-native-access=ALL-UNNAMED",
             "--sun-misc-unsafe-memory-access=allow",
             "-Djava.awt.headless=true",
@@ -270,8 +278,9 @@ def _accepts(server: str, seconds: float) -> bool:
 
 def _last_words(path: Path) -> str:
     try:
-        lines = [line for line in path.read_text(errors="replace").splitlines() if line.strip()]
+        lines = [line.strip() for line in path.read_text(errors="replace").splitlines() if line.strip()][-200:]
     except OSError:
         return "it left no log"
-    errors = [line for line in lines[-200:] if " ERROR " in line or " FATAL " in line or line.startswith("Error")]
-    return (errors or lines or ["it said nothing"])[-1].strip()
+    causes = [line.removeprefix("Caused by: ").partition(": ")[2] for line in lines if _CAUSE.match(line)]
+    errors = [line for line in lines if " ERROR " in line or " FATAL " in line]
+    return (causes or errors or lines or ["it said nothing"])[-1]

@@ -1,0 +1,135 @@
+"""Pytest plugin: one real Kafka broker per test session, started when the first test asks for it and shared by all xdist workers.
+
+A keeper process owns the broker. Every test process holds a shared lock for as long as it lives; when nobody holds it any more,
+however they ended, the keeper stops the broker and removes its files.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+TIERS = ("broker", "torment", "docker")  # after everything else, in this order
+_START_SECONDS = 180  # the first run may have to fetch the jars
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Fast tests first; tests that need a container engine are left out where there is none."""
+    items.sort(key=lambda item: max((TIERS.index(name) + 1 for name in TIERS if item.get_closest_marker(name)), default=0))
+    if _container_engine() is None:
+        left_out = [item for item in items if item.get_closest_marker("docker")]
+        if left_out:
+            config.hook.pytest_deselected(items=left_out)
+            items[:] = [item for item in items if not item.get_closest_marker("docker")]
+
+
+def pytest_report_header() -> str:
+    """Says which engine runs the tests marked ``docker``."""
+    return f"container engine: {_container_engine() or 'none here, tests marked docker are left out'}"
+
+
+def _container_engine() -> str | None:
+    if "mdh_engine" not in _found:
+        _found["mdh_engine"] = None
+        if engine := shutil.which("docker"):
+            works = subprocess.run([engine, "info"], capture_output=True, timeout=20, check=False).returncode == 0
+            _found["mdh_engine"] = engine if works else None
+    return _found["mdh_engine"]
+
+
+_found: dict[str, str | None] = {}
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[str]:
+    """``host:port`` of a real Kafka broker. Mark tests that use it ``broker`` and take topic names from `topic_prefix`."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "broker"
+    folder.mkdir(exist_ok=True)
+    with (folder / "users").open("a") as users:
+        with (folder / "start").open("a") as start:
+            fcntl.flock(start, fcntl.LOCK_EX)
+            fcntl.flock(users, fcntl.LOCK_SH)
+            if not (folder / "bootstrap").exists():
+                _start_keeper(folder)
+            bootstrap = (folder / "bootstrap").read_text()
+        yield bootstrap
+
+
+@pytest.fixture()
+def topic_prefix() -> str:
+    """A prefix nobody else's topics have."""
+    return f"t{uuid.uuid4().hex[:10]}."
+
+
+@pytest.fixture()
+def make_topics(broker: str) -> Iterator[Callable[..., None]]:
+    """Creates topics and deletes them after the test: ``make_topics("name", …, partitions=4, config={…})``."""
+    from confluent_kafka.admin import AdminClient, NewTopic
+
+    admin, made = AdminClient({"bootstrap.servers": broker}), []
+
+    def make(*names: str, partitions: int = 4, config: dict[str, str] | None = None) -> None:
+        topics = [NewTopic(name, partitions, 1, config=config or {}) for name in names]
+        for name, future in admin.create_topics(topics).items():
+            future.result(30)
+            made.append(name)
+
+    yield make
+    for future in admin.delete_topics(made).values() if made else ():
+        future.exception(30)
+
+
+def _start_keeper(folder: Path) -> None:
+    output = (folder / "keeper.log").open("ab")
+    keeper = subprocess.Popen(
+        [sys.executable, __file__, str(folder)],
+        stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
+        cwd=Path(__file__).resolve().parent.parent,
+    )  # fmt: skip
+    output.close()
+    deadline = time.monotonic() + _START_SECONDS
+    while not (folder / "bootstrap").exists():
+        if keeper.poll() is not None or time.monotonic() > deadline:
+            keeper.kill()
+            pytest.fail(f"the test broker did not start:\n{(folder / 'keeper.log').read_text()[-2000:]}", pytrace=False)
+        time.sleep(0.05)
+
+
+def _keep(folder: Path) -> None:
+    """The keeper: runs the broker until no test process is left."""
+    sys.path.insert(0, os.getcwd())
+    from connectors.embedded.kafka import Broker
+
+    place = Path(tempfile.mkdtemp(prefix="mdh-test-broker-"))
+    try:
+        with Broker(place / "kafka", say=print) as server, (folder / "users").open("a") as users:
+            part = folder / "bootstrap.part"
+            part.write_text(server.bootstrap)
+            part.replace(folder / "bootstrap")
+            while server.process and server.process.poll() is None:
+                time.sleep(0.5)
+                with (folder / "start").open("a") as start:
+                    fcntl.flock(start, fcntl.LOCK_EX)
+                    try:
+                        fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    except OSError:
+                        continue
+                    (folder / "bootstrap").unlink()
+                    break
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    _keep(Path(sys.argv[1]))
