@@ -126,7 +126,7 @@ def document() -> str:
     lines = [
         "# Metrics",
         "",
-        "Made from `schemas/metrics.py` by `mdh schemas docs`; change it there. Every process serves its own at `/metrics`.",
+        "Made from `schemas/metrics.py` by `mdh schemas metrics`; change it there. Every process serves its own at `/metrics`.",
         "Histograms also give `_bucket`, `_count` and `_sum`.",
         "",
         "| metric | kind | labels | meaning |",

@@ -34,3 +34,9 @@ def parse_duration(value: object) -> object:
 
 Seconds = Annotated[int, BeforeValidator(parse_duration)]
 """A duration in whole seconds, written with a unit."""
+
+
+def duration_text(seconds: int) -> str:
+    """A duration as it is written in topology.yaml, in the largest unit that is exact."""
+    unit = next(unit for unit in reversed(_UNITS) if seconds % _UNITS[unit] == 0 and (unit != "w"))
+    return f"{seconds // _UNITS[unit]}{unit}"
