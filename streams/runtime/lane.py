@@ -15,6 +15,7 @@ from typing import Any, Final
 from schemas.codec import Codec
 from schemas.identity import identity, partition_of
 from streams.runtime.fold import RAW, Fold, Message, Output, Result
+from streams.runtime.meters import Tally, tally
 
 CHECKPOINT: Final = b"checkpoint"
 RECEIPTS: Final = "hub.receipts"
@@ -83,6 +84,7 @@ class Lane:
         self.fold = make_fold(partition)
         self.checkpoint = Checkpoint()
         self.writer = f"{plan.agent}/{partition}"
+        self.tallies: list[Tally] = []  # of messages folded since someone emptied it
 
     # --- state -----------------------------------------------------------------------------------------------------------
 
@@ -153,6 +155,7 @@ class Lane:
 
     def _seal(self, message: Message, result: Result) -> list[Record]:
         plan, mark = self.plan, self.checkpoint
+        self.tallies.append(tally(plan.agent, message, result))
         receipt = f"{self.writer}/{mark.folded}"
         mark.folded += 1
         placed = [(output, self._place(output)) for output in result.outputs]

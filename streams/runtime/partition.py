@@ -9,7 +9,9 @@ from typing import Any, Final
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
-from streams.runtime.lane import Lane, Plan, Record
+from schemas import metrics
+from streams.runtime.lane import GapError, Lane, Plan, Record
+from streams.runtime.meters import publish
 from streams.runtime.sabotage import Sabotage
 
 log = structlog.get_logger(__name__)
@@ -89,6 +91,7 @@ class Partition:
                         raise KafkaException(error)
         finally:
             reader.close()
+        metrics.RESTORE_SECONDS.labels(self.plan.agent).observe(time.monotonic() - began)
         log.info("restored", agent=self.plan.agent, partition=self.number, rows=rows, seconds=round(time.monotonic() - began, 3))
         return lane
 
@@ -113,9 +116,10 @@ class Partition:
             return 0
 
     def _advance(self, records: Sequence[Record]) -> int:
+        agent, began = self.plan.agent, time.monotonic()
         handled, outputs = 0, []
         for index, record in enumerate(records):
-            if not self.lane.is_next(record):
+            if not self._is_next(record):
                 continue
             try:
                 outputs += self.lane.apply(record)
@@ -123,9 +127,22 @@ class Partition:
                 raise FoldError(index, cause) from cause
             handled += 1
         if handled:
+            metrics.BATCH_SECONDS.labels(agent).observe(time.monotonic() - began)
+            metrics.BATCH_ROWS.labels(agent).observe(handled)
+            metrics.BATCH_BYTES.labels(agent).observe(sum(len(record.value or b"") for record in records))
             self.sabotage.strike("between fold and writes")
             self._commit(outputs)
         return handled
+
+    def _is_next(self, record: Record) -> bool:
+        try:
+            fresh = self.lane.is_next(record)
+        except GapError:
+            metrics.GAPS.labels(self.plan.agent).inc()
+            raise
+        if not fresh:
+            metrics.SKIPPED.labels(self.plan.agent).inc()
+        return fresh
 
     def _around(self, records: Sequence[Record], index: int) -> int:
         """Handles records of which one could not be folded: that one, if it fails again on restored state, is dead-lettered."""
@@ -144,10 +161,23 @@ class Partition:
         return handled + self.process(records[index + 1 :])
 
     def _commit(self, outputs: Sequence[Record]) -> None:
-        self.producer.begin_transaction()
-        for record in (*outputs, *self.lane.take_changed()):
-            self._produce(record)
-        self.sabotage.strike("between writes and commit")
+        agent, number, began = self.plan.agent, str(self.number), time.monotonic()
+        try:
+            self.producer.begin_transaction()
+            for record in (*outputs, *self.lane.take_changed()):
+                self._produce(record)
+            self.sabotage.strike("between writes and commit")
+            self._commit_transaction()
+        except Exception:
+            metrics.TRANSACTIONS_FAILED.labels(agent).inc()
+            raise
+        publish(self.lane.tallies)
+        self.lane.tallies.clear()
+        metrics.TRANSACTION_SECONDS.labels(agent).observe(time.monotonic() - began)
+        metrics.STATE_BYTES.labels(agent, number).set(self.lane.fold.state.nbytes())
+        metrics.STATE_ROWS.labels(agent, number).set(sum(map(len, self.lane.fold.state.tables.values())))
+
+    def _commit_transaction(self) -> None:
         for attempt in range(1, COMMIT_ATTEMPTS + 1):
             try:
                 self.producer.commit_transaction(30)

@@ -66,6 +66,7 @@ class Pipeline:
         outputs = lane.apply(record) if lane.is_next(record) else []
         for row in lane.take_changed():
             self.states[lane.plan.agent, lane.partition][row.key] = row.value
+        lane.tallies.clear()
         return [self._append(record) for record in outputs]
 
     def run(self) -> None:

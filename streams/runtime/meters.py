@@ -1,0 +1,69 @@
+"""What agents count: read off the outputs in the pure part, added to Prometheus only after the commit."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any, Final
+
+import numpy as np
+
+from schemas import metrics
+from schemas.block import FinalBlock, ReadBlock
+from schemas.rules import METHODS
+from streams.runtime.fold import Message, Output, Result
+
+Tally = Counter[tuple[str, ...]]  # (counter, label values…)
+_STATES: Final = ("open", "finalized", "exception")
+_COUNTERS: Final[dict[str, Any]] = {
+    "payloads": metrics.PAYLOADS,
+    "payload-bytes": metrics.PAYLOAD_BYTES,
+    "reads-in": metrics.READS_IN,
+    "reads-out": metrics.READS_OUT,
+    "exceptions": metrics.EXCEPTIONS,
+    "estimated": metrics.ESTIMATED,
+    "channel-days": metrics.CHANNEL_DAYS,
+    "determinants": metrics.DETERMINANTS,
+    "dead-letters": metrics.DEAD_LETTERS,
+}
+
+
+def tally(agent: str, message: Message, result: Result) -> Tally:
+    """What one folded message adds to the counters."""
+    counts: Tally = Counter()
+    body, status = message.body, result.figures.get("status")
+    if isinstance(body, ReadBlock | FinalBlock):
+        counts["reads-in", agent] += len(body.values)
+    if status:
+        outcome = "partly" if status == "decoded" and result.figures.get("dead") else status
+        counts["payloads", result.figures.get("format", ""), outcome] += 1
+        counts["payload-bytes", result.figures.get("format", "")] += len(body or b"")
+    for output in result.outputs:
+        _tally_output(counts, agent, output)
+    return counts
+
+
+def _tally_output(counts: Tally, agent: str, output: Output) -> None:
+    body = output.body
+    if isinstance(body, ReadBlock | FinalBlock):
+        counts["reads-out", agent] += len(body.values)
+    if isinstance(body, FinalBlock):
+        for state, amount in enumerate(np.bincount(body.state[body.seconds > 0], minlength=3)[:3].tolist()):
+            counts["channel-days", _STATES[state]] += amount
+        for method, amount in enumerate(np.bincount(body.methods).tolist()):
+            if method:
+                counts["estimated", METHODS[method]] += amount
+    elif output.type == "VeeException" and body["status"] == "open":
+        counts["exceptions", body["rule"], body["severity"]] += 1
+    elif output.type == "Determinant":
+        counts["determinants", body["kind"], body["status"]] += 1
+    elif output.topic.endswith(".dlq"):
+        counts["dead-letters", output.topic] += 1
+
+
+def publish(tallies: Iterable[Tally]) -> None:
+    """Adds tallies to the process's metrics."""
+    for counts in tallies:
+        for (name, *labels), amount in counts.items():
+            if amount:
+                _COUNTERS[name].labels(*labels).inc(amount)

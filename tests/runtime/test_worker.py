@@ -1,0 +1,74 @@
+"""A worker process on librdkafka's mock broker: it delivers, survives a kill and a poison message, stops cleanly."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections import defaultdict
+
+import pytest
+from confluent_kafka import Consumer, Producer, TopicPartition
+
+from connectors.kafka.mock import MockBroker
+from tests.conftest import ROOT
+from tests.runtime.counting import CODEC, PARTITIONS
+
+COUNT = 4  # the mock broker makes topics with four partitions
+
+
+def start(broker: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-m", "tests.runtime.toy_worker", broker, str(COUNT), "0"], cwd=ROOT, stderr=subprocess.PIPE)
+
+
+def read(broker: str, topic: str, want: int, seconds: float = 40) -> list[tuple[bytes, bytes, dict[str, bytes]]]:
+    reader = Consumer({"bootstrap.servers": broker, "group.id": "test", "isolation.level": "read_committed"})
+    reader.assign([TopicPartition(topic, n, 0) for n in range(COUNT)])
+    found, until = [], time.monotonic() + seconds
+    while len(found) < want and time.monotonic() < until:
+        found += [(m.key(), m.value(), dict(m.headers() or ())) for m in reader.consume(100, 0.2) if not m.error()]
+    found += [(m.key(), m.value(), dict(m.headers() or ())) for m in reader.consume(100, 1.0) if not m.error()]
+    reader.close()
+    return found
+
+
+@pytest.fixture
+def broker() -> str:
+    with MockBroker() as running:
+        producer = Producer({"bootstrap.servers": running.bootstrap})
+        for topic in PARTITIONS:
+            producer.list_topics(topic, timeout=5)
+        yield running.bootstrap
+
+
+def feed(broker: str, first: int, last: int, poison: bool = False) -> None:
+    producer = Producer({"bootstrap.servers": broker})
+    for i in range(first, last):
+        producer.produce("in", b"x", b"k%d" % (i % 8), partition=i % COUNT, headers={"id": b"p%d" % i})
+        if poison and i == (first + last) // 2:
+            producer.produce("in", b"poison", b"k0", partition=0, headers={"id": b"bad"})
+    producer.flush(10)
+
+
+def test_killed_and_poisoned_it_still_counts_each_message_once(broker: str) -> None:
+    feed(broker, 0, 80)
+    worker = start(broker)
+    try:
+        assert len(read(broker, "out", 80)) == 80
+        worker.send_signal(signal.SIGKILL)
+        worker.wait(10)
+        feed(broker, 80, 160, poison=True)
+        worker = start(broker)
+        counts = defaultdict(list)
+        for key, value, _ in read(broker, "out", 160, seconds=60):
+            counts[key].append(CODEC.decode(value)["at"])
+        assert {key: sorted(values) for key, values in counts.items()} == {b"k%d" % k: list(range(1, 21)) for k in range(8)}
+        ((key, value, headers),) = read(broker, "first.dlq", 1)
+        assert (key, value) == (b"k0", b"poison")
+        assert headers["__connect.errors.exception.message"] == b"cannot stomach this"
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(30) == 0
+    finally:
+        worker.kill()
+        worker.communicate()

@@ -1,0 +1,19 @@
+"""The toy chain as a worker process: ``python -m tests.runtime.toy_worker BROKER PARTITIONS [TORMENT]``."""
+
+from __future__ import annotations
+
+import sys
+
+from faust import Worker
+
+from streams.runtime.app import AgentSpec, RuntimeSettings, create_app
+from streams.runtime.sabotage import Sabotage, Torment
+from tests.runtime.counting import PARTITIONS, CountFold, plan
+
+if __name__ == "__main__":
+    broker, count, rate = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+    PARTITIONS.update(dict.fromkeys(PARTITIONS, count))
+    agents = [AgentSpec(plan("first"), lambda _: CountFold("middle")), AgentSpec(plan("second"), lambda _: CountFold("out"))]
+    # librdkafka's mock broker stores transactional batches with a checksum of their own
+    settings = RuntimeSettings(broker, {"bootstrap.servers": broker}, "toy", {"broker_check_crcs": False}, session_timeout=6.0)
+    Worker(create_app(agents, settings, Torment(rate) if rate else Sabotage()), loglevel="WARNING", redirect_stdouts=False).execute_from_commandline()
