@@ -22,19 +22,17 @@ def main(
 
     Each takes its share of the partitions; start more workers to share the load. State lives in Kafka, so a worker may be killed at any time.
     """
-    import structlog
     from faust import Worker
 
     from mdh.agents import plans_and_folds
     from mdh.logs import configure
-    from mdh.settings import Settings
+    from mdh.settings import load_settings
     from schemas.topology import TopologyError, load_topology
     from streams.runtime.app import AgentSpec, RuntimeSettings, create_app
     from streams.runtime.sabotage import Sabotage, Torment
 
-    settings = Settings()
-    configure(settings.log_level)
-    structlog.contextvars.bind_contextvars(worker=index)
+    settings = load_settings(broker=broker)
+    configure(settings.log_level, process=f"worker-{index}")
     try:
         system = load_topology(topology)
     except TopologyError as error:
@@ -43,7 +41,7 @@ def main(
     unknown = sorted(set(names) - set(system.agents))
     if unknown:
         raise UsageError(f"no agent {', '.join(unknown)} in the topology; there are {', '.join(system.agents)}")
-    kafka = settings.kafka.at(broker or settings.broker)
+    kafka = settings.kafka.at(settings.broker)
     group = system.group("+".join(names) if names != list(system.agents) else "agents")
     runtime = RuntimeSettings(
         broker=kafka.bootstrap, client=kafka.librdkafka(), group=group, faust=kafka.faust(), session_timeout=6.0 if torment else 20.0
