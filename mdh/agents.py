@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from streams.determinants.fold import DeterminantsFold
+from streams.vee.fold import VeeFold
+
 from connectors.head_end.formats import Options, decode
 from schemas.topology import Topology
-from streams.determinants.fold import DeterminantsFold
 from streams.ingest.fold import IngestFold
 from streams.runtime.fold import Fold
 from streams.runtime.lane import Plan
 from streams.runtime.plan import plan_of
-from streams.vee.fold import VeeFold
 
 MakeFold = Callable[[int], Fold]
 

@@ -20,7 +20,7 @@ def main(
 ) -> None:
     """Run the agents: ingest, vee and determinants, or those named.
 
-    Each takes its share of the partitions; start more workers to share the load. State lives in Kafka, so a worker may be killed at any time.
+    Each takes its share of the partitions: start more to share the load. State lives in Kafka, so a worker may be killed at any time.
     """
     from faust import Worker
 
