@@ -19,8 +19,15 @@ def configure(level: str = "info", **context: Any) -> None:
     Modules log through ``structlog.get_logger(__name__)``; what belongs to a payload carries ``payload=<id>``.
     """
     number = logging.getLevelNamesMapping()[level.upper()]
+
+    def add_context(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        for name, value in context.items():  # contextvars would not reach the lines of other threads
+            event.setdefault(name, value)
+        return event
+
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
+        add_context,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
@@ -49,8 +56,6 @@ def configure(level: str = "info", **context: Any) -> None:
     root.setLevel(number)
     for name in QUIET:
         logging.getLogger(name).setLevel(max(number, logging.WARNING))
-    structlog.contextvars.clear_contextvars()
-    structlog.contextvars.bind_contextvars(**context)
 
 
 def _json(value: Any, default: Any = None, **_: Any) -> str:

@@ -7,7 +7,6 @@ however they ended, the keeper stops the broker and removes its files.
 from __future__ import annotations
 
 import fcntl
-import os
 import shutil
 import subprocess
 import sys
@@ -66,13 +65,13 @@ def broker(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator
         yield bootstrap
 
 
-@pytest.fixture()
+@pytest.fixture
 def topic_prefix() -> str:
     """A prefix nobody else's topics have."""
     return f"t{uuid.uuid4().hex[:10]}."
 
 
-@pytest.fixture()
+@pytest.fixture
 def make_topics(broker: str) -> Iterator[Callable[..., None]]:
     """Creates topics and deletes them after the test: ``make_topics("name", …, partitions=4, config={…})``."""
     from confluent_kafka.admin import AdminClient, NewTopic
@@ -108,7 +107,7 @@ def _start_keeper(folder: Path) -> None:
 
 def _keep(folder: Path) -> None:
     """The keeper: runs the broker until no test process is left."""
-    sys.path.insert(0, os.getcwd())
+    sys.path.insert(0, str(Path.cwd()))
     from connectors.embedded.kafka import Broker
 
     place = Path(tempfile.mkdtemp(prefix="mdh-test-broker-"))

@@ -35,7 +35,7 @@ class FakeRemote:
         return path
 
 
-@pytest.fixture()
+@pytest.fixture
 def remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeRemote:
     fake = FakeRemote(tmp_path, BODY)
     monkeypatch.setattr(jars, "_context", lambda _: fake)
