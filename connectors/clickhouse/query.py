@@ -1,0 +1,174 @@
+"""Questions to the store: SQL from outside, kept away from everything it has no business with, and what became of payloads.
+
+Three fences around foreign SQL: the engine's ``readonly`` with limits (refuses writes, DDL, settings, and reading files or URLs as
+tables); this module, which refuses what that mode lets through in an engine inside our process (the file function, INTO OUTFILE,
+Python objects, functions that call other machines); and clients that nothing else uses.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+from connectors.clickhouse.store import Limits, Store, StoreError
+
+__all__ = ["Limits", "SqlError", "check_sql", "run_readonly", "settled", "stored_parts", "ticks_settled"]
+
+CHUNK: Final = 1 << 18
+_STATEMENTS: Final = frozenset({"select", "with", "show", "describe", "desc", "explain", "exists", "("})
+# Table functions that reach nothing but their arguments
+_HARMLESS: Final = frozenset(
+    {"numbers", "numbers_mt", "zeros", "zeros_mt", "values", "view", "null", "generate_series", "generateseries", "format", "primes"}
+)
+# Beyond the engine's own list of table functions: scalar functions that leave the engine
+_FOREIGN: Final = frozenset({"file", "python", "catboostevaluate", "sleep", "sleepeachrow", "eval", "executable"})
+_SYSTEM: Final = frozenset(
+    {"tables", "columns", "parts", "parts_columns", "databases", "functions", "settings", "metrics", "events", "merges", "one",
+     "numbers", "numbers_mt", "zeros", "time_zones", "asynchronous_metrics"}
+)  # fmt: skip
+_TOKEN: Final = re.compile(
+    r"""(?P<space>\s+|--[^\n]*)
+      | (?P<comment>/\*(?:[^*/]|\*(?!/)|/(?!\*))*\*/)
+      | (?P<text>'(?:[^'\\]|\\.|'')*')
+      | (?P<name>`(?:[^`\\]|\\.|``)*`|"(?:[^"\\]|\\.|"")*")
+      | (?P<word>[A-Za-z_0-9]+)
+      | (?P<sign>[-+*/%=<>!,.;:?|&^~@()\[\]{}])""",
+    re.VERBOSE | re.DOTALL,
+)
+_LABELS: Final = {"text": "a string", "name": "a name"}
+
+
+class SqlError(Exception):
+    """SQL that is refused or fails, in one line."""
+
+
+def check_sql(sql: str, forbidden: frozenset[str] = frozenset()) -> str:
+    """The statement without a closing semicolon. Raises SqlError unless it is one that only reads, from this store alone.
+
+    ``forbidden`` are names of functions in lower case, beside those forbidden always. Where this reading of SQL could differ from the
+    engine's (dollar quotes, typographic quotes, # comments), the statement is refused rather than guessed.
+    """
+    sql = sql.strip().rstrip(";").rstrip()
+    tokens = list(_tokens(sql))
+    if not tokens:
+        raise SqlError("there is no statement")
+    if tokens[0][1] not in _STATEMENTS:
+        raise SqlError(f"only statements that read are taken (SELECT, WITH, SHOW, DESCRIBE, EXPLAIN), not {tokens[0][1].upper()[:40]}")
+    banned = (forbidden | _FOREIGN) - _HARMLESS
+    for i, (kind, token) in enumerate(tokens):
+        after = tokens[i + 1][1] if i + 1 < len(tokens) else ""
+        if kind == "text":
+            continue
+        if token == ";":
+            raise SqlError("one statement at a time")
+        if token == "into" and after == "outfile":
+            raise SqlError("INTO OUTFILE is not taken: rows go to the caller")
+        if after == "(" and (token in banned or (token.startswith("ai") and token in forbidden)):
+            raise SqlError(f"function {token} is not available here")
+        if token in ("system", "information_schema") and after == ".":
+            name = tokens[i + 2][1] if i + 2 < len(tokens) else ""
+            if token == "system" and name not in _SYSTEM:
+                raise SqlError(f"system.{name} is not available here")
+    if len(tokens) > 2 and tokens[-2] == ("word", "format") and tokens[-1][0] == "word":
+        raise SqlError("leave FORMAT out: rows are given as NDJSON")
+    return sql
+
+
+def _tokens(sql: str) -> Iterator[tuple[str, str]]:
+    """Kind and lower-cased text of each token (names without their quotes)."""
+    at, previous = 0, ""
+    while at < len(sql):
+        match = _TOKEN.match(sql, at)
+        if match is None:
+            raise SqlError(f"cannot read {sql[at : at + 20]!r} (position {at + 1})")
+        kind, token = match.lastgroup or "", match[0]
+        if kind in _LABELS and previous == "word":
+            # x'41' and its kin follow other rules of quoting
+            raise SqlError(f"a space is missing before {_LABELS[kind]} (position {at + 1})")
+        if kind == "name":
+            yield kind, re.sub(r"\\(.)", r"\1", token[1:-1], flags=re.DOTALL).lower()
+        elif kind not in ("space", "comment"):
+            yield kind, token.lower()
+        at, previous = match.end(), kind
+
+
+def _forbidden(store: Store) -> frozenset[str]:
+    """Functions of this engine that make a table out of something outside it, and those that call language models."""
+    names = store.query_arrow(
+        "SELECT lower(name) AS name FROM system.table_functions "
+        "UNION DISTINCT SELECT lower(name) FROM system.functions WHERE match(name, '^(ai|AI)[A-Z]')"
+    )
+    return frozenset(names["name"].to_pylist())
+
+
+def run_readonly(store: Store, sql: str, limits: Limits | None = None) -> Iterator[bytes]:
+    """NDJSON of a statement from outside, in chunks of whole lines; integers as numbers, decimals as strings, times ISO in UTC.
+
+    Raises SqlError before the first chunk for anything the asker can mend, StoreError where the store is away.
+    """
+    key = "_forbidden_functions"
+    forbidden = store.notes.get(key)
+    if forbidden is None:
+        forbidden = store.notes[key] = _forbidden(store)
+    statement = check_sql(sql, forbidden)
+    try:
+        rows = store.query_json(statement, limits or Limits())
+    except StoreError as error:
+        if error.away:
+            raise
+        raise SqlError(_mend(error, limits or Limits())) from error
+    return _chunks(rows)
+
+
+def _mend(error: StoreError, limits: Limits) -> str:
+    if error.code in (158, 396):
+        return f"more than {limits.rows} rows or {limits.bytes // 2**20} MiB: add a LIMIT, or ask for sums"
+    if error.code == 159:
+        return f"took longer than {limits.seconds} s"
+    if error.code == 164:
+        return "only reading is allowed here, with the settings as they are"
+    return str(error)
+
+
+def _chunks(data: bytes) -> Iterator[bytes]:
+    start = 0
+    while start < len(data):
+        end = len(data) if len(data) - start <= CHUNK else data.find(b"\n", start + CHUNK) + 1 or len(data)
+        yield data[start:end]
+        start = end
+
+
+def settled(store: Store, payload_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """What became of payloads (see the view ``payloads``): id → its row, for those the store has heard of.
+
+    A payload is done when its ``status`` is stored, dead or duplicate; its effects are in the store then.
+    """
+    if not payload_ids:
+        return {}
+    rows = store.query_arrow(
+        "SELECT id, source, format, status, reads, finals, exceptions, parked, dead, blocks, reason FROM payloads "
+        "WHERE id IN {ids:Array(String)}",
+        {"ids": list(payload_ids)},
+    )
+    return {row["id"]: row for row in rows.to_pylist()}
+
+
+def ticks_settled(store: Store, at: int, partitions: int) -> bool:
+    """True when, in every partition, a tick of time ``at`` or later and all it led to is stored."""
+    rows = store.query_arrow(
+        "SELECT payload FROM tick_receipts FINAL WHERE at >= fromUnixTimestamp({at:UInt32}) "
+        "GROUP BY payload HAVING countIf(agent = 'ingest') > 0 AND count() = 1 + sum(children)",
+        {"at": at},
+    )
+    done = {payload.rpartition("/")[2] for payload in rows["payload"].to_pylist()}
+    return done >= {str(partition) for partition in range(partitions)}
+
+
+def stored_parts(store: Store) -> dict[str, int]:
+    """Active parts of each table: hundreds mean that merges do not keep up."""
+    rows = store.query_arrow(
+        "SELECT table, count() AS parts FROM system.parts WHERE active AND database = {name:String} GROUP BY table",
+        {"name": store.database},
+    )
+    return {row["table"]: row["parts"] for row in rows.to_pylist()}

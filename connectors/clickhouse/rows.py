@@ -1,0 +1,282 @@
+"""Records of the stored topics as Arrow tables: whole columns at a time where there are reads, record by record elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from connectors.clickhouse.tables import arrow_schema
+from schemas.block import Array, DayBlock, FinalBlock, ragged_indices, strings
+
+LAST_SECOND: Final = 2**32 - 1  # of ClickHouse's DateTime: 2106-02-07
+STEP: Final = 1000  # most meters report whole Wh: kept as such, T64 needs half the bits
+LAST_DAY: Final = 47_846  # 2101-01-01, the last one the calendar knows
+_SAME: Final = ("device", "channel", "unit", "service_point", "account", "zone")
+
+
+def second(moment: datetime | int | None) -> int:
+    """UTC seconds inside what a DateTime holds; a date beyond becomes the nearest one (meters do report the year 9999)."""
+    if moment is None:
+        return 0
+    whole = moment if isinstance(moment, int) else int(moment.timestamp())
+    return min(max(whole, 0), LAST_SECOND)
+
+
+def _seconds(values: Array) -> Array:
+    return np.clip(values, 0, LAST_SECOND).astype(np.uint32)
+
+
+def _dates(days: Array) -> pa.Array:
+    return pa.array(np.clip(days, 0, LAST_DAY).astype(np.int32, copy=False), pa.date32())
+
+
+def _lists(values: Any, counts: Array) -> pa.ListArray:
+    offsets = np.zeros(len(counts) + 1, np.int32)
+    np.cumsum(counts, out=offsets[1:])
+    return pa.ListArray.from_arrays(pa.array(offsets), values if isinstance(values, pa.Array) else pa.array(values))
+
+
+def _per_row(values: Sequence[str], sizes: Sequence[int]) -> pa.Array:
+    """A scalar of each block as a column of all their rows."""
+    names = list(dict.fromkeys(values))  # ClickHouse takes no dictionary that holds a string twice
+    position = {name: i for i, name in enumerate(names)}
+    indices = np.repeat(np.array([position[value] for value in values], np.int32), sizes)
+    return pa.DictionaryArray.from_arrays(pa.array(indices), strings(names))
+
+
+def _steps(values: Array, counts: Array) -> tuple[Array, Array]:
+    """Values in the largest of two steps (1 or 1000 millionths) that fits a whole row, and the step of each row (counts above 0)."""
+    reduced = values // STEP
+    exact = reduced * STEP == values
+    if exact.all():
+        return reduced, np.full(len(counts), STEP, np.int64)
+    bounds = np.zeros(len(counts), np.int64)
+    np.cumsum(counts[:-1], out=bounds[1:])
+    whole = np.logical_and.reduceat(exact, bounds)
+    return np.where(np.repeat(whole, counts), reduced, values), np.where(whole, STEP, 1)
+
+
+def _joined(blocks: Sequence[FinalBlock], registers: bool) -> tuple[FinalBlock, pa.Array, pa.Array] | None:
+    """The interval or the register rows of all blocks in one, with payload and source per row; None if there are none."""
+    parts = []
+    for block in blocks:
+        wanted = ((block.seconds == 0) == registers) & (block.count > 0)
+        if wanted.all() and len(block):
+            parts.append(block)
+        elif wanted.any():
+            parts.append(block.take(np.flatnonzero(wanted)))
+    if not parts:
+        return None
+    sizes = [len(part) for part in parts]
+    return FinalBlock.join(parts), _per_row([p.payload for p in parts], sizes), _per_row([p.source for p in parts], sizes)
+
+
+def final_days(blocks: Sequence[FinalBlock]) -> pa.Table | None:
+    """Rows of ``final_days``: one per channel and local day. None where the blocks hold register reads only."""
+    joined = _joined(blocks, registers=False)
+    if joined is None:
+        return None
+    block, payload, source = joined
+    values, steps = _steps(block.values, block.count)
+    return pa.table(
+        {name: getattr(block, name) for name in _SAME}
+        | {
+            "direction": block.direction,
+            "day": _dates(block.day),
+            "day_start": _seconds(block.start),
+            "seconds": block.seconds.astype(np.uint32),
+            "step": steps,
+            "version": block.version,
+            "replaces": block.replaces,
+            "state": block.state.view(np.uint8),
+            "dials": block.dials.view(np.uint8),
+            "multiplier": block.multiplier,
+            "values": _lists(values, block.count),
+            "conditions": _lists(block.conditions, block.count),
+            "methods": _lists(block.methods.view(np.uint8), block.count),
+            "received": _lists(block.received, block.received_count),
+            "received_conditions": _lists(block.received_conditions, block.received_count),
+            "payload": payload,
+            "source": source,
+        }
+    )
+
+
+def register_reads(blocks: Sequence[FinalBlock]) -> pa.Table | None:
+    """Rows of ``register_reads``: one per read. None where the blocks hold intervals only."""
+    joined = _joined(blocks, registers=True)
+    if joined is None:
+        return None
+    block, payload, source = joined
+    repeated = np.repeat(np.arange(len(block)), block.count)
+    index = pa.array(repeated)
+    received, received_condition = _received_reads(block)
+    return pa.table(
+        {name: getattr(block, name).take(index) for name in _SAME}
+        | {
+            "direction": block.direction[repeated],
+            "at": _seconds(block.times),
+            "reading": block.values,
+            "condition": block.conditions,
+            "method": block.methods.view(np.uint8),
+            "received": received,
+            "received_condition": received_condition,
+            "version": block.version[repeated],
+            "replaces": block.replaces[repeated],
+            "state": block.state.view(np.uint8)[repeated],
+            "dials": block.dials.view(np.uint8)[repeated],
+            "multiplier": block.multiplier[repeated],
+            "payload": payload.take(index),
+            "source": source.take(index),
+        }
+    )
+
+
+def _received_reads(block: FinalBlock) -> tuple[Array, Array]:
+    """What was received for each read of the register rows, condition 0 where that is what is final too."""
+    values, conditions = np.zeros(len(block.values), np.int64), np.zeros(len(block.values), np.int32)
+    rows = np.flatnonzero(block.received_count == block.count)
+    if len(rows):
+        target = ragged_indices(block.count, rows)
+        origin = ragged_indices(block.received_count, rows)
+        values[target], conditions[target] = block.received[origin], block.received_conditions[origin]
+    return values, conditions
+
+
+def determinant_days(blocks: Sequence[DayBlock]) -> pa.Table | None:
+    """Rows of ``determinant_days``: one per channel and local day, its time-of-use periods by name."""
+    parts = [block for block in blocks if len(block)]
+    if not parts:
+        return None
+    block = DayBlock.join(parts)
+    sizes = [len(part) for part in parts]
+    return pa.table(
+        {name: getattr(block, name) for name in ("device", "channel", "unit", "service_point", "account", "map")}
+        | {
+            "day": _dates(block.day),
+            "start": _seconds(block.start),
+            "end": _seconds(block.end),
+            "version": block.version,
+            "replaces": block.replaces,
+            "state": block.state.view(np.uint8),
+            **{name: getattr(block, name) for name in ("condition", "slots", "actual", "estimated")},
+            "tou": _lists(tou_names(parts), block.lines),
+            "quantities": _lists(block.quantities, block.lines),
+            "payload": _per_row([p.payload for p in parts], sizes),
+        }
+    )
+
+
+def tou_names(blocks: Sequence[DayBlock]) -> pa.Array:
+    """Each block numbers its periods by its own list: brought to one list. Raises ValueError on a number outside it."""
+    names = list(dict.fromkeys(name for block in blocks for name in block.tou_names))
+    position = {name: i for i, name in enumerate(names)}
+    indices: list[npt.NDArray[np.int32]] = []
+    for block in blocks:
+        own = np.array([position[name] for name in block.tou_names], np.int32)
+        if len(block.tou) and not 0 <= int(block.tou.min()) <= int(block.tou.max()) < len(own):
+            raise ValueError("a time-of-use number outside the names of its block")
+        indices.append(own[block.tou] if len(block.tou) else np.zeros(0, np.int32))
+    return pa.DictionaryArray.from_arrays(pa.array(np.concatenate(indices)), strings(names))
+
+
+def from_dicts(table: str, records: Iterable[Mapping[str, Any]]) -> pa.Table | None:
+    """Rows of a table without arrays from one dict each; None for no records. Other keys of the dicts are left out."""
+    schema = arrow_schema(table)
+    rows = list(records)
+    if not rows:
+        return None
+    return pa.table({field.name: pa.array([row[field.name] for row in rows], field.type) for field in schema}, schema)
+
+
+def with_seconds(record: Mapping[str, Any], *fields: str) -> dict[str, Any]:
+    """The record with these times as UTC seconds."""
+    return {**record, **{name: second(record[name]) for name in fields}}
+
+
+def recalled(found: pa.Table, asked: Mapping[str, Any], id: str, payload: str) -> FinalBlock:
+    """The answer to one recall: rows of ``final_days`` as a FinalBlock, or a single row without slots for the day asked for."""
+    if not found.num_rows:
+        return _nothing(asked, id, payload)
+    column = {name: found[name].combine_chunks() for name in found.column_names}
+    lists = {name: column[name] for name in ("values", "conditions", "methods", "received", "received_conditions")}
+    counts = {name: _lengths(array) for name, array in lists.items()}
+    flat = {name: array.flatten().to_numpy(zero_copy_only=False) for name, array in lists.items()}
+    number = {name: column[name].to_numpy(zero_copy_only=False) for name in ("step", "version", "replaces", "multiplier")}
+    count, received_count = counts["values"], counts["received"]
+    rows = found.num_rows
+    none = np.zeros(rows, np.int32)
+    return FinalBlock(
+        id=id,
+        payload=payload,
+        source="store",
+        **{name: column[name].cast(pa.string()) for name in _SAME},
+        direction=column["direction"].to_numpy(zero_copy_only=False).astype(np.int8),
+        day=column["day"].cast(pa.int32()).to_numpy(zero_copy_only=False),
+        start=column["day_start"].cast(pa.int64()).to_numpy(zero_copy_only=False),
+        seconds=column["seconds"].to_numpy(zero_copy_only=False).astype(np.int32),
+        count=count,
+        reads=none,
+        version=number["version"],
+        replaces=number["replaces"],
+        state=column["state"].to_numpy(zero_copy_only=False).astype(np.int8),
+        dials=column["dials"].to_numpy(zero_copy_only=False).astype(np.int8),
+        multiplier=number["multiplier"],
+        values=flat["values"] * np.repeat(number["step"], count),
+        conditions=flat["conditions"].astype(np.int32),
+        methods=flat["methods"].astype(np.int8),
+        times=np.zeros(0, np.int64),
+        received_count=received_count,
+        received=flat["received"].astype(np.int64),
+        received_conditions=flat["received_conditions"].astype(np.int32),
+        before_count=none,
+        before=np.zeros(0, np.int64),
+        before_conditions=np.zeros(0, np.int32),
+    ).check()
+
+
+def _lengths(lists: pa.ListArray) -> Array:
+    bounds: Array = lists.offsets.to_numpy(zero_copy_only=False)
+    return np.diff(bounds).astype(np.int32)
+
+
+def _nothing(asked: Mapping[str, Any], id: str, payload: str) -> FinalBlock:
+    zero, none = np.zeros(1, np.int32), np.zeros(0, np.int64)
+    wide = zero.astype(np.int64)
+    return FinalBlock(
+        id=id,
+        payload=payload,
+        source="store",
+        device=strings([asked["device"]]),
+        channel=strings([asked["channel"]]),
+        unit=strings([""]),
+        service_point=strings([""]),
+        account=strings([""]),
+        zone=strings([""]),
+        direction=zero.astype(np.int8),
+        day=np.array([asked["day"]], np.int32),
+        start=wide,
+        seconds=np.array([asked["seconds"]], np.int32),
+        count=zero,
+        reads=zero,
+        version=wide,
+        replaces=wide,
+        state=zero.astype(np.int8),
+        dials=zero.astype(np.int8),
+        multiplier=wide,
+        values=none,
+        conditions=none.astype(np.int32),
+        methods=none.astype(np.int8),
+        times=none,
+        received_count=zero,
+        received=none,
+        received_conditions=none.astype(np.int32),
+        before_count=zero,
+        before=none,
+        before_conditions=none.astype(np.int32),
+    )

@@ -1,0 +1,112 @@
+"""The declared columns of tables and views: what the migrations must add up to, and how Arrow carries them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pyarrow as pa
+
+_STRING, _LABEL, _TIME = "String", "LowCardinality(String)", "DateTime('UTC')"
+
+# table → column → type as ClickHouse spells it
+TABLES: Final[dict[str, dict[str, str]]] = {
+    "payload_log": {
+        "id": _STRING, "source": _LABEL, "format": _LABEL, "name": _STRING, "received_at": _TIME, "headers": "Map(String, String)",
+        "body": _STRING, "topic": _LABEL, "partition": "Int32", "offset": "Int64",
+    },
+    "final_days": {
+        "device": _STRING, "channel": _LABEL, "unit": _LABEL, "service_point": _STRING, "account": _STRING, "zone": _LABEL,
+        "direction": "Int8", "day": "Date32", "day_start": _TIME, "seconds": "UInt32", "step": "Int64", "version": "Int64",
+        "replaces": "Int64", "state": "UInt8", "dials": "UInt8", "multiplier": "Int64", "values": "Array(Int64)",
+        "conditions": "Array(Int32)", "methods": "Array(UInt8)", "received": "Array(Int64)", "received_conditions": "Array(Int32)",
+        "payload": _STRING, "source": _LABEL,
+    },
+    "register_reads": {
+        "device": _STRING, "channel": _LABEL, "unit": _LABEL, "service_point": _STRING, "account": _STRING, "zone": _LABEL,
+        "direction": "Int8", "at": _TIME, "reading": "Int64", "condition": "Int32", "method": "UInt8", "received": "Int64",
+        "received_condition": "Int32", "version": "Int64", "replaces": "Int64", "state": "UInt8", "dials": "UInt8",
+        "multiplier": "Int64", "payload": _STRING, "source": _LABEL,
+    },
+    "vee_exceptions": {
+        "id": _STRING, "rule": _LABEL, "severity": _LABEL, "status": _LABEL, "version": "Int64", "device": _STRING,
+        "channel": _LABEL, "service_point": _STRING, "payload": _STRING, "start": _TIME, "end": _TIME, "count": "Int32",
+        "detail": _STRING,
+    },
+    "determinant_days": {
+        "device": _STRING, "channel": _LABEL, "unit": _LABEL, "service_point": _STRING, "account": _STRING, "map": _LABEL,
+        "day": "Date32", "start": _TIME, "end": _TIME, "version": "Int64", "replaces": "Int64", "state": "UInt8",
+        "condition": "Int32", "slots": "Int32", "actual": "Int32", "estimated": "Int32", "tou": "Array(LowCardinality(String))",
+        "quantities": "Array(Int64)", "payload": _STRING,
+    },
+    "bill_determinants": {
+        "id": _STRING, "account": _STRING, "service_point": _STRING, "device": _STRING, "channel": _LABEL, "period": _LABEL,
+        "period_start": _TIME, "period_end": _TIME, "kind": _LABEL, "tou": _LABEL, "unit": _LABEL, "quantity": "Decimal(18, 6)",
+        "condition": "Int32", "slots": "Int32", "actual": "Int32", "estimated": "Int32", "status": _LABEL, "version": "Int64",
+        "replaces": _STRING, "reason": _STRING,
+    },
+    "receipts": {
+        "payload": _STRING, "id": _STRING, "agent": _LABEL, "children": "Int32", "status": _LABEL, "source": _LABEL,
+        "format": _LABEL, "received_at": _TIME, "rows": "Int32", "reads": "Int64", "finals": "Int32", "exceptions": "Int32",
+        "parked": "Int32", "dead": "Int32", "reason": _STRING,
+    },
+    "tick_receipts": {"at": _TIME, "payload": _STRING, "id": _STRING, "agent": _LABEL, "children": "Int32"},
+    "refused_records": {
+        "topic": _LABEL, "partition": "Int32", "offset": "Int64", "at": _TIME, "reason": _STRING, "key": _STRING,
+        "value": _STRING, "headers": "Map(String, String)",
+    },
+    "sink_positions": {"sink": _STRING, "topic": _STRING, "partition": "Int32", "offset": "Int64"},
+}  # fmt: skip
+
+# The public contract; docs/tables.md tells what each column means
+VIEWS: Final[dict[str, dict[str, str]]] = {
+    "intervals": {
+        "device": _STRING, "channel": _LABEL, "unit": _LABEL, "start": _TIME, "seconds": "UInt32",
+        "value": "Nullable(Decimal(18, 6))", "condition": "Int32", "method": _STRING, "version": "Int64",
+        "condition_name": _STRING, "day": "Date32", "direction": _STRING, "state": _STRING, "service_point": _STRING,
+        "account": _STRING, "zone": _LABEL, "source": _LABEL, "payload": _STRING,
+    },
+    "registers": {
+        "device": _STRING, "channel": _LABEL, "unit": _LABEL, "at": _TIME, "reading": "Nullable(Decimal(18, 6))",
+        "condition": "Int32", "version": "Int64", "condition_name": _STRING, "method": _STRING, "direction": _STRING,
+        "state": _STRING, "dials": "UInt8", "multiplier": "Decimal(18, 6)", "service_point": _STRING, "account": _STRING,
+        "zone": _LABEL, "source": _LABEL, "payload": _STRING,
+    },
+    "exceptions": {
+        "rule": _LABEL, "severity": _LABEL, "device": _STRING, "channel": _LABEL, "start": _TIME, "end": _TIME,
+        "status": _LABEL, "detail": _STRING, "count": "Int32", "id": _STRING, "version": "Int64", "service_point": _STRING,
+        "payload": _STRING,
+    },
+    "determinants": {
+        "account": _STRING, "device": _STRING, "period_start": _TIME, "period_end": _TIME, "kind": _STRING, "tou": _STRING,
+        "unit": _STRING, "quantity": "Decimal(18, 6)", "version": "Int64", "period": _STRING, "channel": _LABEL,
+        "service_point": _STRING, "condition": "Int32", "slots": "Int32", "actual": "Int32", "estimated": "Int32",
+        "status": _STRING, "id": _STRING, "replaces": _STRING, "reason": _STRING,
+    },
+    "payloads": {
+        "id": _STRING, "source": _STRING, "format": _STRING, "received_at": f"Nullable({_TIME})", "status": _STRING,
+        "reads": "Int64", "finals": "Int64", "exceptions": "Int64", "parked": "Int64", "dead": "Int64", "blocks": "UInt64",
+        "name": _STRING, "bytes": "UInt64", "reason": _STRING,
+    },
+}  # fmt: skip
+
+# How Arrow carries a type into ClickHouse; payloads' bytes are set apart below
+_ARROW: Final[dict[str, pa.DataType]] = {
+    _STRING: pa.string(),
+    _LABEL: pa.string(),
+    _TIME: pa.uint32(),
+    "Date32": pa.date32(),
+    "Int8": pa.int8(),
+    "UInt8": pa.uint8(),
+    "Int32": pa.int32(),
+    "UInt32": pa.uint32(),
+    "Int64": pa.int64(),
+    "Decimal(18, 6)": pa.decimal128(18, 6),
+    "Map(String, String)": pa.map_(pa.string(), pa.string()),
+}
+_BYTES: Final = {("payload_log", "body"), ("refused_records", "key"), ("refused_records", "value")}
+
+
+def arrow_schema(table: str) -> pa.Schema:
+    """The Arrow schema of rows built one by one for a table. Raises KeyError for a table with arrays: rows.py builds those."""
+    types = {name: pa.binary() if (table, name) in _BYTES else _ARROW[kind] for name, kind in TABLES[table].items()}
+    return pa.schema(list(types.items()))
