@@ -129,7 +129,10 @@ class Block:
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> Self:
-        """The block behind :meth:`to_record`. Raises ValueError on columns that do not fit together."""
+        """The block behind :meth:`to_record`. Raises ValueError on columns that do not fit together.
+
+        A column without bytes in a block with rows is one its writer did not know (default ``""`` in the schema): zeros or empty texts.
+        """
         size = record["rows"]
         if not 0 <= size <= MAX_ROWS:
             raise ValueError(f"block of {size} rows")
@@ -139,7 +142,7 @@ class Block:
             if kind == "scalar":
                 values[name] = record[name]
             elif kind == "text":
-                values[name] = unpack_text(record[name], size)
+                values[name] = unpack_text(record[name], size) if record[name] else strings([""] * size)
             else:
                 length = size
                 if kind == "flat":
@@ -147,7 +150,7 @@ class Block:
                     length = int(counts.sum()) if size else 0
                     if length > MAX_FLAT or (size and int(counts.min()) < 0):
                         raise ValueError(f"block column {name}: bad counts")
-                values[name] = unpack(record[name], length).astype(meta["dtype"], copy=False)
+                values[name] = (unpack(record[name], length) if record[name] else np.zeros(length)).astype(meta["dtype"], copy=False)
         return cls(**values)
 
     def take(self, rows: Array) -> Self:
@@ -287,7 +290,8 @@ class DayBlock(Block):
     """Daily determinants: a row is one channel, one local day; per row ``lines`` pairs of time-of-use period and quantity.
 
     ``tou`` indexes ``tou_names`` of the block; the empty name is the whole day. ``seconds`` is the interval length; 0 marks scalar
-    consumption, the difference of register readings. Quantities are millionths of ``unit``. ``actual`` and ``slots`` give the quality share.
+    consumption, the difference of register readings. Quantities are millionths of ``unit``. ``actual`` and ``slots`` give the
+    quality share.
     """
 
     SCHEMA: ClassVar[str] = "DayBlock"
