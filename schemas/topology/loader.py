@@ -68,7 +68,7 @@ class _Document:
             self.lines[path] = node.start_mark.line + 1
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node)
-        if isinstance(node, yaml.SequenceNode):
+        if isinstance(node, yaml.SequenceNode) and node.tag == "tag:yaml.org,2002:seq":
             return [self._plain(item, (*path, position)) for position, item in enumerate(node.value)]
         if not isinstance(node, yaml.MappingNode) or node.tag != "tag:yaml.org,2002:map":
             raise self._fail(node, f"{node.tag} is not supported here")

@@ -66,7 +66,10 @@ class Topology(Section):
         """Gives each topic the partitions and replication of the whole where it names none."""
         if not isinstance(data, dict) or not isinstance(data.get("topics"), dict):
             return data
-        common = {name: data.get(name, cls.model_fields[name].default) for name in ("partitions", "replication")}
+        common = {}
+        for name in ("partitions", "replication"):  # one that is no count is reported once, at the top
+            value = data.get(name)
+            common[name] = value if type(value) is int and value > 0 else cls.model_fields[name].default
         topics = {name: common | topic if isinstance(topic, dict) else topic for name, topic in data["topics"].items()}
         return data | {"topics": topics}
 
@@ -89,7 +92,7 @@ def findings(topology: Topology, records: frozenset[str]) -> Iterator[Finding]:
     need = topology.ingest.limits.payload_bytes + ROOM
     for topic in {topology.agents[a].inbox for a in topology.agents if topology.agents[a].entry}:
         declared = topology.topics.get(topic)
-        room = int(declared.config.get("max.message.bytes", 1_048_588)) if declared else need
+        room = declared.largest if declared else need
         if room < need:
             yield (
                 ("topics", topic, "config"),

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field
 
 from schemas.topology.base import FOREVER, Seconds, Section
 
-MAX_PARTITIONS = 10_000
-RAW = "raw"  # records whose bytes no schema of ours describes
+MAX_PARTITIONS: Final = 10_000
+RAW: Final = "raw"  # records whose bytes no schema of ours describes
+KAFKA_DEFAULT_LARGEST: Final = 1_048_588
+_OWN: Final = {"retention.ms": "retention", "cleanup.policy": "cleanup"}
+_NUMBERS: Final = {
+    "delete.retention.ms", "file.delete.delay.ms", "flush.messages", "flush.ms", "index.interval.bytes", "local.retention.bytes",
+    "local.retention.ms", "max.compaction.lag.ms", "max.message.bytes", "message.timestamp.after.max.ms",
+    "message.timestamp.before.max.ms", "min.compaction.lag.ms", "min.insync.replicas", "retention.bytes", "segment.bytes",
+    "segment.index.bytes", "segment.jitter.ms", "segment.ms",
+}  # fmt: skip
+_WORDS: Final = {
+    "compression.gzip.level", "compression.lz4.level", "compression.type", "compression.zstd.level", "message.timestamp.type",
+    "min.cleanable.dirty.ratio", "preallocate", "remote.storage.enable", "unclean.leader.election.enable",
+}  # fmt: skip
 
 
 def _retention(seconds: int) -> int:
@@ -19,6 +31,20 @@ def _retention(seconds: int) -> int:
 
 
 Retention = Annotated[Seconds, AfterValidator(_retention)]
+
+
+def _config(settings: dict[str, str | int | float]) -> dict[str, str | int | float]:
+    for name, value in settings.items():
+        if name in _OWN:
+            raise ValueError(f"{name} is set by {_OWN[name]}")
+        if name not in _NUMBERS | _WORDS:
+            raise ValueError(f"{name} is no Kafka topic setting")
+        if name in _NUMBERS and not (type(value) is int or (isinstance(value, str) and value.lstrip("-").isdigit())):
+            raise ValueError(f"{name} must be a whole number, not {value!r}")
+    return settings
+
+
+Config = Annotated[dict[str, str | int | float], AfterValidator(_config)]
 
 
 class Topic(Section):
@@ -34,7 +60,12 @@ class Topic(Section):
     writers: list[str] = Field(min_length=1)
     readers: list[str] = Field(min_length=1)
     stored: bool = Field(default=False, description="The sink writes it to the store")
-    config: dict[str, str | int] = Field(default_factory=dict, description="Further Kafka topic settings")
+    config: Config = Field(default_factory=dict, description="Further Kafka topic settings")
+
+    @property
+    def largest(self) -> int:
+        """The most bytes a record (rather: a batch of them, compressed) may have."""
+        return int(self.config.get("max.message.bytes", KAFKA_DEFAULT_LARGEST))
 
     def kafka_config(self) -> dict[str, str]:
         """The topic settings as Kafka spells them."""
