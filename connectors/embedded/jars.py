@@ -100,10 +100,7 @@ def resolve(version: str) -> JarLock:
         artifacts.append(context.create_dependency(f"{LOGGING}:{log4j}").artifact)
         with ThreadPoolExecutor(8) as pool:
             paths = list(pool.map(lambda artifact: Path(artifact.resolve()), artifacts))
-        jars = [
-            Jar(f"{a.groupId}:{a.artifactId}:{a.version}", _sha256(path))
-            for a, path in zip(artifacts, paths, strict=True)
-        ]
+        jars = [Jar(f"{a.groupId}:{a.artifactId}:{a.version}", _sha256(path)) for a, path in zip(artifacts, paths, strict=True)]
     return JarLock(version, tuple(sorted(jars, key=lambda jar: jar.coordinate)))
 
 
@@ -131,9 +128,7 @@ def _fetch(jars: list[Jar], folder: Path) -> None:
                 ) from error
             digest = _sha256(got)
             if digest != jar.sha256:
-                raise EmbeddedError(
-                    f"{jar.name} as downloaded is not the locked one (sha256 {digest}, locked {jar.sha256}): not used"
-                )
+                raise EmbeddedError(f"{jar.name} as downloaded is not the locked one (sha256 {digest}, locked {jar.sha256}): not used")
             shutil.move(got, folder / f".{jar.name}.part")
             (folder / f".{jar.name}.part").replace(folder / jar.name)
 

@@ -163,9 +163,7 @@ class Broker:
         """Starts the broker and returns when it answers. Raises EmbeddedError with the broker's last words if it does not."""
         command = leashed(self.command())
         with self.log_file.open("ab") as output:
-            self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, process_group=0
-            )
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, process_group=0)
         deadline = time.monotonic() + seconds
         while not self.answers(2.0):
             if self.process.poll() is not None or time.monotonic() > deadline:

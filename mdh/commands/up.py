@@ -40,9 +40,7 @@ def main(
     from mdh.logs import configure
     from mdh.settings import load_settings
 
-    settings = load_settings(
-        data_dir=data_dir, port=port, host=host, workers=workers, broker=broker, clickhouse=clickhouse
-    )
+    settings = load_settings(data_dir=data_dir, port=port, host=host, workers=workers, broker=broker, clickhouse=clickhouse)
     configure("warning" if settings.log_level == "info" else settings.log_level, process="up")
     hub = Hub(
         settings.data_dir,
@@ -214,9 +212,7 @@ class Hub:
         broker.command()  # downloads happen here, where they can be interrupted
         self._say("starting Kafka")
         self.broker = broker.bootstrap
-        child = Child(
-            "kafka", broker.command, ready=lambda: broker.answers(2.0), start_seconds=START_SECONDS, stop_seconds=STOP_SECONDS
-        )
+        child = Child("kafka", broker.command, ready=lambda: broker.answers(2.0), start_seconds=START_SECONDS, stop_seconds=STOP_SECONDS)
         self.supervisor.add(child)
         self.supervisor.wait_ready(START_SECONDS)
 
