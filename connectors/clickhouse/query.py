@@ -8,12 +8,12 @@ Python objects, functions that call other machines); and clients that nothing el
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from connectors.clickhouse.store import Limits, Store, StoreError
 
-__all__ = ["Limits", "SqlError", "check_sql", "run_readonly", "settled", "stored_parts", "ticks_settled"]
+__all__ = ["Limits", "SqlError", "StoreReader", "check_sql", "run_readonly", "settled", "settled_tick", "stored_parts", "ticks_settled"]
 
 CHUNK: Final = 1 << 18
 _STATEMENTS: Final = frozenset({"select", "with", "show", "describe", "desc", "explain", "exists", "("})
@@ -39,7 +39,7 @@ _TOKEN: Final = re.compile(
 _LABELS: Final = {"text": "a string", "name": "a name"}
 
 
-class SqlError(Exception):
+class SqlError(ValueError):
     """SQL that is refused or fails, in one line."""
 
 
@@ -140,29 +140,72 @@ def _chunks(data: bytes) -> Iterator[bytes]:
 
 
 def settled(store: Store, payload_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """What became of payloads (see the view ``payloads``): id → its row, for those the store has heard of.
+    """What became of payloads: id → status, complete and figures, for those the store has heard of.
 
-    A payload is done when its ``status`` is stored, dead or duplicate; its effects are in the store then.
+    ``complete`` means that all is decided and its effects are in the store: nodes = roots + sum of children. It also answers for ids
+    of other messages from outside (master data), which the view ``payloads`` does not list.
     """
     if not payload_ids:
         return {}
-    rows = store.query_arrow(
-        "SELECT id, source, format, status, reads, finals, exceptions, parked, dead, blocks, reason FROM payloads "
-        "WHERE id IN {ids:Array(String)}",
-        {"ids": list(payload_ids)},
-    )
-    return {row["id"]: row for row in rows.to_pylist()}
+    found = store.query_arrow(_SETTLED, {"ids": list(payload_ids)}).to_pylist()
+    answer = {row["id"]: _status_of(row) for row in found}
+    waiting = [id for id in payload_ids if id not in answer]
+    if waiting:
+        logged = store.query_arrow(
+            "SELECT id, any(toString(source)) AS source FROM payload_log WHERE id IN {ids:Array(String)} GROUP BY id", {"ids": waiting}
+        )
+        blank = {**dict.fromkeys(_FIGURES, 0), "format": "", "reason": "", "status": "received", "complete": False}
+        answer |= {row["id"]: {**blank, **row} for row in logged.to_pylist()}
+    return answer
+
+
+_FIGURES: Final = ("rows", "reads", "finals", "exceptions", "parked", "dead")
+_SETTLED: Final = f"""
+SELECT payload AS id, max(toString(receipts.source)) AS source, max(toString(receipts.format)) AS format, max(receipts.reason) AS reason,
+    toInt64(count()) AS nodes, sum(children) AS announced, toInt64(countIf(agent = 'ingest')) AS entries,
+    toInt64(countIf(agent = 'ingest' AND status != '')) AS roots, toInt64(countIf(agent = 'ingest' AND status = 'decoded')) AS decoded,
+    toInt64(countIf(agent = 'ingest' AND status = 'dead')) AS refused,
+    {", ".join(f"sum(receipts.{name}) AS {name}" for name in _FIGURES if name not in ("rows", "reads"))},
+    sumIf(receipts.rows, agent = 'ingest' AND status != '') AS rows, sumIf(receipts.reads, agent = 'ingest' AND status != '') AS reads
+FROM receipts FINAL WHERE payload IN {{ids:Array(String)}} GROUP BY payload
+"""
+
+
+def _status_of(row: dict[str, Any]) -> dict[str, Any]:
+    nodes, announced, entries, roots = (row.pop(name) for name in ("nodes", "announced", "entries", "roots"))
+    decoded, refused = row.pop("decoded"), row.pop("refused")
+    # A message that is no payload has an entry without status; answers to recalls are entries too, but never the only one
+    complete = entries > 0 and nodes == (roots or 1) + announced
+    if roots and not decoded:
+        status = "dead" if refused else "duplicate"
+    else:
+        status = "stored" if complete else "decoded" if entries else "received"
+    return {**row, "status": status, "complete": complete}
+
+
+def settled_tick(store: Store, partitions: int, since: int | None = None) -> int | None:
+    """The latest time up to which every partition's ticks, and all they led to, are stored (UTC seconds); None: none yet.
+
+    Looks at the last quarter of an hour first; ``since`` limits it to ticks from then on.
+    """
+    recent = "(SELECT max(at) - 900 FROM tick_receipts)"
+    for bound in (recent, "0") if since is None else ("{since:UInt32}",):
+        newest = store.query_arrow(
+            f"SELECT partition, max(tick) AS tick FROM ("
+            f"SELECT splitByChar('/', payload)[3] AS partition, toInt64(toUnixTimestamp(any(at))) AS tick FROM tick_receipts FINAL "
+            f"WHERE at >= toDateTime({bound}) GROUP BY payload HAVING countIf(agent = 'ingest') > 0 AND count() = 1 + sum(children)"
+            f") GROUP BY partition",
+            {} if since is None else {"since": since},
+        )
+        found: dict[str, int] = dict(zip(newest["partition"].to_pylist(), newest["tick"].to_pylist(), strict=True))
+        if all(str(partition) in found for partition in range(partitions)):
+            return min(found[str(partition)] for partition in range(partitions))
+    return None
 
 
 def ticks_settled(store: Store, at: int, partitions: int) -> bool:
     """True when, in every partition, a tick of time ``at`` or later and all it led to is stored."""
-    rows = store.query_arrow(
-        "SELECT payload FROM tick_receipts FINAL WHERE at >= fromUnixTimestamp({at:UInt32}) "
-        "GROUP BY payload HAVING countIf(agent = 'ingest') > 0 AND count() = 1 + sum(children)",
-        {"at": at},
-    )
-    done = {payload.rpartition("/")[2] for payload in rows["payload"].to_pylist()}
-    return done >= {str(partition) for partition in range(partitions)}
+    return settled_tick(store, partitions, since=at) is not None
 
 
 def stored_parts(store: Store) -> dict[str, int]:
@@ -172,3 +215,26 @@ def stored_parts(store: Store) -> dict[str, int]:
         {"name": store.database},
     )
     return {row["table"]: row["parts"] for row in rows.to_pylist()}
+
+
+class StoreReader:
+    """The store as the gateway asks it (its protocol ``Reader``)."""
+
+    def __init__(self, store: Store, partitions: int, limits: Limits | None = None) -> None:
+        self.store, self.partitions, self.limits = store, partitions, limits or Limits()
+
+    def payloads(self, ids: Sequence[str]) -> list[dict[str, Any]]:
+        """What became of payloads, see :func:`settled`."""
+        return list(settled(self.store, ids).values())
+
+    def settled_tick(self) -> int | None:
+        """See :func:`settled_tick`."""
+        return settled_tick(self.store, self.partitions)
+
+    def rows(self, sql: str, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Rows of one of our own queries: times aware, decimals exact."""
+        return self.store.query_rows(sql, parameters)
+
+    def stream(self, sql: str) -> Iterator[bytes]:
+        """NDJSON of somebody else's query; raises ValueError at the first piece if it is refused or fails."""
+        yield from run_readonly(self.store, sql, self.limits)

@@ -12,7 +12,7 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 import pyarrow as pa
@@ -22,31 +22,19 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from connectors.clickhouse import rows
 from connectors.clickhouse.store import TOO_MANY_PARTS, Store, StoreError
 from connectors.clickhouse.tables import TABLES
+from connectors.kafka.client import consumer as make_consumer
+from connectors.kafka.client import producer as make_producer
+from connectors.kafka.settings import KafkaSettings
 from schemas import metrics
 from schemas.block import DayBlock, FinalBlock
 from schemas.codec import Codec
 from schemas.identity import identity
+from schemas.topology import Topology
+from schemas.topology.topics import RAW
 from streams.runtime.lane import ID, PAYLOAD, RECEIPT
 
 TICK: Final = "tick/"
 RECALLS_PER_QUERY: Final = 200
-CONSUMER: Final[Mapping[str, Any]] = {
-    "isolation.level": "read_committed",
-    "enable.auto.commit": False,
-    "enable.auto.offset.store": False,
-    "auto.offset.reset": "earliest",
-    "enable.partition.eof": True,
-    "queued.max.messages.kbytes": 65_536,  # with a store that is away this much is read ahead, no more
-    "max.poll.interval.ms": 1_800_000,  # a store may be away for longer than Kafka's default of five minutes
-}
-PRODUCER: Final[Mapping[str, Any]] = {
-    "partitioner": "murmur2_random",
-    "enable.idempotence": True,
-    "acks": "all",
-    "compression.type": "zstd",
-    "linger.ms": 5,
-    "message.max.bytes": 16_777_216,
-}
 Place = tuple[str, int]  # topic, partition
 log = structlog.get_logger(__name__)
 
@@ -203,14 +191,14 @@ def _texts(headers: Mapping[str, bytes]) -> dict[str, str]:
 class Sink:
     """Writes stored topics to the store and answers recalls, in a thread of its own.
 
-    ``kafka`` are librdkafka settings (brokers, security). ``raw`` are the topics of payloads as they came. With ``share`` several sinks
-    divide the partitions among them (a consumer group); without, this one takes all. ``recalled`` is where answers go.
+    ``raw`` are the topics of payloads as they came. With ``share`` several sinks divide the partitions among them (a consumer group);
+    without, this one takes all. ``recalled`` is where answers go.
     """
 
     def __init__(
         self,
         store: Store,
-        kafka: Mapping[str, Any],
+        kafka: KafkaSettings,
         topics: Sequence[str],
         *,
         group: str,
@@ -220,19 +208,27 @@ class Sink:
         pace: Pace | None = None,
         codec: Codec | None = None,
     ) -> None:
-        self.store, self.kafka, self.topics, self.group = store, dict(kafka), list(topics), group
+        self.store, self.kafka, self.topics, self.group = store, kafka, list(topics), group
         self.recalled, self.share, self.pace = recalled, share, pace or Pace()
         self.codec = codec or Codec()
         self.health = Health()
         self._sorter = Sorter(self.codec, raw)
         self._batch = Batch()
 
+    @classmethod
+    def from_topology(cls, store: Store, kafka: KafkaSettings, topology: Topology, **options: Any) -> Self:
+        """The sink of a topology: its stored topics, and the topic of recalled days (the one the party ``sink`` writes)."""
+        raw = frozenset(name for name in topology.stored if topology.topics[name].records == [RAW])
+        answers = [name for name, topic in topology.topics.items() if "sink" in topic.writers]
+        return cls(store, kafka, topology.stored, group=topology.group("sink"), raw=raw, recalled=answers[0], **options)
+
     # --- reading -----------------------------------------------------------------------------------------------------------
 
     def run(self, stop: threading.Event) -> None:
         """Stores until ``stop`` is set. Raises KafkaException where the broker refuses for good (no right, unknown settings)."""
-        consumer = Consumer({**self.kafka, **CONSUMER, "group.id": self.group})
-        producer = Producer({**self.kafka, **PRODUCER})
+        # A store may be away for longer than the five minutes after which a group gives up on its member
+        consumer = make_consumer(self.kafka, self.group, enable_partition_eof=True, max_poll_interval_ms=1_800_000)
+        producer = make_producer(self.kafka, linger_ms=5)
         try:
             self._take_partitions(consumer, stop)
             self.health.running = True

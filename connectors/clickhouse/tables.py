@@ -78,7 +78,7 @@ VIEWS: Final[dict[str, dict[str, str]]] = {
     },
     "determinants": {
         "account": _STRING, "device": _STRING, "period_start": _TIME, "period_end": _TIME, "kind": _STRING, "tou": _STRING,
-        "unit": _STRING, "quantity": "Decimal(18, 6)", "version": "Int64", "period": _STRING, "channel": _LABEL,
+        "unit": _LABEL, "quantity": "Decimal(18, 6)", "version": "Int64", "period": _STRING, "channel": _LABEL,
         "service_point": _STRING, "condition": "Int32", "slots": "Int32", "actual": "Int32", "estimated": "Int32",
         "status": _STRING, "id": _STRING, "replaces": _STRING, "reason": _STRING,
     },

@@ -148,7 +148,8 @@ class Lane:
         if record.topic in self.plan.plain:
             given = headers.get("id")
             own = given.decode(errors="replace") if given else identity(record.topic, record.partition, record.offset)
-            payload = own if given or record.topic in self.plan.raw else ""
+            # An answer from the store belongs to the payload whose recall it answers
+            payload = own if given or record.topic in self.plan.raw else headers.get(PAYLOAD, b"").decode(errors="replace")
         else:
             own, payload = headers[ID].decode(), headers.get(PAYLOAD, b"").decode()
         return Message(kind, body, own, payload, record.key, record.topic, record.partition, record.offset, headers)

@@ -149,7 +149,7 @@ CREATE TABLE IF NOT EXISTS bill_determinants /*cluster*/
 )
 ENGINE = ReplacingMergeTree
 PARTITION BY toYear(period_start)
-ORDER BY (account, device, channel, period, kind, tou, period_start, version, id);
+ORDER BY (account, device, channel, period, kind, tou, unit, period_start, version, id);
 
 CREATE TABLE IF NOT EXISTS receipts /*cluster*/
 (

@@ -72,18 +72,18 @@ CREATE OR REPLACE VIEW determinants /*cluster*/ AS
 SELECT
     account, device, period_start, newest.1 AS period_end,
     concat(group_kind, if(period = 'day', '-daily', '')) AS kind,
-    tou, newest.2 AS unit, newest.3 AS quantity, newest.4 AS version, period, channel, newest.5 AS service_point,
-    newest.6 AS condition, newest.7 AS slots, newest.8 AS actual, newest.9 AS estimated, newest.10 AS status,
-    newest.11 AS id, newest.12 AS replaces, newest.13 AS reason
+    tou, unit, newest.2 AS quantity, newest.3 AS version, period, channel, newest.4 AS service_point, newest.5 AS condition,
+    newest.6 AS slots, newest.7 AS actual, newest.8 AS estimated, newest.9 AS status, newest.10 AS id, newest.11 AS replaces,
+    newest.12 AS reason
 FROM
 (
     SELECT
         account, device, toString(channel) AS channel, toString(period) AS period, toString(kind) AS group_kind,
-        toString(tou) AS tou, period_start,
-        argMax(tuple(period_end, toString(unit), quantity, version, service_point, condition, slots, actual, estimated,
+        toString(tou) AS tou, toString(unit) AS unit, period_start,
+        argMax(tuple(period_end, quantity, version, service_point, condition, slots, actual, estimated,
             toString(status), id, replaces, reason), version) AS newest
     FROM bill_determinants
-    GROUP BY account, device, channel, period, group_kind, tou, period_start
+    GROUP BY account, device, channel, period, group_kind, tou, unit, period_start
 )
 UNION ALL
 SELECT

@@ -1,0 +1,58 @@
+"""``mdh sql``: a question to the running hub's store."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mdh.errors import UsageError
+
+if TYPE_CHECKING:
+    import httpx
+
+TIMEOUT = 120.0  # the hub ends queries long before
+
+
+def main(
+    query: Annotated[str, typer.Argument(help="One statement that reads: SELECT, WITH, SHOW, DESCRIBE or EXPLAIN; - reads it from stdin.")],
+    url: Annotated[str, typer.Option(help="The gateway of the running hub.")] = "http://127.0.0.1:8080",
+) -> None:
+    """Ask the store of a running hub; one JSON object per row.
+
+    The views intervals, registers, exceptions, determinants and payloads are described in docs/tables.md. Integers come as numbers,
+    decimals as strings, times as ISO in UTC.
+    """
+    import httpx
+
+    statement = sys.stdin.read() if query == "-" else query
+    if not statement.strip():
+        raise UsageError("the query is empty")
+    address = f"{url.rstrip('/')}/v1/sql"
+    try:
+        with httpx.stream("POST", address, json={"sql": statement}, timeout=TIMEOUT) as answer:
+            if answer.status_code != 200:
+                answer.read()
+                raise UsageError(_reason(answer))
+            for piece in answer.iter_bytes():
+                sys.stdout.buffer.write(piece)
+            sys.stdout.buffer.flush()
+    except httpx.InvalidURL as error:
+        raise UsageError(f"--url {url}: {error}") from error
+    except httpx.UnsupportedProtocol as error:
+        raise UsageError(f"--url {url}: write http://host:port or https://host:port") from error
+    except httpx.ConnectError as error:
+        raise UsageError(f"no hub answers at {url}: start one with `mdh up`, or name another with --url") from error
+    except httpx.TransportError as error:
+        raise UsageError(f"the hub at {url} broke off: {error or type(error).__name__}") from error
+
+
+def _reason(answer: httpx.Response) -> str:
+    """The detail of a problem document in one line, or what there is instead."""
+    try:
+        body = answer.json()
+        reason = body.get("detail") or body.get("title")
+    except (ValueError, AttributeError):
+        reason = None
+    return " ".join(str(reason).split()) if reason else f"the hub answered {answer.status_code}"
