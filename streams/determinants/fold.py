@@ -1,0 +1,180 @@
+"""The determinants agent: final measurements in; daily sums and bill determinants out."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from schemas.block import FINALIZED, DayBlock, FinalBlock, columns_of, strings
+from schemas.conditions import SUSPECT
+from schemas.topology.tou import DeterminantsSettings
+from schemas.units import resolve
+from streams import calendar
+from streams.determinants import intervals, registers
+from streams.determinants.intervals import Intervals, day_bounds
+from streams.determinants.registers import Registers
+from streams.determinants.sums import ESTIMATED, GOOD, Sums
+from streams.runtime.fold import Message, Output, Result
+from streams.runtime.state import State, Table
+
+Array = npt.NDArray[Any]
+
+DAILY: Final = "determinants.daily"
+# Quantities that are not used up: their sums mean nothing
+_NOT_SUMMED: Final = frozenset(
+    {"power", "reactive-power", "apparent-power", "temperature", "voltage", "current", "frequency", "power-factor"}
+)
+
+
+@lru_cache(maxsize=4096)
+def is_summed(unit: str) -> bool:
+    """Whether quantities of a unit add up over time."""
+    return resolve(unit).quantity not in _NOT_SUMMED
+
+
+def make_table(name: str) -> Table:
+    """The state table of a name."""
+    return registers.make_table() if name == registers.TABLE else intervals.make_table(name)
+
+
+class DeterminantsFold:
+    """Sums final measurements by time of use per local day and billing period, and differences register readings.
+
+    Inbox ``reads.final``: final blocks, ticks; other records are not its business. Every block's days go out at once
+    (``determinants.daily``, to the own partition); billing periods go out on the first tick after their end and delay, and again when
+    something in them changed (``billing.determinants``, by key).
+    """
+
+    def __init__(self, settings: DeterminantsSettings, partition: int, partitions: int) -> None:
+        self.partition, self.partitions = partition, partitions
+        self.state = State(make_table)
+        self._intervals = Intervals(settings, self.state)
+        self._registers = Registers(settings, self.state)
+
+    def apply(self, message: Message) -> Result:
+        """Folds one message in."""
+        result = Result()
+        if message.type == "FinalBlock":
+            self._block(message, result)
+        elif message.type == "Tick":
+            self._intervals.tick(message.body["at"], message.body["close"], result)
+            self._registers.tick(message.body["at"], message.body["close"], result)
+        return result
+
+    def _block(self, message: Message, result: Result) -> None:
+        block: FinalBlock = message.body
+        units = block.unit.dictionary_encode()
+        summed = np.array([is_summed(unit) for unit in units.dictionary.to_pylist()], bool)[np.asarray(units.indices)]
+        parts = []
+        for which, build in ((block.seconds > 0, self._interval_days), (block.seconds == 0, self._register_days)):
+            rows = np.flatnonzero(which & summed)
+            if rows.size:
+                parts.append(build(block if rows.size == len(block) else block.take(rows), message, result))
+        names = list(dict.fromkeys(name for part in parts for name in part.tou_names))
+        days = [_renamed(part, names) for part in parts if len(part)]
+        if days:
+            result.outputs.append(Output(DAILY, "DayBlock", DayBlock.join(days), partition=self.partition))
+
+    def _interval_days(self, block: FinalBlock, message: Message, result: Result) -> DayBlock:
+        sums, maps = self._intervals.fold(block, result)
+        names, lines, tou, quantities = self._lines(sums, maps)
+        counts = sums.counts.sum(axis=1)
+        of_map = strings([name for name, _ in self._intervals.maps.names])
+        return DayBlock(
+            id=message.derive("days"),
+            payload=message.payload,
+            tou_names=names,
+            device=block.device,
+            channel=block.channel,
+            unit=block.unit,
+            service_point=block.service_point,
+            account=block.account,
+            map=of_map.take(maps),
+            day=block.day,
+            start=block.start,
+            end=day_bounds(block),
+            seconds=block.seconds,
+            version=block.version,
+            replaces=block.replaces,
+            state=block.state,
+            condition=sums.condition.astype(np.int32),
+            slots=counts.sum(axis=1).astype(np.int32),
+            actual=counts[:, GOOD].astype(np.int32),
+            estimated=counts[:, ESTIMATED].sum(axis=1).astype(np.int32),
+            lines=lines,
+            tou=tou,
+            quantities=quantities,
+        )
+
+    def _lines(self, sums: Sums, maps: Array) -> tuple[list[str], Array, Array, Array]:
+        """Names of all lines, and per row the whole day (empty name) and, where it is mapped, each of the map's periods."""
+        of_map = [lines for _, lines in self._intervals.maps.names]
+        used = np.unique(maps).tolist()
+        names = list(dict.fromkeys(["", *(name for number in used for name in of_map[number])]))
+        width = sums.quantities.shape[1]
+        tou, has = np.zeros((len(of_map), 1 + width), np.int8), np.zeros((len(of_map), 1 + width), bool)
+        has[:, 0] = True
+        for number in used:
+            if number:
+                size = len(of_map[number])
+                has[number, 1 : 1 + size] = True
+                tou[number, 1 : 1 + size] = [names.index(name) for name in of_map[number]]
+        everything = np.concatenate([sums.quantities.sum(axis=1, keepdims=True), sums.quantities], axis=1)
+        present = has[maps]
+        return names, present.sum(axis=1).astype(np.int8), tou[maps][present], everything[present]
+
+    def _register_days(self, block: FinalBlock, message: Message, result: Result) -> DayBlock:
+        touched = self._registers.fold(block, result)
+        for (row, number), origin in list(touched.items()):
+            for later in self._registers.later_days(row, number):
+                touched.setdefault((row, later), origin)
+        told = [(origin, n, day) for (row, n), origin in touched.items() if (day := self._registers.day(row, n))]
+        origins = np.array([origin for origin, _, _ in told], np.int64)
+        numbers = np.array([n for _, n, _ in told], np.int32)
+        zones = block.zone.take(origins).to_pylist()
+        bounds = np.array(
+            [(calendar.start_of(z, n), calendar.start_of(z, n + 1)) for z, n in zip(zones, numbers.tolist(), strict=True)], np.int64
+        )
+        bounds = bounds.reshape(-1, 2)
+        rows = len(told)
+        found = [day[0] for _, _, day in told]
+        state = np.array([day[1] for _, _, day in told], np.int8)
+        condition = np.array([f.condition for f in found], np.int32)
+        doubtful = (state != FINALIZED) & (condition > SUSPECT)
+        return DayBlock(
+            id=message.derive("days"),
+            payload=message.payload,
+            tou_names=[""],
+            device=block.device.take(origins),
+            channel=block.channel.take(origins),
+            unit=block.unit.take(origins),
+            service_point=block.service_point.take(origins),
+            account=block.account.take(origins),
+            map=strings([""] * rows),
+            day=numbers,
+            start=bounds[:, 0],
+            end=bounds[:, 1],
+            seconds=np.zeros(rows, np.int32),
+            version=np.array([day[2] for _, _, day in told], np.int64),
+            replaces=np.array([day[3] for _, _, day in told], np.int64),
+            state=state,
+            condition=np.where(doubtful, np.int32(SUSPECT), condition),
+            slots=np.full(rows, 2, np.int32),
+            actual=np.array([f.actual for f in found], np.int32),
+            estimated=np.array([f.estimated for f in found], np.int32),
+            lines=np.ones(rows, np.int8),
+            tou=np.zeros(rows, np.int8),
+            quantities=np.array([f.quantity for f in found], np.int64),
+        )
+
+
+def _renamed(block: DayBlock, names: list[str]) -> DayBlock:
+    """The block with its lines indexing ``names``."""
+    if block.tou_names == names:
+        return block
+    index = np.array([names.index(name) for name in block.tou_names], np.int8)
+    values = {name: getattr(block, name) for name, _ in columns_of(DayBlock)}
+    return DayBlock(**values | {"tou_names": names, "tou": index[block.tou]})

@@ -1,0 +1,492 @@
+"""Interval consumption: days into billing periods, with corrections as differences.
+
+State of a channel: the sums of its last three days (``r_`` columns), against which a later version of the day is a difference, and
+the sums of its last fourteen billing periods: two in the table that is written with every day, twelve in one that is written
+when months end or old days are corrected. A correction of a day that has left the ring carries the values it replaces.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from schemas.block import DIRECTIONS, EXCEPTION, FinalBlock
+from schemas.topology.tou import DeterminantsSettings
+from streams import calendar
+from streams.determinants import periods
+from streams.determinants.keys import SEPARATOR, keys_of, parts_of
+from streams.determinants.maps import UNMAPPED, Maps
+from streams.determinants.records import Figure, Subject, determinant
+from streams.determinants.sums import CLASSES, ESTIMATED, GOOD, Sums, limits_of, sum_days, worst_of
+from streams.runtime.fold import Result
+from streams.runtime.state import Column, State, Table
+
+Array = npt.NDArray[Any]
+
+RING: Final = 3
+NOW, PAST = 2, 12  # billing periods in the two tables
+NONE: Final = -(2**15)  # the period of an empty slot
+SHORTEST: Final = 60  # seconds; more slots than this gives to a month do not fit the counters
+PER_TICK: Final = 20_000  # channel periods sent on one tick, so that a month's end does not become one giant transaction
+NUMBERING: Final = "maps"
+
+
+def columns(slots: int, width: int) -> dict[str, Column]:
+    """Columns of billing periods, each with ``slots`` places."""
+    return {
+        "period": Column(np.int16, (slots,), NONE),
+        "map": Column(np.int16, (slots,)),
+        "days": Column(np.uint32, (slots,)),  # bit per day of the period that is in the sums
+        "held": Column(np.uint32, (slots,)),  # of these in exception
+        "quantities": Column(np.int64, (slots, width)),
+        "counts": Column(np.uint16, (slots, width, CLASSES)),
+        "version": Column(np.uint16, (slots,)),
+        "sent": Column(np.int64, (slots,)),  # hash of what was sent last
+        "dirty": Column(np.uint8, (slots,)),
+    }
+
+
+def make_table(name: str) -> Table:
+    """The table of a name: ``now<lines>`` or ``past<lines>``."""
+    if name.startswith("past"):
+        return Table(columns(PAST, int(name[4:])))
+    width = int(name[3:])
+    ring = {
+        "seconds": Column(np.int32),
+        "r_day": Column(np.int32, (RING,), -1),
+        "r_map": Column(np.int16, (RING,)),
+        "r_quantities": Column(np.int64, (RING, width)),
+        "r_counts": Column(np.uint16, (RING, width, CLASSES)),
+    }
+    return Table(ring | columns(NOW, width), ("service_point", "zone"))
+
+
+@dataclass(slots=True)
+class Days:
+    """What a block holds, row by row: state rows (of the channel, and of the channel at this interval length), vectors, sums."""
+
+    channels: Array
+    rings: Array
+    day: Array
+    period: Array
+    kinds: Array
+    maps: Array
+    sums: Sums
+
+
+@dataclass(slots=True)
+class Change:
+    """Differences to be added, one row per channel and period."""
+
+    rows: Array
+    period: Array
+    low: Array  # lowest and highest map number of the days; differing ones cannot be told apart by line
+    high: Array
+    mixed: Array
+    quantities: Array
+    counts: Array
+    days: Array
+    held: Array
+    cleared: Array
+
+    def take(self, which: Array) -> Change:
+        """The given rows."""
+        return Change(*(getattr(self, name)[which] for name in self.__slots__))
+
+
+class Intervals:
+    """Interval consumption of one partition."""
+
+    def __init__(self, settings: DeterminantsSettings, state: State) -> None:
+        self._settings, self._state = settings, state
+        self._ready = False
+        self.maps = Maps(settings)
+        self._zones: dict[str, int] = {}
+        self._map = self._direction = self._zone = self._cycle = np.zeros(0, np.int64)
+        self._next: int | None = None  # no period is due before; None: not known
+
+    # --- what is derived from settings and keys, kept in memory only -------------------------------------------------------
+
+    def _prepare(self) -> None:
+        """After the state is loaded: numbers of maps and lines, tables of the right width."""
+        self.maps = Maps(self._settings, self._state.entries.get(NUMBERING))
+        numbering = self.maps.numbering()
+        if self._state.entries.get(NUMBERING) != numbering:
+            self._state.put(NUMBERING, numbering)
+        width = self.maps.width
+        for kind in ("now", "past"):
+            table = self._state.table(f"{kind}{width}")
+            for name in [n for n in self._state.tables if n.startswith(kind) and n != f"{kind}{width}"]:
+                if not len(table):
+                    _widen(self._state.tables[name], table)
+                del self._state.tables[name]
+        self.now, self.past = self._state.table(f"now{width}"), self._state.table(f"past{width}")
+        self._ready = True
+
+    def _grow(self) -> None:
+        known, size = len(self._map), len(self.now)
+        if size <= known:
+            return
+        fresh = np.full(max(size, known * 2) - known, -1, np.int64)
+        self._map, self._direction, self._zone, self._cycle = (
+            np.concatenate([a, fresh]) for a in (self._map, self._direction, self._zone, self._cycle)
+        )
+
+    def _know(self, rows: Array) -> None:
+        """Zone and billing cycle of channels."""
+        self._grow()
+        for row in np.unique(rows[self._cycle[rows] < 0]).tolist():
+            self._cycle[row] = self._settings.billing.cycle_of(parts_of(self.now.keys[row])[0])
+            self._zone[row] = self._zones.setdefault(self.now.text["zone"][row], len(self._zones))
+
+    def _describe(self, block: FinalBlock, rows: Array) -> None:
+        """Takes over service point and zone of the rows' channels, and assigns maps."""
+        self._grow()
+        for name, column in (("service_point", block.service_point), ("zone", block.zone)):
+            texts = self.now.text[name]
+            for row, value in zip(rows.tolist(), column.to_pylist(), strict=True):
+                if texts[row] != value:
+                    texts[row] = value
+                    self.now.mark(np.array([row]))
+                    self._cycle[row] = -1
+        self._know(rows)
+        stale = (self._map[rows] < 0) | (self._direction[rows] != block.direction)
+        for position in np.flatnonzero(stale).tolist():
+            row, direction = int(rows[position]), int(block.direction[position])
+            account, _, channel, unit = parts_of(self.now.keys[row])[:4]
+            self._map[row] = self.maps.assign(unit, DIRECTIONS[direction], channel, account)
+            self._direction[row] = direction
+
+    # --- folding days in ---------------------------------------------------------------------------------------------------
+
+    def fold(self, block: FinalBlock, result: Result) -> tuple[Sums, Array]:
+        """Adds interval rows to the state. Returns the rows' sums and the numbers of the maps they were summed by."""
+        if not self._ready:
+            self._prepare()
+        days = self._read(block)
+        whole = np.arange(len(block))
+        twice = days.rings * 100_000 + days.day
+        while whole.size:  # a day that is in the block twice must be folded twice, in order
+            _, first = np.unique(twice[whole], return_index=True)
+            self._fold_once(block, days, np.sort(whole[first]), result)
+            whole = np.delete(whole, first)
+        self._next = None
+        return days.sums, days.maps
+
+    def _read(self, block: FinalBlock) -> Days:
+        keys = keys_of(block)
+        channels = self.now.add(keys)
+        self._describe(block, channels)
+        fresh = self.now["seconds"][channels] == 0
+        self.now["seconds"][channels[fresh]] = block.seconds[fresh]
+        rings = channels.copy()
+        for position in np.flatnonzero(self.now["seconds"][channels] != block.seconds).tolist():
+            seconds = int(block.seconds[position])
+            rings[position] = self.now.add([f"{keys[position]}{SEPARATOR}{seconds}"])[0]
+            self.now["seconds"][rings[position]] = seconds
+        kinds = self._kinds(block, channels)
+        maps = np.array([v.map for v in self.maps.vectors], np.int64)[kinds]
+        begins = np.cumsum(block.count, dtype=np.int64) - block.count
+        limits = limits_of(block.seconds)
+        sums = sum_days(block.values, block.conditions, begins, limits, kinds, self.maps.vectors, self.maps.width)
+        period = periods.period_of(block.day, self._cycle[channels])
+        return Days(channels, rings, block.day.astype(np.int64), period, kinds, maps, sums)
+
+    def _kinds(self, block: FinalBlock, channels: Array) -> Array:
+        """The vector of each row's day."""
+        shape = block.seconds.astype(np.int64) * 100_000 + block.count
+        shapes, of_shape = np.unique(shape, return_inverse=True)
+        code = (self._map[channels] * (len(self._zones) + 1) + self._zone[channels]) * 50_000 + block.day
+        _, first, inverse = np.unique(code * len(shapes) + of_shape, return_index=True, return_inverse=True)
+        zones = list(self._zones)
+        kinds = [
+            self.maps.vector(
+                int(self._map[channels[i]]), zones[self._zone[channels[i]]], int(block.day[i]), int(block.seconds[i]), int(block.count[i])
+            )
+            for i in first.tolist()
+        ]
+        return np.array(kinds, np.int64)[inverse]
+
+    def _fold_once(self, block: FinalBlock, days: Days, at: Array, result: Result) -> None:
+        """Rows ``at`` of the block, each day of a channel at most once."""
+        rings, place = days.rings[at], days.day[at] % RING
+        known = self.now["r_day"][rings, place] == days.day[at]
+        before = Sums.zeros(len(at), self.maps.width)
+        before.quantities[known] = self.now["r_quantities"][rings[known], place[known]]
+        before.counts[known] = self.now["r_counts"][rings[known], place[known]]
+        mixed = known & (self.now["r_map"][rings, place] != days.maps[at])
+        lost = self._recall(block, days, at, known, before) | (block.seconds[at] < SHORTEST)
+        quantities, counts = Sums(days.sums.quantities[at], days.sums.counts[at], days.sums.condition[at]).difference(before)
+        bit = np.uint32(1) << (days.day[at] - periods.first_day(days.period[at], self._cycle[days.channels[at]])).astype(np.uint32)
+        held = np.where(block.state[at] == EXCEPTION, bit, np.uint32(0))
+        for band in np.unique(days.period[at][~lost] // NOW).tolist():  # inside a band no two periods share a place
+            rows = np.flatnonzero(~lost & (days.period[at] // NOW == band))
+            some = at[rows]
+            change, inverse = _group(days, some, mixed[rows], quantities[rows], counts[rows], bit[rows], held[rows])
+            lost[rows] |= self._add(change, result)[inverse]
+        kept = np.flatnonzero(~lost)
+        self._remember(days, at[kept])
+        short = block.seconds[at] < SHORTEST
+        for name, which in (("late", lost & ~short), ("unbilled", short)):
+            if which.any():
+                result.count(name, int(which.sum()))
+
+    def _recall(self, block: FinalBlock, days: Days, at: Array, known: Array, before: Sums) -> Array:
+        """Fills ``before`` for days that are in their period but not in the ring; returns those whose old values nobody knows."""
+        lost = np.zeros(len(at), bool)
+        rest = np.flatnonzero(~known & (block.replaces[at] > 0))
+        if not rest.size:
+            return lost
+        rows = at[rest]
+        counted = self._counted(days, rows)
+        carried = block.before_count[rows] > 0
+        lost[rest[counted & ~carried]] = True
+        use = rows[counted & carried]
+        if use.size:
+            zones = list(self._zones)
+            kinds = [
+                self.maps.vector(
+                    int(self._map[row]), zones[self._zone[row]], int(block.day[i]), int(block.seconds[i]), int(block.before_count[i])
+                )
+                for i, row in zip(use.tolist(), days.channels[use].tolist(), strict=True)
+            ]
+            begins = (np.cumsum(block.before_count, dtype=np.int64) - block.before_count)[use]
+            limits, width = limits_of(block.seconds[use]), self.maps.width
+            old = sum_days(block.before, block.before_conditions, begins, limits, np.array(kinds), self.maps.vectors, width)
+            into = rest[counted & carried]
+            before.quantities[into], before.counts[into] = old.quantities, old.counts
+        return lost
+
+    def _counted(self, days: Days, at: Array) -> Array:
+        """Whether the days of rows are in the sums of their periods."""
+        channels, period = days.channels[at], days.period[at]
+        bit = np.uint32(1) << (days.day[at] - periods.first_day(period, self._cycle[channels])).astype(np.uint32)
+        old = self.past.find([self.now.keys[row] for row in channels.tolist()])
+        counted = np.zeros(len(at), bool)
+        for table, rows, places in ((self.now, channels, NOW), (self.past, old, PAST)):
+            has = np.flatnonzero(rows >= 0)
+            row, place = rows[has], period[has] % places
+            counted[has] |= (table["period"][row, place] == period[has]) & (table["days"][row, place] & bit[has] != 0)
+        return counted
+
+    def _remember(self, days: Days, at: Array) -> None:
+        """Puts days into their channels' rings unless a newer one is there; the newest of the block counts."""
+        at = at[np.argsort(days.day[at], kind="stable")]
+        place = days.day[at] % RING
+        _, last = np.unique((days.rings[at] * RING + place)[::-1], return_index=True)
+        at, place = at[len(at) - 1 - last], place[len(at) - 1 - last]
+        newer = days.day[at] >= self.now["r_day"][days.rings[at], place]
+        at, place = at[newer], place[newer]
+        rings = days.rings[at]
+        self.now["r_day"][rings, place] = days.day[at]
+        self.now["r_map"][rings, place] = days.maps[at]
+        self.now["r_quantities"][rings, place] = days.sums.quantities[at]
+        self.now["r_counts"][rings, place] = days.sums.counts[at]
+        self.now.mark(rings)
+
+    # --- periods -----------------------------------------------------------------------------------------------------------
+
+    def _add(self, change: Change, result: Result) -> Array:
+        """Adds differences to their periods; returns which were of periods too old to be known."""
+        place = change.period % NOW
+        stored = self.now["period"][change.rows, place].astype(np.int64)
+        self._retire(change.rows, place, (stored < change.period) & (stored != NONE), result)
+        older = stored > change.period
+        self._merge(self.now, change.take(~older), NOW)
+        lost = np.zeros(len(older), bool)
+        if older.any():
+            old = change.take(older)
+            old.rows = self.past.add([self.now.keys[row] for row in old.rows.tolist()])
+            stored = self.past["period"][old.rows, old.period % PAST].astype(np.int64)
+            self._clear(old.rows, old.period % PAST, (stored < old.period) & (stored != NONE), result)
+            lost[older] = stored > old.period
+            self._merge(self.past, old.take(stored <= old.period), PAST)
+        return lost
+
+    def _retire(self, rows: Array, place: Array, which: Array, result: Result) -> None:
+        """Moves periods from the table of new ones to the table of old ones."""
+        if not which.any():
+            return
+        rows, place = rows[which], place[which]
+        old = self.past.add([self.now.keys[row] for row in rows.tolist()])
+        into = self.now["period"][rows, place].astype(np.int64) % PAST
+        self._clear(old, into, self.past["period"][old, into] != NONE, result)
+        for name, column in columns(NOW, self.maps.width).items():
+            self.past[name][old, into] = self.now[name][rows, place]
+            self.now[name][rows, place] = column.empty
+        self.past.mark(old)
+
+    def _clear(self, rows: Array, place: Array, which: Array, result: Result) -> None:
+        """Forgets periods of the table of old ones; what was still to be sent is sent now."""
+        if not which.any():
+            return
+        rows, place = rows[which], place[which]
+        waiting = self.past["dirty"][rows, place] != 0
+        self._send(self.past, rows[waiting], place[waiting], result)
+        for name, column in columns(PAST, self.maps.width).items():
+            self.past[name][rows, place] = column.empty
+        self.past.mark(rows)
+
+    @staticmethod
+    def _merge(table: Table, change: Change, places: int) -> None:
+        """Adds differences to periods that are in the table or whose places are empty."""
+        rows, place = change.rows, change.period % places
+        empty = table["period"][rows, place] == NONE
+        number = np.where(empty, change.low, table["map"][rows, place])
+        alike = (change.low == change.high) & (number == change.low) & ~change.mixed
+        quantities = table["quantities"][rows, place]
+        counts = table["counts"][rows, place].astype(np.int64)
+        flat = np.flatnonzero(~alike | (number == UNMAPPED))  # days under different maps add up to a period that is not mapped
+        quantities += change.quantities
+        counts += change.counts
+        quantities[flat], counts[flat] = _one_line(quantities[flat]), _one_line(counts[flat])
+        table["period"][rows, place] = change.period
+        table["map"][rows, place] = np.where(alike, number, UNMAPPED)
+        table["quantities"][rows, place] = quantities
+        table["counts"][rows, place] = counts
+        table["days"][rows, place] |= change.days
+        table["held"][rows, place] = table["held"][rows, place] & ~change.cleared | change.held
+        table["dirty"][rows, place] = 1
+        table.mark(rows)
+
+    # --- sending -----------------------------------------------------------------------------------------------------------
+
+    def tick(self, at: int, close: bool, result: Result) -> None:
+        """Sends the determinants of changed periods that ended long enough ago; on ``close`` of all changed ones."""
+        if not self._ready:
+            self._prepare()
+        if not close and self._next is not None and at < self._next:
+            return
+        self._next, room = None, PER_TICK
+        upcoming = []
+        for table in (self.past, self.now):
+            rows, place = np.nonzero(table["dirty"][: len(table)])
+            if not rows.size:
+                continue
+            due = self._due(table, rows, place)
+            ready = np.flatnonzero((due <= at) | close)
+            if not close:
+                upcoming += [int(due[due > at].min())] if (due > at).any() else []
+                upcoming += [at] if len(ready) > room else []
+                ready = ready[:room]
+                room -= len(ready)
+            self._send(table, rows[ready], place[ready], result)
+        self._next = min(upcoming, default=2**62)
+
+    def _due(self, table: Table, rows: Array, place: Array) -> Array:
+        """When periods may be sent, UTC seconds."""
+        end = self._bounds(self._homes(table, rows), table["period"][rows, place])[1]
+        return end + self._settings.billing.delay
+
+    def _homes(self, table: Table, rows: Array) -> Array:
+        homes = rows if table is self.now else self.now.find([table.keys[row] for row in rows.tolist()])
+        self._know(homes)
+        return homes
+
+    def _bounds(self, homes: Array, period: Array) -> tuple[Array, Array]:
+        begin, end = np.zeros(len(homes), np.int64), np.zeros(len(homes), np.int64)
+        zone, names = self._zone[homes], list(self._zones)
+        for number in np.unique(zone).tolist():
+            here = zone == number
+            begin[here], end[here] = periods.bounds(names[number], period[here], self._cycle[homes[here]])
+        return begin, end
+
+    def _send(self, table: Table, rows: Array, place: Array, result: Result) -> None:
+        """Sends periods whose content differs from what was sent last."""
+        if not len(rows):
+            return
+        homes = self._homes(table, rows)
+        begin, end = self._bounds(homes, table["period"][rows, place])
+        quantities, counts = table["quantities"][rows, place], table["counts"][rows, place].astype(np.int64)
+        held, number = table["held"][rows, place] != 0, table["map"][rows, place]
+        table["dirty"][rows, place] = 0
+        table.mark(rows)
+        for i, (row, home) in enumerate(zip(rows.tolist(), homes.tolist(), strict=True)):
+            names = self.maps.names[number[i]][1]
+            content = quantities[i, : len(names)].tobytes() + counts[i, : len(names)].tobytes() + bytes((int(held[i]),))
+            digest = int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little", signed=True)
+            if table["version"][row, place[i]] and table["sent"][row, place[i]] == digest:
+                continue
+            table["version"][row, place[i]] += 1
+            table["sent"][row, place[i]] = digest
+            subject = Subject.of(table.keys[row], self.now.text["service_point"][home], int(begin[i]), int(end[i]))
+            version = int(table["version"][row, place[i]])
+            for figure in _figures(names, quantities[i], counts[i], bool(held[i])):
+                result.outputs.append(determinant(subject, figure, version))
+
+
+def _figures(names: list[str], quantities: Array, counts: Array, held: bool) -> list[Figure]:
+    """The whole period, and each line of a mapped one."""
+    parts = [("interval-consumption", "", int(quantities.sum()), counts.sum(axis=0))]
+    if names != [""]:
+        parts += [("tou-interval-consumption", name, int(q), c) for name, q, c in zip(names, quantities, counts, strict=False)]
+    return [Figure(kind, tou, q, int(worst_of(c)), int(c.sum()), int(c[GOOD]), int(c[ESTIMATED].sum()), held) for kind, tou, q, c in parts]
+
+
+def _one_line(values: Array) -> Array:
+    """Everything on the first line."""
+    out = np.zeros_like(values)
+    out[:, 0] = values.sum(axis=1)
+    return out
+
+
+def _group(days: Days, at: Array, mixed: Array, quantities: Array, counts: Array, bit: Array, held: Array) -> tuple[Change, Array]:
+    """Differences of days as differences of channel periods, and which of these each row belongs to."""
+    codes, first, inverse = np.unique(days.channels[at] * 2**16 + days.period[at] + 2**15, return_index=True, return_inverse=True)
+    rows, period, maps = codes >> 16, (codes & 0xFFFF) - 2**15, days.maps[at]
+    if len(codes) == len(at):
+        alike = maps[first]
+        return Change(
+            rows, period, alike, alike, mixed[first], quantities[first], counts[first], bit[first], held[first], bit[first]
+        ), inverse
+    size = len(codes)
+    change = Change(
+        rows,
+        period,
+        maps[first],
+        maps[first],
+        np.zeros(size, bool),
+        np.zeros((size, *quantities.shape[1:]), np.int64),
+        np.zeros((size, *counts.shape[1:]), np.int64),
+        np.zeros(size, np.uint32),
+        np.zeros(size, np.uint32),
+        np.zeros(size, np.uint32),
+    )
+    np.minimum.at(change.low, inverse, maps)
+    np.maximum.at(change.high, inverse, maps)
+    np.logical_or.at(change.mixed, inverse, mixed)
+    np.add.at(change.quantities, inverse, quantities)
+    np.add.at(change.counts, inverse, counts)
+    for into, bits in ((change.days, bit), (change.held, held), (change.cleared, bit)):
+        np.bitwise_or.at(into, inverse, bits)
+    return change, inverse
+
+
+def _widen(old: Table, new: Table) -> None:
+    """Copies a table into one with more lines."""
+    rows = new.add(old.keys)
+    for name, texts in old.text.items():
+        new.text[name][:] = texts
+    for name in old.columns:
+        values = old[name][: len(old)]
+        into = new[name]
+        if values.shape[1:] == into.shape[1:]:
+            into[rows] = values
+        else:
+            into[rows, :, : values.shape[2]] = values
+    new.mark(rows)
+
+
+def day_bounds(block: FinalBlock) -> Array:
+    """UTC second at which each row's day ends."""
+    end = np.zeros(len(block), np.int64)
+    zones = block.zone.dictionary_encode()
+    codes = np.asarray(zones.indices)
+    for number, zone in enumerate(zones.dictionary.to_pylist()):
+        here = codes == number
+        end[here] = calendar.start_of(zone, block.day[here].astype(np.int64) + 1)
+    return end

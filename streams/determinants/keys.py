@@ -1,0 +1,39 @@
+"""Who a sum belongs to: account, device, channel and unit, as one key of a state table."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from schemas.block import FinalBlock
+
+SEPARATOR: Final = "\0"
+_ESCAPE: Final = str.maketrans({"\0": "\1\2", "\1": "\1\3"})
+
+
+def keys_of(block: FinalBlock) -> list[str]:
+    """The key of each row."""
+    columns = (block.account, block.device, block.channel, block.unit)
+    joined: list[str] = pc.binary_join_element_wise(*columns, SEPARATOR).to_pylist()
+    if _plain(columns):
+        return joined
+    return [key_of(*parts) for parts in zip(*(column.to_pylist() for column in columns), strict=True)]
+
+
+def key_of(*parts: str) -> str:
+    """The key of an account, device, channel and unit."""
+    return SEPARATOR.join(part.translate(_ESCAPE) for part in parts)
+
+
+def parts_of(key: str) -> list[str]:
+    """Account, device, channel and unit of a key, and whatever was joined behind them."""
+    parts = key.split(SEPARATOR)
+    return [part.replace("\1\2", "\0").replace("\1\3", "\1") for part in parts] if "\1" in key else parts
+
+
+def _plain(columns: tuple[pa.StringArray, ...]) -> bool:
+    """Whether no text holds a character that keys must escape. Buffers may hold more than the column: then a false alarm costs little."""
+    buffers = [column.buffers()[2] for column in columns]
+    return not any(b"\0" in data or b"\1" in data for data in (bytes(buffer) for buffer in buffers if buffer is not None))

@@ -1,0 +1,82 @@
+"""Bill determinants as records, one dict each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Final
+
+from schemas.identity import identity
+from streams.determinants.keys import parts_of
+from streams.runtime.fold import Output
+
+TOPIC: Final = "billing.determinants"
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Whose determinant: one channel of one account in one billing period."""
+
+    account: str
+    device: str
+    channel: str
+    unit: str
+    service_point: str
+    begin: int  # UTC seconds
+    end: int
+
+    @classmethod
+    def of(cls, key: str, service_point: str, begin: int, end: int) -> Subject:
+        """The subject behind a state key."""
+        account, device, channel, unit = parts_of(key)[:4]
+        return cls(account, device, channel, unit, service_point, begin, end)
+
+    @property
+    def key(self) -> bytes:
+        """The key of its records: the account, else the service point, else the device."""
+        return (self.account or self.service_point or self.device).encode()
+
+    def identity(self, kind: str, tou: str, version: int) -> str:
+        """The id of one version of a determinant; empty for version 0, which never was."""
+        return identity(self.account, self.device, self.channel, self.unit, self.begin, kind, tou, version) if version else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """What a determinant says: millionths and the quality of what they were made of."""
+
+    kind: str
+    tou: str
+    quantity: int
+    condition: int
+    slots: int
+    actual: int
+    estimated: int
+    held: bool
+
+
+def determinant(subject: Subject, figure: Figure, version: int) -> Output:
+    """The record of one version of a determinant."""
+    body: dict[str, Any] = {
+        "id": subject.identity(figure.kind, figure.tou, version),
+        "account": subject.account,
+        "service_point": subject.service_point,
+        "device": subject.device,
+        "channel": subject.channel,
+        "period_start": subject.begin * 1000,
+        "period_end": subject.end * 1000,
+        "period": "billing",
+        "kind": figure.kind,
+        "tou": figure.tou,
+        "unit": subject.unit,
+        "quantity": Decimal(figure.quantity).scaleb(-6),
+        "condition": figure.condition,
+        "slots": figure.slots,
+        "actual": figure.actual,
+        "estimated": figure.estimated,
+        "status": "held" if figure.held else "released",
+        "version": version,
+        "replaces": subject.identity(figure.kind, figure.tou, version - 1),
+        "reason": "first" if version == 1 else "late or corrected reads",
+    }
+    return Output(TOPIC, "Determinant", body, subject.key)

@@ -1,0 +1,426 @@
+"""Scalar consumption: differences of register readings, by billing period and day.
+
+A period here is half-open the other way round, (begin, end]: a reading taken at midnight ends the day before. Of each of the last
+fourteen billing periods (``p_`` columns) and four days (``d_``) the state keeps the first and the last reading, and of what was
+before them the last one (the anchor). A period's consumption is its last reading less the last reading before the period; where
+there is none, less its first. So consumption telescopes: whatever is missing in between, nothing is billed twice or lost.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from schemas import conditions as c
+from schemas.block import EXCEPTION, FINALIZED, FinalBlock
+from schemas.quantity import MICRO
+from schemas.topology.tou import DeterminantsSettings
+from streams import calendar
+from streams.determinants import periods
+from streams.determinants.keys import keys_of, parts_of
+from streams.determinants.records import Figure, Subject, determinant
+from streams.determinants.sums import BOTTOMS, ESTIMATED, MOST
+from streams.runtime.fold import Result
+from streams.runtime.state import Column, State, Table
+
+Array = npt.NDArray[Any]
+
+PERIODS, DAYS = 14, 4
+NONE: Final = -(2**15)
+DOUBTS: Final = 8
+PER_TICK: Final = 20_000
+TABLE: Final = "registers"
+_ESTIMATE: Final = int(BOTTOMS[ESTIMATED.start])
+
+
+def _ring(prefix: str, places: int) -> dict[str, Column]:
+    reading = {
+        f"{prefix}_{end}_{name}": Column(kind, (places,))
+        for end in ("first", "last")
+        for name, kind in (("at", np.uint32), ("value", np.int64), ("condition", np.uint16))
+    }
+    return {
+        f"{prefix}_number": Column(np.int32, (places,), NONE),
+        **reading,
+        f"{prefix}_multiplier": Column(np.int64, (places,)),  # as it came with the last reading
+        f"{prefix}_version": Column(np.uint16, (places,)),
+        f"{prefix}_sent": Column(np.int64, (places,)),  # hash of what was sent last
+    }
+
+
+def make_table() -> Table:
+    """The table of registers. Conditions are held as code // 100, times as UTC seconds, 0: no reading."""
+    anchor = {
+        f"{prefix}_anchor_{name}": Column(kind)
+        for prefix in ("p", "d")
+        for name, kind in (("at", np.uint32), ("value", np.int64), ("condition", np.uint16))
+    }
+    own = {
+        "dials": Column(np.int8),
+        "doubts": Column(np.uint32, (DOUBTS,)),  # times of readings that something is wrong with
+        "p_dirty": Column(np.uint8, (PERIODS,)),
+        "p_sticky": Column(np.uint8, (PERIODS,)),  # more doubts than could be kept: held for good
+    }
+    return Table(_ring("p", PERIODS) | _ring("d", DAYS) | anchor | own, ("service_point", "zone"))
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One register reading: UTC second, millionths, condition code."""
+
+    at: int
+    value: int
+    condition: int
+
+    @property
+    def usable(self) -> bool:
+        """Whether it can be differenced."""
+        return self.at > 0 and self.condition >= c.OUTAGE
+
+
+@dataclass(frozen=True, slots=True)
+class Consumption:
+    """From one reading to another. ``broken``: the register went back further than a rollover explains."""
+
+    quantity: int
+    condition: int
+    actual: int
+    estimated: int
+    broken: bool
+
+
+def consumption(base: Reading, end: Reading, dials: int, multiplier: int, rollover_percent: int) -> Consumption:
+    """The difference of two readings times the combined multiplier (millionths; 0: one), rounded half to even.
+
+    A negative difference is a rollover if the register of ``dials`` digits then advanced by at most ``rollover_percent`` of its range.
+    """
+    raw = end.value - base.value
+    if raw < 0:
+        span = 10 ** (dials + 6)
+        rolled = raw + span
+        raw = rolled if dials and 0 <= rolled * 100 <= span * rollover_percent else raw
+    pair = (base.condition, end.condition)
+    actual, estimated = sum(x >= c.REGULAR for x in pair), sum(_ESTIMATE <= x < c.SUSPECT for x in pair)
+    scaled, rest = divmod(raw * (multiplier or MICRO), MICRO)
+    quantity = scaled + (rest * 2 > MICRO or (rest * 2 == MICRO and scaled % 2))
+    if raw < 0 or abs(quantity) > MOST:
+        return Consumption(0, c.INVALID, actual, estimated, True)
+    return Consumption(quantity, min(pair), actual, estimated, False)
+
+
+@dataclass(slots=True)
+class Reads:
+    """Register reads of a block, flat: state row, block row, time, value, condition; sorted by state row and time, no time twice."""
+
+    row: Array
+    origin: Array
+    at: Array
+    value: Array
+    condition: Array
+
+    def take(self, which: Array) -> Reads:
+        """The given reads."""
+        return Reads(*(getattr(self, name)[which] for name in self.__slots__))
+
+
+class Registers:
+    """Register readings of one partition."""
+
+    def __init__(self, settings: DeterminantsSettings, state: State) -> None:
+        self._settings, self._state = settings, state
+        self._percent = settings.rollover_percent
+        self._next: int | None = None
+        self._cycle: dict[int, int] = {}
+
+    @property
+    def table(self) -> Table:
+        """The state."""
+        return self._state.table(TABLE)
+
+    # --- folding reads in --------------------------------------------------------------------------------------------------
+
+    def fold(self, block: FinalBlock, result: Result) -> dict[tuple[int, int], int]:
+        """Adds register rows to the state. Returns the days to be told: (state row, day) → block row that brought the last reading."""
+        table = self.table
+        rows = table.add(keys_of(block))
+        for name, column in (("service_point", block.service_point), ("zone", block.zone)):
+            texts = table.text[name]
+            for row, value in zip(rows.tolist(), column.to_pylist(), strict=True):
+                texts[row] = value
+        table["dials"][rows] = block.dials
+        table.mark(rows)
+        reads = _read(block, rows)
+        self._doubt(block, reads)
+        day = np.zeros(len(reads.at), np.int64)
+        zones = block.zone.dictionary_encode()
+        of_zone = np.asarray(zones.indices)[reads.origin]
+        for number, zone in enumerate(zones.dictionary.to_pylist()):
+            here = of_zone == number
+            day[here] = calendar.day_of(zone, reads.at[here] - 1)
+        cycle = np.array([self._cycle_of(row) for row in rows.tolist()], np.int64)[reads.origin]
+        late = self._place("p", PERIODS, periods.period_of(day, cycle), reads, block, result)
+        if late:
+            result.count("late", late)
+        self._place("d", DAYS, day, reads, block, result)
+        self._next = None
+        return {(row, number): origin for row, number, origin in zip(reads.row.tolist(), day.tolist(), reads.origin.tolist(), strict=True)}
+
+    def _cycle_of(self, row: int) -> int:
+        if row not in self._cycle:
+            self._cycle[row] = self._settings.billing.cycle_of(parts_of(self.table.keys[row])[0])
+        return self._cycle[row]
+
+    def _place(self, prefix: str, places: int, numbers: Array, reads: Reads, block: FinalBlock, result: Result) -> int:
+        """Puts reads into periods or days of a ring; returns how many came for ones that are gone."""
+        late = 0
+        for band in np.unique(numbers // places).tolist():  # inside a band no two numbers share a place
+            some = np.flatnonzero(numbers // places == band)
+            late += self._place_band(prefix, places, numbers[some], reads.take(some), block, result)
+        return late
+
+    def _place_band(self, prefix: str, places: int, numbers: Array, reads: Reads, block: FinalBlock, result: Result) -> int:
+        table = self.table
+        code = reads.row * 2**20 + numbers + 2**16
+        groups, first, inverse = np.unique(code, return_index=True, return_inverse=True)
+        row, number = groups >> 20, (groups & 0xFFFFF) - 2**16
+        place = number % places
+        stored = table[f"{prefix}_number"][row, place]
+        gone = stored > number
+        self._evict(prefix, row, place, (stored < number) & (stored != NONE), result)
+        live = ~gone
+        table[f"{prefix}_number"][row[live], place[live]] = number[live]
+        unusable = reads.condition < c.OUTAGE
+        lasts = np.append(first[1:], len(code)) - 1
+        for end, candidate in (("first", _nearest(~unusable, first, lasts)), ("last", _nearest(~unusable, lasts, first))):
+            names = [f"{prefix}_{end}_{name}" for name in ("at", "value", "condition")]
+            known = table[names[0]][row, place].astype(np.int64)
+            spoiled = np.flatnonzero(unusable & live[inverse])
+            spoiled = spoiled[reads.at[spoiled] == known[inverse[spoiled]]]  # the reading we go by has been withdrawn
+            table[names[2]][row[inverse[spoiled]], place[inverse[spoiled]]] = c.INVALID // 100
+            poor = table[names[2]][row, place] < c.OUTAGE // 100
+            at = np.where(candidate >= 0, reads.at[candidate], 0)
+            better = at <= known if end == "first" else at >= known
+            take = np.flatnonzero(live & (candidate >= 0) & ((known == 0) | poor | better))
+            chosen = candidate[take]
+            for name, values in zip(names, (reads.at, reads.value, reads.condition // 100), strict=True):
+                table[name][row[take], place[take]] = values[chosen]
+            if end == "last":
+                table[f"{prefix}_multiplier"][row[take], place[take]] = block.multiplier[reads.origin[chosen]]
+        if prefix == "p":
+            self._touch(row[live], number[live])
+        return int(gone[inverse].sum())
+
+    def _touch(self, row: Array, number: Array) -> None:
+        """Periods with new reads, and those after them, may say something else now."""
+        table = self.table
+        touched = table["p_number"][row] >= number[:, None]
+        r, place = np.nonzero(touched)
+        table["p_dirty"][row[r], place] = 1
+
+    def _evict(self, prefix: str, row: Array, place: Array, which: Array, result: Result) -> None:
+        """Forgets periods or days whose places are needed; the newest reading of them becomes the anchor."""
+        if not which.any():
+            return
+        table, row, place = self.table, row[which], place[which]
+        if prefix == "p":
+            waiting = table["p_dirty"][row, place] != 0
+            self._send(row[waiting], place[waiting], result)
+        order = np.argsort(table[f"{prefix}_last_at"][row, place], kind="stable")
+        for r, p in zip(row[order].tolist(), place[order].tolist(), strict=True):
+            reading = self._reading(f"{prefix}_last", r, p)
+            if reading.usable and reading.at >= int(table[f"{prefix}_anchor_at"][r]):
+                table[f"{prefix}_anchor_at"][r], table[f"{prefix}_anchor_value"][r] = reading.at, reading.value
+                table[f"{prefix}_anchor_condition"][r] = reading.condition // 100
+        for name, column in table.columns.items():
+            if name.startswith(f"{prefix}_") and column.shape:
+                table[name][row, place] = column.empty
+
+    # --- doubt -------------------------------------------------------------------------------------------------------------
+
+    def _doubt(self, block: FinalBlock, reads: Reads) -> None:
+        """Notes readings that failed a check or went back unexplained, and clears those that came again and are well."""
+        table = self.table
+        bad = (block.state[reads.origin] == EXCEPTION) & (reads.condition <= c.SUSPECT)
+        bad |= self._drops(reads)
+        doubts = table["doubts"][np.unique(reads.row)].any()
+        if not bad.any() and not doubts:
+            return
+        for row, at, wrong in zip(reads.row.tolist(), reads.at.tolist(), bad.tolist(), strict=True):
+            noted = table["doubts"][row]
+            if wrong and at not in noted:
+                free = np.flatnonzero(noted == 0)
+                if free.size:
+                    noted[free[0]] = at
+                else:
+                    self._stick(row, int(noted.min()))
+                    noted[noted.argmin()] = at
+            elif not wrong and at in noted:
+                noted[noted == at] = 0
+        for row in np.unique(reads.row).tolist():
+            table["p_dirty"][row][table["p_number"][row] != NONE] = 1
+
+    def _stick(self, row: int, at: int) -> None:
+        table = self.table
+        zone = table.text["zone"][row]
+        number = periods.period_of(calendar.day_of(zone, at - 1), self._cycle_of(row))
+        table["p_sticky"][row][table["p_number"][row] == number] = 1
+
+    def _drops(self, reads: Reads) -> Array:
+        """Which readings, newest of their register so far, are below the one before by more than a rollover explains."""
+        table = self.table
+        drop = np.zeros(len(reads.at), bool)
+        usable = np.flatnonzero(reads.condition >= c.OUTAGE)
+        if not usable.size:
+            return drop
+        row, at, value = reads.row[usable], reads.at[usable], reads.value[usable]
+        good = table["d_last_condition"][row] >= c.OUTAGE // 100
+        times = np.where(good, table["d_last_at"][row], 0)
+        newest = times.argmax(axis=1)
+        span = np.arange(len(row))
+        known, before = times[span, newest].astype(np.int64), table["d_last_value"][row, newest]
+        follows = np.append(False, row[1:] == row[:-1])
+        before = np.where(follows & (np.append(0, at[:-1]) >= known), np.append(0, value[:-1]), before)
+        has = (follows | (known > 0)) & (at > known)
+        fell = np.flatnonzero(has & (value < before))
+        for position in fell.tolist():
+            base, end = (Reading(1, int(v[position]), c.REGULAR) for v in (before, value))
+            dials = int(table["dials"][row[position]])
+            drop[usable[position]] = consumption(base, end, dials, MICRO, self._percent).broken
+        return drop
+
+    def _doubtful(self, row: int, begin: int, end: int) -> bool:
+        noted = self.table["doubts"][row]
+        return bool(((noted >= begin) & (noted <= end) & (noted > 0)).any())
+
+    # --- telling -----------------------------------------------------------------------------------------------------------
+
+    def _reading(self, name: str, row: int, place: int | None = None) -> Reading:
+        table, at = self.table, (row,) if place is None else (row, place)
+        return Reading(int(table[f"{name}_at"][at]), int(table[f"{name}_value"][at]), int(table[f"{name}_condition"][at]) * 100)
+
+    def _ends(self, prefix: str, row: int, place: int) -> tuple[Reading, Reading]:
+        """Base and end of a period or day; the base is not usable where there is none."""
+        numbers = self.table[f"{prefix}_number"][row]
+        first, end = self._reading(f"{prefix}_first", row, place), self._reading(f"{prefix}_last", row, place)
+        earlier = np.flatnonzero((numbers != NONE) & (numbers < numbers[place])).tolist()
+        before = [self._reading(f"{prefix}_last", row, p) for p in earlier]
+        before += [reading for reading in [self._reading(f"{prefix}_anchor", row)] if reading.at < first.at]
+        return max((reading for reading in before if reading.usable), key=lambda reading: reading.at, default=first), end
+
+    def day(self, row: int, number: int) -> tuple[Consumption, int, int, int] | None:
+        """Consumption of a day, its state, and the version to send with the one it replaces; None where there is nothing new to tell."""
+        table, place = self.table, number % DAYS
+        if table["d_number"][row, place] != number:
+            return None
+        base, end = self._ends("d", row, place)
+        if not base.usable or not end.usable or base.at >= end.at:
+            return None
+        found = consumption(base, end, int(table["dials"][row]), int(table["d_multiplier"][row, place]), self._percent)
+        state = EXCEPTION if found.broken or self._doubtful(row, base.at, end.at) else FINALIZED
+        digest = _digest(found.quantity, found.condition, found.actual, found.estimated, state)
+        version = int(table["d_version"][row, place])
+        if version and table["d_sent"][row, place] == digest:
+            return None
+        table["d_version"][row, place], table["d_sent"][row, place] = version + 1, digest
+        return found, state, version + 1, version
+
+    def later_days(self, row: int, number: int) -> list[int]:
+        """Days after a day that are still known; the first of them begins where that day ends."""
+        numbers = self.table["d_number"][row]
+        return sorted(int(n) for n in numbers[numbers > number])[:1]
+
+    def tick(self, at: int, close: bool, result: Result) -> None:
+        """Sends the determinants of changed periods that ended long enough ago; on ``close`` of all changed ones."""
+        if not close and self._next is not None and at < self._next:
+            return
+        table = self.table
+        rows, place = np.nonzero(table["p_dirty"][: len(table)])
+        due = np.array([self._bounds(r, p)[1] for r, p in zip(rows.tolist(), place.tolist(), strict=True)], np.int64)
+        due += self._settings.billing.delay
+        ready = np.flatnonzero((due <= at) | close)
+        upcoming = [int(due[due > at].min())] if (due > at).any() else []
+        if not close and len(ready) > PER_TICK:
+            ready, upcoming = ready[:PER_TICK], [at]
+        self._send(rows[ready], place[ready], result)
+        self._next = 2**62 if close else min(upcoming, default=2**62)
+
+    def _bounds(self, row: int, place: int) -> tuple[int, int]:
+        table = self.table
+        return _bounds_of(table.text["zone"][row], int(table["p_number"][row, place]), self._cycle_of(row))
+
+    def _send(self, rows: Array, places: Array, result: Result) -> None:
+        """Sends periods whose content differs from what was sent last."""
+        table = self.table
+        table["p_dirty"][rows, places] = 0
+        if len(rows):
+            table.mark(rows)
+        for row, place in zip(rows.tolist(), places.tolist(), strict=True):
+            figures = self._figures(row, place)
+            if not figures:
+                continue
+            digest = _digest(*(x for f in figures for x in (f.quantity, f.condition, f.slots, f.actual, f.estimated, f.held)))
+            version = int(table["p_version"][row, place])
+            if version and table["p_sent"][row, place] == digest:
+                continue
+            table["p_version"][row, place], table["p_sent"][row, place] = version + 1, digest
+            subject = Subject.of(table.keys[row], table.text["service_point"][row], *self._bounds(row, place))
+            result.outputs += [determinant(subject, figure, version + 1) for figure in figures]
+
+    def _figures(self, row: int, place: int) -> list[Figure]:
+        table = self.table
+        base, end = self._ends("p", row, place)
+        if not end.at:
+            return []
+        beyond = abs(end.value) > MOST
+        held = not end.usable or beyond or self._doubtful(row, end.at, end.at)
+        condition = c.INVALID if beyond else end.condition
+        shown = end.value if end.usable and not beyond else 0
+        known = end.condition >= c.REGULAR, _ESTIMATE <= end.condition < c.SUSPECT
+        figures = [Figure("scalar-reading", "", shown, condition, 1, int(known[0]), int(known[1]), held)]
+        if not end.usable:
+            figures.append(Figure("scalar-consumption", "", 0, c.INVALID, 2, 0, 0, True))
+        elif base.usable and base.at < end.at:
+            found = consumption(base, end, int(table["dials"][row]), int(table["p_multiplier"][row, place]), self._percent)
+            doubtful = found.broken or self._doubtful(row, base.at, end.at) or bool(table["p_sticky"][row, place])
+            condition = min(found.condition, c.SUSPECT) if doubtful else found.condition
+            figures.append(Figure("scalar-consumption", "", found.quantity, condition, 2, found.actual, found.estimated, doubtful))
+        return figures
+
+
+@lru_cache(maxsize=65_536)
+def _bounds_of(zone: str, number: int, cycle: int) -> tuple[int, int]:
+    begin, end = periods.bounds(zone, number, cycle)
+    return int(begin), int(end)
+
+
+def _digest(*parts: int) -> int:
+    data = ",".join(str(int(part)) for part in parts).encode()
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little", signed=True)
+
+
+def _nearest(usable: Array, begin: Array, end: Array) -> Array:
+    """Per group of neighbouring reads the usable one nearest to ``begin`` on the way to ``end``; -1: none."""
+    found = np.where(usable[begin], begin, -1)
+    for group in np.flatnonzero(found < 0).tolist():
+        a, b = int(begin[group]), int(end[group])
+        inside = np.flatnonzero(usable[min(a, b) : max(a, b) + 1])
+        if inside.size:
+            found[group] = min(a, b) + int(inside[0] if a <= b else inside[-1])
+    return found
+
+
+def _read(block: FinalBlock, rows: Array) -> Reads:
+    """The reads of a block, sorted; of several of one time the last in the block counts. Condition 0 is no read."""
+    origin = np.repeat(np.arange(len(block)), block.reads)
+    at, condition = block.times, block.conditions.astype(np.int64)
+    order = np.lexsort((np.arange(len(at)), at, rows[origin]))
+    order = order[(condition[order] != c.NOT_RECEIVED) & (at[order] > 0)]
+    row, times = rows[origin[order]], at[order]
+    last = np.append((row[1:] != row[:-1]) | (times[1:] != times[:-1]), True)[: len(order)]
+    order = order[last]
+    return Reads(rows[origin[order]], origin[order], at[order], block.values[order], condition[order])
