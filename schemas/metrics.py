@@ -103,7 +103,7 @@ REQUEST_SECONDS = _histogram("mdh_http_request_seconds", "Time to answer an HTTP
 FILES = _counter("mdh_files_total", "Files found in the drop folder, by outcome (taken, refused)", "outcome")
 TICKS = _counter("mdh_ticks_total", "Ticks written")
 RESTARTS = _counter("mdh_restarts_total", "Processes started again after they died", "process")
-READY = _gauge("mdh_ready", "1 while reads can flow through this process, else 0", "process")
+READY = _gauge("mdh_ready", "Whether reads can flow through this process: 1 or 0", "process")
 
 _MOST_SOURCES: Final = 200
 _sources: Final[set[str]] = set()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 from zoneinfo import available_timezones
 
 from pydantic import AfterValidator, Field, model_validator
@@ -72,6 +72,10 @@ class Topology(Section):
             common[name] = value if type(value) is int and value > 0 else cls.model_fields[name].default
         topics = {name: common | topic if isinstance(topic, dict) else topic for name, topic in data["topics"].items()}
         return data | {"topics": topics}
+
+    def completed(self) -> Self:
+        """With what sections take from the top where they say nothing themselves: the zone of VEE."""
+        return self if self.vee.zone else self.model_copy(update={"vee": self.vee.model_copy(update={"zone": self.zone})})
 
     @property
     def stored(self) -> list[str]:
