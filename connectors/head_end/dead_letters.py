@@ -132,13 +132,7 @@ class DeadLetters:
 
     def partitions(self) -> list[int]:
         """The partitions of the topic. Raises DeadLettersError where there is no broker or no topic."""
-        try:
-            found = self._consumer.list_topics(self.topic, timeout=10).topics.get(self.topic)
-        except KafkaException as error:
-            raise DeadLettersError(f"the broker does not answer ({error.args[0].str()})") from None
-        if found is None or found.error is not None or not found.partitions:
-            raise DeadLettersError(f"the broker has no topic {self.topic}")
-        return sorted(found.partitions)
+        return _partitions(self._consumer, self.topic)
 
     def waiting(self) -> list[Letter]:
         """The letters not dealt with yet, by time, without their bytes."""
@@ -195,9 +189,12 @@ class DeadLetters:
 
     def _one(self, partition: int, offset: int) -> Letter | None:
         try:
-            first = next(self._read([TopicPartition(self.topic, partition, offset)]), None)
-        except DeadLettersError:
+            low, high = self._consumer.get_watermark_offsets(TopicPartition(self.topic, partition), timeout=10)
+        except KafkaException:
             return None
+        if not low <= offset < high:
+            return None
+        first = next(self._read([TopicPartition(self.topic, partition, offset)]), None)
         return first if first is not None and first.offset == offset else None
 
     def _read(self, starts: Sequence[TopicPartition]) -> Iterator[Letter]:
@@ -209,7 +206,7 @@ class DeadLetters:
         deadline = time.monotonic() + self.patience
         try:
             while left:
-                messages = self._consumer.consume(200, timeout=0.5)
+                messages = self._consumer.consume(200, timeout=0.1)
                 if messages:
                     deadline = time.monotonic() + self.patience
                 elif time.monotonic() > deadline:
@@ -291,10 +288,9 @@ class ReceiptWatch:
     def __init__(self, settings: KafkaSettings, topic: str, codec: Codec) -> None:
         self.codec = codec
         self._consumer: Consumer = consumer(settings, "mdh-receipt-watch", auto_offset_reset="latest")
-        partitions = self._consumer.list_topics(topic, timeout=10).topics[topic].partitions
         # The present ends are looked up, not left to the first fetch: a receipt must not slip by before it
         places = []
-        for partition in partitions:
+        for partition in _partitions(self._consumer, topic):
             _, high = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)
             places.append(TopicPartition(topic, partition, high if high >= 0 else OFFSET_END))
         self._consumer.assign(places)
@@ -317,6 +313,18 @@ class ReceiptWatch:
     def close(self) -> None:
         """Leaves the broker."""
         self._consumer.close()
+
+
+def _partitions(reading: Consumer, topic: str) -> list[int]:
+    for pause in (0.2, 0.5, 1.0, 0):  # a topic just made may show no partitions yet
+        try:
+            found = reading.list_topics(topic, timeout=10).topics.get(topic)
+        except KafkaException as error:
+            raise DeadLettersError(f"the broker does not answer ({error.args[0].str()})") from None
+        if found is not None and found.partitions:
+            return sorted(found.partitions)
+        time.sleep(pause)
+    raise DeadLettersError(f"the broker has no topic {topic}")
 
 
 def _letter(message: Message) -> Letter:

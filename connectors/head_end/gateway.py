@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Protocol
+from typing import Annotated, Any, Final, Literal, Protocol, cast
 from zoneinfo import available_timezones
 
 import orjson
@@ -265,17 +265,17 @@ class Listing:
 TIME: Final = "DateTime('UTC')"
 EXCEPTIONS: Final = Listing(
     "exceptions",
-    {"start": TIME, "device": "String", "channel": "String", "rule": "String"},
+    {"start": TIME, **dict.fromkeys(("device", "channel", "rule", "id"), "String")},
     "start",
     "end",
     ("device", "channel", "rule", "severity", "status"),
 )
 DETERMINANTS: Final = Listing(
     "determinants",
-    {"period_start": TIME, **dict.fromkeys(("account", "device", "kind", "tou", "unit"), "String"), "period_end": TIME},
+    {"period_start": TIME, **dict.fromkeys(("account", "device", "channel", "kind", "tou", "period"), "String")},
     "period_start",
     "period_end",
-    ("account", "device", "kind", "tou", "unit"),
+    ("account", "device", "channel", "kind", "tou", "unit", "period", "status"),
 )
 INTERVALS: Final = Listing("intervals", {"start": TIME, "device": "String", "channel": "String"}, "start", "start", ("device", "channel"))
 
@@ -559,6 +559,12 @@ def create_app(desk: Desk) -> FastAPI:
     return app
 
 
+def describe() -> dict[str, Any]:
+    """The OpenAPI document, without anything behind it."""
+    nothing = cast(Any, None)
+    return create_app(Desk(nothing, nothing, nothing, list)).openapi()
+
+
 class Measured:
     """ASGI middleware: counts and times requests by route pattern, never by what a client made up."""
 
@@ -656,15 +662,21 @@ def _results(app: FastAPI, gateway: Gateway) -> None:
     async def determinants(
         account: Text = None,
         device: Text = None,
+        channel: Text = None,
         kind: Text = None,
         tou: Text = None,
         unit: Text = None,
+        period: Text = None,
+        status: Text = None,
         since: Since = None,
         until: Until = None,
         cursor: Cursor = None,
         limit: Limit = PAGE,
     ) -> JSONResponse:
-        filters = {"account": account, "device": device, "kind": kind, "tou": tou, "unit": unit}
+        filters = {
+            "account": account, "device": device, "channel": channel, "kind": kind, "tou": tou, "unit": unit,
+            "period": period, "status": status,
+        }  # fmt: skip
         return await gateway.page(DETERMINANTS, filters, since, until, cursor, limit)
 
     @app.get("/v1/intervals", response_model=Page, tags=["results"], summary="Final intervals of a device", responses=errors)

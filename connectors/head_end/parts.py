@@ -14,6 +14,7 @@ PART_BYTES: Final = 8 * 1024 * 1024
 UNPACKED_BYTES: Final = 1024 * 1024 * 1024
 MEMBERS: Final = 1000
 _NEM_BLOCK: Final = (b"200,", b"250,")
+_NEM_END: Final = b"900\n"
 _CSV_START: Final = (b"device,", b"service_point,", b'"device"', b'"service_point"')
 
 
@@ -87,6 +88,7 @@ def _cut_csv(data: bytes, limit: int) -> Iterator[bytes]:
     """The header line in front of each part; cut at line ends."""
     end_of_header = data.find(b"\n") + 1
     header, position = data[:end_of_header], end_of_header
+    limit = max(limit - len(header), 1)
     while position < len(data):
         end = min(position + limit, len(data))
         if end < len(data):
@@ -102,6 +104,7 @@ def _cut_nem(data: bytes, limit: int) -> Iterator[bytes]:
     """The 100 record in front and a 900 record behind each part; cut in front of 200 and 250 records."""
     end_of_header = data.find(b"\n") + 1
     header = data[:end_of_header]
+    limit = max(limit - len(header) - len(_NEM_END), 1)
     starts = _block_starts(data, end_of_header)
     tail = data.rstrip().rfind(b"\n") + 1
     body_end = tail if data[tail : tail + 3] == b"900" else len(data)
@@ -119,7 +122,7 @@ def _cut_nem(data: bytes, limit: int) -> Iterator[bytes]:
         if body_end == len(data) and end == body_end:
             yield header + data[start:end]  # the file itself lacks its end record: the last part says so as well
         else:
-            yield header + data[start:end] + b"900\n"
+            yield header + data[start:end] + _NEM_END
 
 
 def _block_starts(data: bytes, position: int) -> list[int]:

@@ -1,0 +1,217 @@
+"""Dead letters: listed with their reason, sent again unchanged, and not listed once dealt with."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from confluent_kafka import TopicPartition
+from hypothesis import given
+from hypothesis import strategies as st
+
+from connectors.head_end.dead_letters import DeadLetters, DeadLettersError, Replay, format_ranges, parse_ranges
+from connectors.head_end.publish import Writer
+from connectors.kafka.client import KafkaSettings, consumer, producer
+from schemas.codec import Codec
+from schemas.identity import identity
+from tests.gateway.conftest import read_all
+
+CODEC = Codec()
+DLQ = "hes.reads.dlq"
+PLAIN = frozenset({"hes.reads"})
+PREFIX = "__connect.errors."
+
+
+@pytest.fixture
+def letter(write: Callable[..., None]) -> Callable[..., None]:
+    def put(number: int, partition: int = 0, origin: str = "hes.reads", **extra: bytes) -> None:
+        headers = {
+            "id": b"id%d" % number,
+            "source": b"hes",
+            "name": b"f%d.csv" % number,
+            f"{PREFIX}topic": origin.encode(),
+            f"{PREFIX}partition": b"1",
+            f"{PREFIX}offset": b"%d" % number,
+            f"{PREFIX}stage": b"ingest",
+            f"{PREFIX}exception.class.name": b"DecodeError",
+            f"{PREFIX}exception.message": b"line %d: no" % number,
+        } | extra
+        write(DLQ, b"\0\xff bytes %d" % number, key=b"hes", partition=partition, headers=headers)
+
+    return put
+
+
+@pytest.fixture
+def letters(kafka: KafkaSettings) -> Iterator[DeadLetters]:
+    with DeadLetters(kafka, DLQ, "mdh.operations") as opened:
+        yield opened
+
+
+@pytest.fixture
+def replay(letters: DeadLetters, writer: Writer, write: Callable[..., None]) -> Replay:
+    write("hub.receipts", CODEC.encode("Receipt", {"payload": "old", "id": "x", "agent": "vee", "children": 0, "status": ""}))
+    return Replay(letters, writer, PLAIN, "hub.receipts", CODEC)
+
+
+def refs(letters: DeadLetters) -> list[str]:
+    return sorted(letter.ref for letter in letters.waiting())
+
+
+@given(st.sets(st.integers(0, 300)))
+def test_ranges_come_back(numbers: set[int]) -> None:
+    assert parse_ranges(format_ranges(numbers)) == numbers
+
+
+@pytest.mark.parametrize("text", ["consumer-host", "1-x", "-", "1,,2", "１"])
+def test_what_another_tool_left_in_the_metadata_is_no_range(text: str) -> None:
+    assert parse_ranges(text) == set()
+
+
+def test_letters_tell_where_they_come_from_and_why(letters: DeadLetters, letter: Callable[..., None]) -> None:
+    letter(1)
+    letter(2, partition=1)
+    assert refs(letters) == ["0:0", "1:0"]
+    found = letters.get("1:0")
+    assert found.value == b"\0\xff bytes 2"
+    assert found.summary() == found.summary() | {
+        "ref": "1:0", "id": "id2", "source": "hes", "name": "f2.csv", "topic": "hes.reads", "partition": "1", "offset": "2",
+        "stage": "ingest", "error": "DecodeError", "reason": "line 2: no", "attempt": 0, "bytes": 10,
+    }  # fmt: skip
+
+
+def test_a_letter_can_be_named_by_its_offset_where_that_is_enough(letters: DeadLetters, letter: Callable[..., None]) -> None:
+    letter(1)
+    letter(2)
+    letter(3, partition=1)
+    assert letters.get("1").text("id") == "id2"
+    with pytest.raises(DeadLettersError, match=r"0:0 or 1:0"):
+        letters.get("0")
+    for name in ("7", "0:9", "x", "0:-1", ":", ""):
+        with pytest.raises(DeadLettersError):
+            letters.get(name)
+
+
+def test_a_letter_sent_again_is_the_same_bytes_under_a_new_id_and_no_longer_waits(
+    letters: DeadLetters, letter: Callable[..., None], replay: Replay, kafka: KafkaSettings
+) -> None:
+    letter(1)
+    (outcome,) = replay.run(letters.waiting(), "reinsert")
+    assert outcome.status == "sent"
+    assert outcome.id == identity("replay", "id1", 1)
+    (record,) = read_all(kafka, "hes.reads")
+    headers = dict(record.headers())
+    assert (record.key(), record.value()) == (b"hes", b"\0\xff bytes 1")
+    assert headers["id"] == headers["ce_id"] == outcome.id.encode()
+    assert (headers["attempt"], headers["first_id"], headers["name"]) == (b"1", b"id1", b"f1.csv")
+    assert not any(name.startswith(PREFIX) for name in headers)
+    assert letters.waiting() == []
+    with DeadLetters(kafka, DLQ, "mdh.operations") as later:
+        assert later.waiting() == []
+        assert later.get("0:0").text("id") == "id1", "it is kept all the same"
+
+
+def test_the_next_attempt_counts_on_from_the_first_id(letters: DeadLetters, letter: Callable[..., None], replay: Replay) -> None:
+    letter(5, id=identity("replay", "id1", 2).encode(), attempt=b"2", first_id=b"id1")
+    (outcome,) = replay.run(letters.waiting(), "reinsert")
+    assert outcome.id == identity("replay", "id1", 3)
+
+
+def test_dealing_with_the_middle_leaves_the_others_waiting(letters: DeadLetters, letter: Callable[..., None], kafka: KafkaSettings) -> None:
+    for number in range(6):
+        letter(number)
+    waiting = letters.waiting()
+    letters.settle([waiting[2], waiting[4]])
+    assert refs(letters) == ["0:0", "0:1", "0:3", "0:5"]
+    letters.settle([waiting[0], waiting[1]])
+    assert refs(letters) == ["0:3", "0:5"]
+    (place,) = letters._consumer.committed([TopicPartition(DLQ, 0)], timeout=5)
+    assert (place.offset, place.metadata) == (3, "4")
+    letters.settle([waiting[3], waiting[5]])
+    assert refs(letters) == []
+    letter(7)
+    assert refs(letters) == ["0:6"]
+
+
+def test_letters_from_inboxes_are_not_sent_from_outside(letters: DeadLetters, letter: Callable[..., None], replay: Replay) -> None:
+    letter(1, origin="vee.inbox")
+    (outcome,) = replay.run(letters.waiting(), "reinsert")
+    assert outcome.status == "refused"
+    assert refs(letters) == ["0:0"]
+
+
+class Ingest:
+    """Stands for the ingest agent: every payload is dead again, unless its name is in ``good``."""
+
+    def __init__(self, kafka: KafkaSettings, good: set[bytes]) -> None:
+        self.kafka, self.good, self.stop = kafka, good, threading.Event()
+        self.thread = threading.Thread(target=self.run)
+        self.thread.start()
+
+    def run(self) -> None:
+        reading, writing = consumer(self.kafka, "ingest"), producer(self.kafka, linger_ms=0)
+        count = len(reading.list_topics("hes.reads", timeout=5).topics["hes.reads"].partitions)
+        reading.assign([TopicPartition("hes.reads", n, 0) for n in range(count)])
+        while not self.stop.is_set():
+            for message in reading.consume(10, 0.1):
+                headers = dict(message.headers())
+                status = "decoded" if headers["name"] in self.good else "dead"
+                if status == "dead":
+                    marks = {f"{PREFIX}topic": b"hes.reads", f"{PREFIX}exception.message": b"still no"}
+                    writing.produce(DLQ, message.value(), key=message.key(), headers=headers | marks, partition=0)
+                receipt = {
+                    "payload": headers["id"].decode(),
+                    "id": "ingest/0/1",
+                    "agent": "ingest",
+                    "children": 0,
+                    "status": status,
+                    "reason": "still no",
+                }
+                writing.produce("hub.receipts", CODEC.encode("Receipt", receipt))
+                writing.flush(5)
+        reading.close()
+
+    def end(self) -> None:
+        self.stop.set()
+        self.thread.join(5)
+
+
+def test_stop_ends_at_the_first_that_fails_again(
+    letters: DeadLetters, letter: Callable[..., None], replay: Replay, kafka: KafkaSettings
+) -> None:
+    for number in range(3):
+        letter(number)
+    ingest = Ingest(kafka, good={b"f0.csv"})
+    try:
+        outcomes = replay.run(letters.waiting(), "stop", patience=10)
+    finally:
+        ingest.end()
+    assert [outcome.status for outcome in outcomes] == ["decoded", "dead"]
+    assert [(letter.text("name"), letter.attempt) for letter in letters.waiting()] == [("f2.csv", 0), ("f1.csv", 1)]
+
+
+def test_drop_settles_what_fails_again(letters: DeadLetters, letter: Callable[..., None], replay: Replay, kafka: KafkaSettings) -> None:
+    for number in range(4):
+        letter(number)
+    ingest = Ingest(kafka, good={b"f0.csv"})
+    try:
+        outcomes = replay.run(letters.waiting()[:3], "drop", patience=10)
+    finally:
+        ingest.end()
+    assert [outcome.status for outcome in outcomes] == ["decoded", "dropped", "dropped"]
+    assert [letter.text("name") for letter in letters.waiting()] == ["f3.csv"]
+
+
+def test_without_workers_an_outcome_is_unknown_and_stop_stops(letters: DeadLetters, letter: Callable[..., None], replay: Replay) -> None:
+    letter(0)
+    letter(1)
+    outcomes = replay.run(letters.waiting(), "stop", patience=0.5)
+    assert [outcome.status for outcome in outcomes] == ["unknown"]
+
+
+def test_without_a_broker_the_answer_is_one_sentence() -> None:
+    begun = time.monotonic()
+    with DeadLetters(KafkaSettings(bootstrap="127.0.0.1:1"), DLQ, "g") as letters, pytest.raises(DeadLettersError, match="does not answer"):
+        letters.waiting()
+    assert time.monotonic() - begun < 15
