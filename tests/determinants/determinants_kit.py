@@ -137,7 +137,12 @@ class Hub:
         """The newest version of each determinant by account, device, channel, unit, period start, kind, period."""
         found: dict[tuple[str, ...], dict[str, Any]] = {}
         for body in self.sent:
-            key = (*(body[n] for n in ("account", "device", "channel", "unit")), body["period_start"].isoformat(), body["kind"], body["tou"])
+            key = (
+                *(body[n] for n in ("account", "device", "channel", "unit")),
+                body["period_start"].isoformat(),
+                body["kind"],
+                body["tou"],
+            )
             before = found.get(key)
             assert body["version"] == (before["version"] + 1 if before else 1)
             assert body["replaces"] == (before["id"] if before else "")
