@@ -56,7 +56,12 @@ class LazyGroup(TyperGroup):
             formatter.write_dl(list(COMMANDS.items()))
 
 
-app = typer.Typer(cls=LazyGroup, rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+app = typer.Typer(
+    cls=LazyGroup,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,  # logs of children are read by machines, one line at a time
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
 _CLICK_ERROR: Any = typer.BadParameter.__mro__[2]  # the base of all errors in the words of a command; typer does not export it
 
 

@@ -6,6 +6,7 @@ One thread does all of it. Children are on its leash (`leash`), so it must outli
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -29,6 +30,8 @@ STOP_SECONDS = 25.0
 _PAUSE = 0.05
 _LOG_BYTES = 16 << 20
 _LOG_FILES = 4
+
+_RAISED = re.compile(r"[A-Za-z_][\w.]*(Error|Exception): ")  # the end of a traceback
 
 Phase = Literal["waiting", "starting", "ready"]
 
@@ -383,6 +386,6 @@ def _last_words(tail: Sequence[str]) -> str:
             if entry.get("level") in ("error", "critical"):
                 cause = str(entry.get("exception", "")).strip().rpartition("\n")[2]
                 return f"{entry.get('event', '')}: {cause}" if cause else str(entry.get("event", ""))
-        elif " ERROR " in line or " FATAL " in line:
+        elif " ERROR " in line or " FATAL " in line or _RAISED.match(line):
             return line
     return lines[-1].strip() if lines else "it said nothing"

@@ -180,3 +180,10 @@ def test_a_log_that_cannot_be_written_costs_only_lines(tmp_path: Path) -> None:
         (tmp_path / "blocked").unlink()
         file.write(b"kept\n")
     assert (tmp_path / "blocked" / "a.log").read_bytes() == b"kept\n"
+
+
+def test_of_a_traceback_the_error_is_told(supervisor: Supervisor) -> None:
+    source = "raise ImportError('no fold\\n(in some file)')"
+    supervisor.add(Child("w", python(source)))
+    until(lambda: supervisor.failure)
+    assert "with status 1: ImportError: no fold" in supervisor.failure
