@@ -43,10 +43,12 @@ format: install ## Format the code
 bench: install ## Measure (BENCH=pipeline)
 	@exec $(MDH) bench $(BENCH) $(ARGS)
 
-docs: install ## Write the pages generated from topology.yaml anew
+docs: install ## Write the generated pages anew: topics, AsyncAPI, metrics, OpenAPI
 	@$(MDH) topology show --docs > docs/topics.md
 	@$(MDH) topology show --asyncapi > docs/asyncapi.yaml
-	@echo "wrote docs/topics.md docs/asyncapi.yaml"
+	@$(MDH) schemas metrics > docs/metrics.md
+	@$(MDH) hub --openapi > docs/openapi.json
+	@echo "wrote docs/topics.md docs/asyncapi.yaml docs/metrics.md docs/openapi.json"
 
 lock: install ## Resolve the dependencies anew into requirements.lock
 	@command -v uv >/dev/null || $(PIP) install uv
