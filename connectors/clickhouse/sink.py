@@ -440,7 +440,7 @@ class Sink:
 
     def _send(self, producer: Producer, asked: dict[str, Any], days: pa.Table, failed: list[dict[str, Any]]) -> None:
         block = rows.recalled(days, asked, asked["id"], asked["payload"])
-        headers = {PAYLOAD: asked["payload"].encode()} if asked["payload"] else {}
+        headers = {"id": f"recall/{asked['id']}".encode(), PAYLOAD: asked["payload"].encode()}
 
         def acknowledged(error: KafkaError | None, _: Message) -> None:
             if error is not None:

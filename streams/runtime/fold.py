@@ -49,6 +49,7 @@ class Result:
 
     outputs: list[Output] = field(default_factory=list)
     figures: dict[str, Any] = field(default_factory=dict)
+    silent: bool = False  # no receipt: the message repeats one that has left its own
 
     def count(self, name: str, amount: int = 1) -> None:
         """Adds to a figure of the receipt."""

@@ -171,7 +171,7 @@ class Lane:
                 if last[output.topic, number] == i and output.topic in plan.stored:
                     headers[RECEIPT] = receipt.encode()
             records.append(self._record(output, number, {**output.headers, **headers}))
-        if message.payload:
+        if message.payload and not result.silent:
             body = {"status": "", **result.figures, "payload": message.payload, "id": receipt, "agent": plan.agent, "children": children}
             output = Output(RECEIPTS, "Receipt", body, message.payload.encode(), self.partition)
             records.append(self._record(output, self.partition, self._envelope(message, RECEIPTS, self.partition, len(placed))))
