@@ -142,3 +142,53 @@ def test_a_gateway_that_cannot_live_ends_the_hub_with_its_words(light: LightHub)
         pass
     assert light.supervisor.processes() == {}
     light.place.take()  # it was given free
+
+
+LIGHT_UP = """
+import sys
+import mdh.commands.up as up
+from tests.embedded.test_up import LightHub
+up.Hub = LightHub
+from mdh.cli import main
+sys.argv[0] = "mdh"
+main()
+"""
+
+
+@pytest.mark.broker
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_interrupted_it_stops_cleanly_with_status_0(tmp_path: Path, number: int) -> None:
+    command = [sys.executable, "-c", LIGHT_UP, "up", "--data-dir", str(tmp_path / "data"), "--port", "0"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout
+    shown = [process.stdout.readline() for _ in range(5)]
+    state = read_state(tmp_path / "data")
+    assert state, process.stderr and process.stderr.read()
+    assert shown[0] == f"hub      {state.url}\n"
+    assert shown[-1] == f"data     {tmp_path / 'data'}\n"
+    children = [psutil.Process(pid) for pid in state.processes.values()]
+    process.send_signal(number)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 0, err
+    assert out == ""
+    assert err.splitlines()[-1] == "stopped"
+    assert not any(child.is_running() for child in children)
+    assert read_state(tmp_path / "data") is None
+
+
+@pytest.mark.broker
+def test_interrupted_while_starting_it_leaves_nothing_behind(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", LIGHT_UP, "up", "--data-dir", str(tmp_path / "data"), "--port", "0"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr
+    while "starting Kafka" not in (line := process.stderr.readline()):
+        assert line, "it ended before it started Kafka"
+    deadline = time.monotonic() + 10
+    while not (children := psutil.Process(process.pid).children(recursive=True)):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert out == ""
+    assert not any(child.is_running() for child in children)
