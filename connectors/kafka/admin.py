@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import (
     AdminClient,
     AlterConfigOpType,
@@ -35,6 +35,10 @@ TIMEOUT: Final = 15.0
 
 class BrokerError(Exception):
     """The cluster does not answer, or refuses what was asked; one line."""
+
+
+class AlreadyThereError(BrokerError):
+    """A topic to be created is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +173,7 @@ class Administrator:
             raise BrokerError(f"there is no topic {', '.join(missing)} to delete")
         found = plan(topology, cluster)
         mended = [d for d in found if d.action in ("create", "config") or (d.action == "partitions" and add_partitions)]
-        self._create(topology, [d.topic for d in mended if d.action == "create"], cluster.brokers)
+        others = self._create(topology, [d.topic for d in mended if d.action == "create"], cluster.brokers)
         self._alter([d for d in mended if d.action == "config"])
         self._grow({d.topic: int(d.wanted or 0) for d in mended if d.action == "partitions"})
         if delete:
@@ -177,18 +181,28 @@ class Administrator:
                 self._result(future, f"deleting {name}")
         if mended:
             self._settle(topology)
-        return mended, [d for d in found if d not in mended]
+        left = [d for d in found if d not in mended]
+        if others:  # somebody else created these since we looked: they may differ
+            more, left = self.apply(topology, add_partitions=add_partitions)
+            mended = [d for d in mended if d.action != "create" or d.topic not in others] + more
+        return mended, left
 
-    def _create(self, topology: Topology, names: Sequence[str], brokers: int) -> None:
-        fresh = []
+    def _create(self, topology: Topology, names: Sequence[str], brokers: int) -> set[str]:
+        """Creates topics; returns those that were there already."""
+        fresh: list[NewTopic] = []
+        others: set[str] = set()
         for name in names:
             aim = wanted(topology, name, brokers)
             config = dict(aim.config)
             fresh.append(NewTopic(name, num_partitions=aim.partitions, replication_factor=aim.replication, config=config))
         if not fresh:
-            return
+            return others
         for name, future in self._client.create_topics(fresh, operation_timeout=self.timeout).items():
-            self._result(future, f"creating {name}", already="TOPIC_ALREADY_EXISTS")
+            try:
+                self._result(future, f"creating {name}")
+            except AlreadyThereError:
+                others.add(name)
+        return others
 
     def _alter(self, differences: Sequence[Difference]) -> None:
         entries: dict[str, list[ConfigEntry]] = {}
@@ -221,13 +235,13 @@ class Administrator:
             time.sleep(0.1)
 
     @staticmethod
-    def _result(future: Future[Any], what: str, already: str = "") -> Any:
+    def _result(future: Future[Any], what: str) -> Any:
         try:
             return future.result()
         except KafkaException as error:
             reason = error.args[0]
-            if already and reason.name() == already:
-                return None
+            if reason.code() == KafkaError.TOPIC_ALREADY_EXISTS:
+                raise AlreadyThereError(f"{what}: it is there already") from None
             raise BrokerError(f"{what}: {reason.str()}") from None
 
 

@@ -64,6 +64,8 @@ def register(
     known = load_settings().registry
     if url is None and known is None:
         raise UsageError("no schema registry is configured: give --url or set MDH_REGISTRY__URL")
+    if url is not None and not url.startswith(("http://", "https://")):
+        raise UsageError(f"--url: must begin with http:// or https://, not {url!r}")
     login = known or RegistrySettings(url=str(url))
     password = login.password.get_secret_value() if login.password else None
     try:
