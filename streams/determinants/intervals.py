@@ -213,8 +213,9 @@ class Intervals:
 
     def _fold_once(self, block: FinalBlock, days: Days, at: Array, result: Result) -> None:
         """Rows ``at`` of the block, each day of a channel at most once."""
-        rings, place = days.rings[at], days.day[at] % RING
-        known = self.now["r_day"][rings, place] == days.day[at]
+        rings = days.rings[at]
+        alike = self.now["r_day"][rings] == days.day[at, None]
+        known, place = alike.any(axis=1), alike.argmax(axis=1)
         before = Sums.zeros(len(at), self.maps.width)
         before.quantities[known] = self.now["r_quantities"][rings[known], place[known]]
         before.counts[known] = self.now["r_counts"][rings[known], place[known]]
@@ -274,19 +275,24 @@ class Intervals:
         return counted
 
     def _remember(self, days: Days, at: Array) -> None:
-        """Puts days into their channels' rings unless a newer one is there; the newest of the block counts."""
-        at = at[np.argsort(days.day[at], kind="stable")]
-        place = days.day[at] % RING
-        _, last = np.unique((days.rings[at] * RING + place)[::-1], return_index=True)
-        at, place = at[len(at) - 1 - last], place[len(at) - 1 - last]
-        newer = days.day[at] >= self.now["r_day"][days.rings[at], place]
-        at, place = at[newer], place[newer]
-        rings = days.rings[at]
-        self.now["r_day"][rings, place] = days.day[at]
-        self.now["r_map"][rings, place] = days.maps[at]
-        self.now["r_quantities"][rings, place] = days.sums.quantities[at]
-        self.now["r_counts"][rings, place] = days.sums.counts[at]
-        self.now.mark(rings)
+        """Puts days into their channels' rings, which hold the newest days seen."""
+        order = np.lexsort((days.day[at], days.rings[at]))
+        at = at[order]
+        rank = np.searchsorted(days.rings[at], days.rings[at], side="right") - np.arange(len(at))  # 1: the newest of its channel
+        for newest in range(min(RING, int(rank.max(initial=0))), 0, -1):
+            rows = at[rank == newest]
+            rings, day = days.rings[rows], days.day[rows]
+            held = self.now["r_day"][rings]
+            alike = held == day[:, None]
+            known = alike.any(axis=1)
+            place = np.where(known, alike.argmax(axis=1), held.argmin(axis=1))
+            use = known | (day > held.min(axis=1))
+            rows, rings, place = rows[use], rings[use], place[use]
+            self.now["r_day"][rings, place] = days.day[rows]
+            self.now["r_map"][rings, place] = days.maps[rows]
+            self.now["r_quantities"][rings, place] = days.sums.quantities[rows]
+            self.now["r_counts"][rings, place] = days.sums.counts[rows]
+            self.now.mark(rings)
 
     # --- periods -----------------------------------------------------------------------------------------------------------
 
