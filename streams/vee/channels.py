@@ -1,0 +1,198 @@
+"""The channels a partition knows: who they are, what master data say of them, and where their finals go."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+
+from schemas.block import DIRECTIONS, ReadBlock, pack_text, strings
+from schemas.identity import partition_of
+from schemas.quantity import MICRO
+from schemas.units import resolve
+from streams.runtime.state import Column, State, Table
+from streams.vee.batch import Array, Attributes, Ints
+
+TABLE: Final = "channels"
+UNSET: Final = -1
+_CACHED: Final = 512
+
+
+def table() -> Table:
+    """Columns of the channel table; ``seconds`` -1: any, ``known``: master data names the channel."""
+    columns = {
+        "known": Column(np.int8), "seconds": Column(np.int32, empty=UNSET), "direction": Column(np.int8),
+        "negative": Column(np.int8), "dials": Column(np.int8), "multiplier": Column(np.int64, empty=MICRO),
+    }  # fmt: skip
+    return Table(columns, ("unit", "service_point", "account", "zone", "check_channel"))
+
+
+def key_of(device: str, channel: str) -> str:
+    """One string for a channel, whatever its names contain."""
+    return f"{len(device)} {device}{channel}"
+
+
+def names_of(key: str) -> tuple[str, str]:
+    """Device and channel behind :func:`key_of`."""
+    size, _, rest = key.partition(" ")
+    return rest[: int(size)], rest[int(size) :]
+
+
+@dataclass(slots=True)
+class Labels:
+    """Everything a final row says of its channel, for a list of channels."""
+
+    device: pa.StringArray
+    channel: pa.StringArray
+    unit: pa.StringArray
+    service_point: pa.StringArray
+    account: pa.StringArray
+    zone: pa.StringArray
+    partition: Ints
+    direction: Array
+    dials: Array
+    multiplier: Ints
+
+
+class Channels:
+    """Lookups over the channel table. Rows are never removed, so row numbers found once stay right."""
+
+    def __init__(self, state: State, zone: str, partitions: int) -> None:
+        self.state, self.default_zone, self.partitions = state, zone, partitions
+        self.units: list[str] = []  # distinct units and zones: rows refer to them by number
+        self.zones: list[str] = []
+        self.unit = np.zeros(0, np.int32)
+        self.zone = np.zeros(0, np.int32)
+        self._filled = 0
+        self._rows: OrderedDict[bytes, Ints] = OrderedDict()
+        self._labels: OrderedDict[bytes, Labels] = OrderedDict()
+
+    @property
+    def table(self) -> Table:
+        """The channel table."""
+        return self.state.table(TABLE)
+
+    def find(self, block: ReadBlock) -> Ints:
+        """The row of each row's channel, -1 for unknown ones."""
+        mark = pack_text(block.device) + pack_text(block.channel)
+        rows = self._rows.get(mark)
+        if rows is None:
+            pairs = zip(block.device.to_pylist(), block.channel.to_pylist(), strict=True)
+            rows = self.table.find(key_of(device, channel) for device, channel in pairs)
+            if len(rows) and rows.min() >= 0:
+                self._rows[mark] = rows
+                if len(self._rows) > _CACHED:
+                    self._rows.popitem(last=False)
+        return rows
+
+    def admit(self, block: ReadBlock, rows: Ints) -> None:
+        """Adds the channels of these rows of a block as they come, with defaults."""
+        table = self.table
+        for row in rows.tolist():
+            key = key_of(block.device[row].as_py(), block.channel[row].as_py())
+            if key not in table.index:
+                number = int(table.add([key])[0])
+                table.text["zone"][number] = self.default_zone
+                self._learn(number, block, row)
+
+    def complete(self, block: ReadBlock, rows: Ints, positions: Ints) -> None:
+        """Takes from the reads at ``positions`` of a block what master data leave open: unit and direction of their channels."""
+        self.refresh()
+        blank = self.units.index("") if "" in self.units else UNSET
+        if blank == UNSET:
+            return
+        for at in np.flatnonzero(self.unit[rows] == blank).tolist():
+            self._learn(int(rows[at]), block, int(positions[at]))
+
+    def _learn(self, number: int, block: ReadBlock, row: int) -> None:
+        table = self.table
+        if not table.text["unit"][number]:
+            table.text["unit"][number] = resolve(block.unit[row].as_py()).name
+        if not table["direction"][number]:
+            table["direction"][number] = block.direction[row]
+        if not table["known"][number] and block.multiplier[row] > 0:
+            table["multiplier"][number] = block.multiplier[row]
+        table.mark(np.array([number]))
+        self.changed(number)
+
+    def refresh(self) -> None:
+        """Brings unit and zone numbers up to the rows there are."""
+        size = len(self.table)
+        if self._filled == size:
+            return
+        if len(self.unit) < size:
+            grown = max(64, size * 5 // 4)
+            self.unit, self.zone = (np.concatenate([a, np.zeros(grown - len(a), np.int32)]) for a in (self.unit, self.zone))
+        texts = self.table.text
+        for row in range(self._filled, size):
+            self.unit[row] = _number(self.units, texts["unit"][row])
+            self.zone[row] = _number(self.zones, texts["zone"][row])
+        self._filled = size
+
+    def changed(self, row: int) -> None:
+        """Says that a row's texts changed."""
+        self._labels.clear()
+        self.refresh()
+        self.unit[row] = _number(self.units, self.table.text["unit"][row])
+        self.zone[row] = _number(self.zones, self.table.text["zone"][row])
+
+    def attributes(self, rows: Ints) -> Attributes:
+        """What rules may ask of these channels."""
+        table = self.table
+        return Attributes(self.unit[rows], table["direction"][rows], table["negative"][rows] > 0, self.units)
+
+    def routing(self, row: int) -> str:
+        """The key finals of a channel travel by: account, else service point, else device."""
+        texts = self.table.text
+        return texts["account"][row] or texts["service_point"][row] or names_of(self.table.keys[row])[0]
+
+    def labels(self, rows: Ints) -> Labels:
+        """Labels of these channels; the same list asked again costs nothing."""
+        mark = rows.tobytes()
+        labels = self._labels.get(mark)
+        if labels is None:
+            labels = self._labels[mark] = self._make_labels(rows)
+            if len(self._labels) > _CACHED:
+                self._labels.popitem(last=False)
+        return labels
+
+    def _make_labels(self, rows: Ints) -> Labels:
+        table, chosen = self.table, rows.tolist()
+        names = [names_of(table.keys[row]) for row in chosen]
+        texts = {name: strings([values[row] for row in chosen]) for name, values in table.text.items()}
+        partition = np.array([partition_of(self.routing(row), self.partitions) for row in chosen], np.int64)
+        return Labels(
+            strings([device for device, _ in names]), strings([channel for _, channel in names]),
+            texts["unit"], texts["service_point"], texts["account"], texts["zone"], partition,
+            table["direction"][rows], table["dials"][rows], table["multiplier"][rows],
+        )  # fmt: skip
+
+    def set_master(self, body: dict[str, Any]) -> int:
+        """Takes one MasterChannel record in; returns the channel's row. Unit and zone are set by the caller, who holds reads in them."""
+        table = self.table
+        row = int(table.add([key_of(body["device"], body["channel"])])[0])
+        texts = table.text
+        texts["zone"][row] = texts["zone"][row] or self.default_zone
+        for name in ("service_point", "account", "check_channel"):
+            texts[name][row] = body.get(name) or ""
+        table["known"][row] = 1
+        table["seconds"][row] = UNSET if body.get("seconds") is None else body["seconds"]
+        if body.get("direction"):
+            table["direction"][row] = DIRECTIONS.index(body["direction"])
+        table["negative"][row] = bool(body.get("allow_negative"))
+        table["dials"][row] = body.get("dials") or 0
+        table["multiplier"][row] = body.get("multiplier") or MICRO
+        table.mark(np.array([row]))
+        self.changed(row)
+        return row
+
+
+def _number(names: list[str], name: str) -> int:
+    try:
+        return names.index(name)
+    except ValueError:
+        names.append(name)
+        return len(names) - 1

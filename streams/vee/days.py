@@ -1,0 +1,553 @@
+"""Interval reads into channel-days: merge what was received, run the rules, keep what is hot, tell what changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, Final
+
+import numpy as np
+
+from schemas import conditions
+from schemas.block import EXCEPTION, FINALIZED, OPEN
+from schemas.rules import BIT
+from schemas.topology.vee import Group, RuleSettings, VeeSettings
+from streams.calendar import day_starts
+from streams.runtime.state import Table
+from streams.vee.batch import Array, DayBatch, Edges, Findings, Ints, Mask
+from streams.vee.channels import Channels
+from streams.vee.engine import applies, run
+from streams.vee.merging import STEP, Merged, Replacement
+from streams.vee.ring import NEVER, NO_DAY, Rings
+from streams.vee.spans import Segments, summary
+
+SHIFT: Final = 17  # a channel-day as one number: ring row and day
+_DAY: Final = (1 << SHIFT) - 1
+_EMPTY: Final = conditions.OUTAGE // STEP  # codes below: no usable value
+_NONE: Final = np.zeros(0, np.int64)
+_CHUNK: Final = 2048  # channel-days worked on at once: their matrices stay in the processor's cache
+
+
+def code_of(row: Any, day: Any) -> Ints:
+    """Channel-days as single numbers, ordered by row, then day."""
+    return (np.asarray(row, np.int64) << SHIFT) | np.asarray(day, np.int64)
+
+
+@dataclass(slots=True)
+class Stored:
+    """A channel-day read back from the store. Passive: only to be looked at, not to be decided anew."""
+
+    values: Ints  # as received
+    codes: Array
+    final_values: Ints
+    final_conditions: Array
+    version: int
+    state: int
+    passive: bool = False
+
+
+@dataclass(slots=True)
+class Decided:
+    """The outcome for a batch of channel-days: what to write and what to ask the store for."""
+
+    batch: DayBatch
+    channel: Ints
+    findings: list[Findings]
+    emit: Ints  # rows whose final content or state changed
+    state: Array
+    replaces: Ints
+    received: tuple[Ints, Array]  # values and codes as received, all rows
+    previous: dict[int, Stored]  # row → what the store had
+    told: Mask  # rows whose findings changed
+    gone: list[tuple[int, int]]  # (row, rule bit) no longer found
+    again: list[tuple[int, int]] = field(default_factory=list)  # (channel, day) in the store that must be decided anew
+
+
+@dataclass(slots=True)
+class _Work:
+    """Channel-days being worked on; one row each, ordered by ring row and day."""
+
+    seconds: int
+    table: Table
+    codes: Ints
+    row: Ints
+    day: Ints
+    pos: Ints
+    inside: Mask  # the ring holds the day
+    hot: Mask  # the ring keeps the day
+    values: Ints
+    coded: Array
+    closed: Mask
+    start: Ints
+    end: Ints
+    counts: Ints
+    opening: Ints
+    version: Ints
+    digest: Ints
+    raised: Ints
+    told: Ints
+    passive: Mask
+    stored: dict[int, Stored]
+
+    def index(self, codes: Ints) -> Ints:
+        """Positions of channel-days, -1 for those not worked on."""
+        at = np.searchsorted(self.codes, codes).clip(0, len(self.codes) - 1)
+        return np.where(self.codes[at] == codes, at, -1)
+
+
+class Days:
+    """Folds parts of rows into channel-days of one partition."""
+
+    def __init__(self, rings: Rings, channels: Channels, settings: VeeSettings) -> None:
+        self.rings, self.channels, self.settings = rings, channels, settings
+        self.group: Group = settings.group("initial-load")
+        self.replacement = Replacement.of(self.group)
+        self._events: dict[str, RuleSettings] = {
+            rule.id: rule for rule in self.group.rules if rule.id in ("duplicate-imd", "final-measurement-replacement")
+        }
+
+    def chunks(self, rows: Ints) -> list[Ints]:
+        """Positions of ``rows`` in groups of whole channels, each small enough to be worked on at once."""
+        if len(rows) <= _CHUNK:
+            return [np.arange(len(rows))]
+        order = np.argsort(rows, kind="stable")
+        ordered = rows[order]
+        begins = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+        cuts, limit = [0], _CHUNK
+        for begin, behind in zip(begins.tolist(), [*begins[1:].tolist(), len(rows)], strict=True):
+            if behind > limit and begin > cuts[-1]:
+                cuts.append(begin)
+                limit = begin + _CHUNK
+        return [order[a:b] for a, b in zip(cuts, [*cuts[1:], len(rows)], strict=True)]
+
+    def waiting(self, seconds: int, segments: Segments) -> Mask:
+        """Segments of days that have left the ring and are in the store: they cannot be merged before the day is back."""
+        table, row, day = self.rings.table(seconds), segments.row, segments.day
+        newest, first = table["newest"][row], table["stored_from"][row]
+        late = (newest >= 0) & (day <= newest - self.settings.hot_days)
+        return late & (first >= 0) & (day >= first) & (day <= table["stored_through"][row])
+
+    def due(self, seconds: int, now: int, *, close: bool) -> Ints:
+        """Channel-days that a tick closes."""
+        table = self.rings.table(seconds)
+        size = len(table)
+        due, touched = table["due"][:size], table["touched"][:size]
+        ripe = due < NEVER if close else (due <= now) & (touched + self.settings.quiet <= now)
+        row, pos = np.nonzero(ripe)
+        return code_of(row, table["day"][row, pos])
+
+    def decide(
+        self, seconds: int, segments: Segments | None, close: Ints, stored: dict[int, Stored], now: int, version: int,
+        look: Ints = _NONE,
+    ) -> Decided:  # fmt: skip
+        """Merges segments, closes days, and decides every channel-day concerned, those of ``look`` too.
+
+        ``stored`` maps channel-days to what the store had of them.
+        """
+        table = self.rings.table(seconds)
+        touched = code_of(segments.row, segments.day) if segments is not None else np.zeros(0, np.int64)
+        base = np.unique(np.concatenate([touched, close, look, np.fromiter(stored, np.int64, len(stored))]))
+        earlier = self._first_reads(table, segments)
+        work, leaving = self._gather(seconds, table, base, close, stored, earlier)
+        before = self._look(work)[1] if stored else []
+        again = self._again(work, earlier) if len(earlier) or table["tail_run"][work.row].any() else []
+        shown = self._shown(work)
+        events = self._merge(work, segments, touched) if segments is not None else []
+        batch, findings = self._look(work)
+        events = [event.keep(applies(self._events[event.rule], batch)) for event in events]
+        decided = self._compare(work, batch, [*events, *findings], before, version)
+        decided.again = [*again, *self._stale(work, shown)]
+        decided.again = [(int(table["channel"][row]), day) for row, day in dict.fromkeys(decided.again)]
+        self._retire(work, leaving)
+        self._keep(work, decided, touched, now)
+        return decided
+
+    # --- gathering ----------------------------------------------------------------------------------------------------------
+
+    def _first_reads(self, table: Table, segments: Segments | None) -> Ints:
+        """Moves each channel's first read back where needed; returns ring rows of known channels for which it did."""
+        if segments is None or not len(segments):
+            return np.zeros(0, np.int64)
+        earlier = segments.time < table["first"][segments.row]
+        if not earlier.any():
+            return np.zeros(0, np.int64)
+        rows = segments.row[earlier]
+        known = np.unique(rows[table["first"][rows] < NEVER])
+        np.minimum.at(table["first"], rows, segments.time[earlier])
+        return known
+
+    def _gather(
+        self, seconds: int, table: Table, base: Ints, close: Ints, stored: dict[int, Stored], earlier: Ints
+    ) -> tuple[_Work, tuple[Ints, Ints]]:
+        """Loads all channel-days concerned, and says which (row, position) of the ring leave it without being among them."""
+        hot = self.settings.hot_days
+        owners, last = np.unique(base >> SHIFT, return_index=True)
+        newest_day = (base & _DAY)[np.r_[last[1:], len(base)] - 1]
+        newest = np.maximum(table["newest"][owners], newest_day)
+        ring = table["day"][owners]
+        leave = (ring >= 0) & (ring <= newest[:, None] - hot)
+        more = leave & (table["due"][owners] < NEVER)
+        if len(earlier):
+            more |= np.isin(owners, earlier)[:, None] & (ring >= 0) & (table["conditions"][owners, :, 0] < _EMPTY)
+        which, pos = np.nonzero(more)
+        codes = np.union1d(base, code_of(owners[which], ring[which, pos])) if len(which) else base
+        codes = self._with_neighbours(table, codes)
+        row, day = codes >> SHIFT, codes & _DAY
+        work = self._load(seconds, table, codes, row, day, newest[np.searchsorted(owners, row)] - hot, stored)
+        work.closed |= np.isin(codes, close) if len(close) else False
+        which, pos = np.nonzero(leave)
+        outside = work.index(code_of(owners[which], ring[which, pos])) < 0
+        return work, (owners[which[outside]], pos[outside])
+
+    def _with_neighbours(self, table: Table, codes: Ints) -> Ints:
+        """Adds ring days beside these whose estimates depend on them: they have no value at the edge that touches."""
+        row, day, hot = codes >> SHIFT, codes & _DAY, self.settings.hot_days
+        found = [codes]
+        for step in (-1, 1):
+            beside = day + step
+            pos = beside % hot
+            there = np.flatnonzero((table["day"][row, pos] == beside) & (beside >= 0))
+            owner, at = row[there], pos[there]
+            edge = 0 if step > 0 else table["count"][owner, at] - 1
+            bare = table["conditions"][owner, at, edge] < _EMPTY
+            if bare.any():
+                found.append(code_of(owner[bare], beside[there[bare]]))
+        return np.unique(np.concatenate(found)) if len(found) > 1 else codes
+
+    def _load(self, seconds: int, table: Table, codes: Ints, row: Ints, day: Ints, cold: Ints, stored: dict[int, Stored]) -> _Work:
+        pos = day % self.settings.hot_days
+        inside = table["day"][row, pos] == day
+        values, coded = table["values"][row, pos], table["conditions"][row, pos]
+        version, digest = table["version"][row, pos], table["digest"][row, pos]
+        raised, told = table["raised"][row, pos].astype(np.int64), table["told"][row, pos].astype(np.int64)
+        closed = (table["closed"][row, pos] > 0) & inside
+        if not inside.all():
+            fresh = ~inside
+            values[fresh], coded[fresh] = 0, 0
+            for column in (version, digest, raised, told):
+                column[fresh] = 0
+        start, end = self._bounds(table, row, day)
+        counts = np.maximum(1, (end - start) // seconds)
+        hot = day > cold
+        opening = ((table["first"][row] - start) // seconds).clip(0, counts)
+        start = start + np.maximum(table["phase"][row], 0)
+        passive = np.zeros(len(codes), np.bool_)
+        work = _Work(
+            seconds, table, codes, row, day, pos, inside, hot, values, coded, closed | ~hot, start, end, counts, opening,
+            version, digest, raised, told, passive, {},
+        )  # fmt: skip
+        for code, old in stored.items():
+            at = int(np.searchsorted(codes, code))
+            work.stored[at] = old
+            values[at, : len(old.values)], coded[at, : len(old.codes)] = old.values, old.codes
+            work.version[at], passive[at] = old.version, old.passive
+            wide = np.zeros((2, 1, values.shape[1]), np.int64)
+            wide[0, 0, : len(old.values)], wide[1, 0, : len(old.values)] = old.final_values, old.final_conditions
+            work.digest[at] = _digest(wide[0], wide[1], np.array([old.state]))[0]
+        return work
+
+    def start(self, seconds: int, row: int, day: int) -> int:
+        """UTC second at which a channel's local day begins."""
+        return int(self._bounds(self.rings.table(seconds), np.array([row]), np.array([day]))[0][0])
+
+    def _bounds(self, table: Table, row: Ints, day: Ints) -> tuple[Ints, Ints]:
+        """UTC seconds at which each channel-day begins and ends."""
+        self.channels.refresh()
+        zone = self.channels.zone[table["channel"][row]]
+        numbers = np.unique(zone).tolist()
+        if len(numbers) == 1:
+            midnights = day_starts(self.channels.zones[numbers[0]])
+            return midnights[day], midnights[day + 1]
+        start, end = np.empty(len(row), np.int64), np.empty(len(row), np.int64)
+        for number in numbers:
+            own = zone == number
+            midnights = day_starts(self.channels.zones[number])
+            start[own], end[own] = midnights[day[own]], midnights[day[own] + 1]
+        return start, end
+
+    # --- merging ------------------------------------------------------------------------------------------------------------
+
+    def _merge(self, work: _Work, segments: Segments, touched: Ints) -> list[Findings]:
+        """Puts segments into their days, those of one day one after another in the order they came."""
+        owner = np.searchsorted(work.codes, touched)
+        layers = _layers(owner)
+        events: list[Findings] = []
+        for layer in range(int(layers.max()) + 1 if len(layers) else 0):
+            chosen = np.flatnonzero(layers == layer) if layers.any() else np.arange(len(owner))
+            events += self._merge_layer(work, segments.take(chosen), owner[chosen])
+        return events
+
+    def _merge_layer(self, work: _Work, segments: Segments, owner: Ints) -> list[Findings]:
+        width, sizes = work.values.shape[1], segments.size
+        same = len(sizes) > 0 and (sizes == sizes[0]).all()
+        if same:
+            step = np.arange(int(sizes[0]))
+            target = ((owner * width + segments.slot)[:, None] + step).ravel()
+            source = (segments.source[:, None] + step).ravel()
+        else:
+            step = np.arange(int(sizes.sum())) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+            target = np.repeat(owner * width + segments.slot, sizes) + step
+            source = np.repeat(segments.source, sizes) + step
+        values, codes = work.values.reshape(-1), work.coded.reshape(-1)
+        new_values, new_codes = segments.values[source], segments.codes[source]
+        accepted, merged = self.replacement.accepts(values[target], codes[target], new_values, new_codes)
+        if accepted.all():
+            values[target], codes[target] = new_values, new_codes
+        else:
+            values[target[accepted]], codes[target[accepted]] = new_values[accepted], new_codes[accepted]
+        if not (merged.identical.any() or merged.contradicted.any() or merged.refused.any()):
+            return []
+        return self._events_of(segments, owner, merged, target % width)
+
+    def _events_of(self, segments: Segments, owner: Ints, merged: Merged, slots: Ints) -> list[Findings]:
+        events = []
+        segment = np.repeat(np.arange(len(owner)), segments.size)
+
+        def per_segment(mask: Mask) -> Ints:
+            return np.bincount(segment[mask], minlength=len(owner))
+
+        if "duplicate-imd" in self._events:
+            twice = np.flatnonzero(per_segment(merged.identical) == segments.size)
+            sizes = segments.size[twice]
+            if len(twice):
+                first = segments.slot[twice]
+                events.append(
+                    Findings("duplicate-imd", owner[twice], sizes, first, first + sizes - 1,
+                             lambda k: f"all {int(sizes[k])} {'value' if sizes[k] == 1 else 'values'} had been received before",
+                             self._events["duplicate-imd"].severity, event=True)
+                )  # fmt: skip
+        if "final-measurement-replacement" in self._events and (merged.contradicted.any() or merged.refused.any()):
+            replaced, refused = per_segment(merged.contradicted), per_segment(merged.refused)
+            hit = np.flatnonzero((replaced > 0) | (refused > 0))
+            touched = np.flatnonzero(merged.contradicted | merged.refused)
+            low, high = np.full(len(owner), 1 << 30), np.full(len(owner), -1)
+            np.minimum.at(low, segment[touched], slots[touched])
+            np.maximum.at(high, segment[touched], slots[touched])
+
+            def say(k: int) -> str:
+                parts = []
+                if replaced[hit[k]]:
+                    parts.append(f"{int(replaced[hit[k]])} replaced by a later value of equal rank")
+                if refused[hit[k]]:
+                    parts.append(f"{int(refused[hit[k]])} kept against a later value")
+                return f"values contradict each other: {', '.join(parts)}"
+
+            events.append(
+                Findings("final-measurement-replacement", owner[hit], (replaced + refused)[hit], low[hit], high[hit], say,
+                         self._events["final-measurement-replacement"].severity, event=True)
+            )  # fmt: skip
+        return events
+
+    # --- deciding -----------------------------------------------------------------------------------------------------------
+
+    def _look(self, work: _Work) -> tuple[DayBatch, list[Findings]]:
+        """Runs the rules over the days as they are now."""
+        received = work.coded > 0
+        slots = np.arange(work.values.shape[1])
+        real = slots < work.counts[:, None]
+        future = slots < work.opening[:, None]
+        codes = work.coded.astype(np.int32)
+        codes *= STEP
+        due = received
+        if work.closed.any():
+            due = received | (work.closed[:, None] & real & ~future)
+            codes[due & ~received] = conditions.MISSING
+        values = work.values.copy()
+        values[codes < conditions.OUTAGE] = 0
+        channel = work.table["channel"][work.row].astype(np.int64)
+        batch = DayBatch(
+            work.seconds, values, codes, np.zeros(codes.shape, np.int8), received, due, np.all(due | ~real | future, axis=1),
+            work.counts, work.day, work.start, self.channels.attributes(channel),
+            *self._edges(work, due & (codes < conditions.OUTAGE)), np.zeros(len(codes), np.bool_),
+        )  # fmt: skip
+        return batch, run(self.group, batch)
+
+    def _edges(self, work: _Work, vacant: Mask) -> tuple[Edges, Edges]:
+        """What lies beyond both edges, for days that have no value there."""
+        before, after = Edges.none(len(work.row)), Edges.none(len(work.row))
+        if vacant.any():
+            line = np.arange(len(work.row))
+            self._beyond(work, np.flatnonzero(vacant[:, 0]), -1, before)
+            self._beyond(work, np.flatnonzero(vacant[line, work.counts - 1]), 1, after)
+        return before, after
+
+    def _beyond(self, work: _Work, rows: Ints, step: int, edges: Edges) -> None:
+        if not len(rows):
+            return
+        table, owner, day = work.table, work.row[rows], work.day[rows] + step
+        beside = work.index(code_of(owner, day))
+        own = beside >= 0
+        if own.any():
+            at = beside[own]
+            self._put(edges, rows[own], summary(work.values[at], work.coded[at], work.closed[at], work.counts[at], work.opening[at],
+                                                head=step > 0))  # fmt: skip
+        pos = day % self.settings.hot_days
+        ring = np.flatnonzero(~own & (table["day"][owner, pos] == day))
+        if len(ring):
+            self._put(edges, rows[ring], self._ring_summary(work.seconds, table, owner[ring], pos[ring], head=step > 0))
+        if step < 0:
+            tail = np.flatnonzero(~own & (table["stored_through"][owner] == day) & (day >= 0))
+            owner = owner[tail]
+            self._put(edges, rows[tail], (table["tail_run"][owner], table["tail_value"][owner], table["tail_usable"][owner] > 0))
+
+    @staticmethod
+    def _put(edges: Edges, rows: Ints, shown: tuple[Array, Array, Array]) -> None:
+        edges.run[rows], edges.value[rows], edges.usable[rows] = shown
+
+    def _ring_summary(self, seconds: int, table: Table, row: Ints, pos: Ints, *, head: bool) -> tuple[Ints, Ints, Mask]:
+        start, _ = self._bounds(table, row, table["day"][row, pos].astype(np.int64))
+        counts = table["count"][row, pos].astype(np.int64)
+        opening = ((table["first"][row] - start) // seconds).clip(0, counts)
+        closed = table["closed"][row, pos] > 0
+        return summary(table["values"][row, pos], table["conditions"][row, pos], closed, counts, opening, head=head)
+
+    def _compare(self, work: _Work, batch: DayBatch, findings: list[Findings], before: list[Findings], version: int) -> Decided:
+        """What differs from what was told last."""
+        rows = len(work.row)
+        raised, told, issue = np.zeros(rows, np.int64), np.zeros(rows, np.int64), batch.ended.copy()
+        for found in before:
+            at = np.array([k in work.stored for k in found.rows.tolist()], np.bool_)
+            work.raised[found.rows[at]] |= BIT[found.rule]
+        for found in findings:
+            if found.event:
+                continue
+            raised[found.rows] |= BIT[found.rule]
+            mark = BIT[found.rule] + found.count * 7919 + found.first * 104_729 + found.last * 1_299_709
+            told[found.rows] = (told[found.rows] * 31 + mark) & 0x7FFFFFFF
+            if found.severity == "issue":
+                issue[found.rows] = True
+        state = np.where(batch.whole, np.where(issue, EXCEPTION, FINALIZED), OPEN)
+        digest = _digest(batch.values, batch.conditions, state)
+        active = ~work.passive
+        emit = np.flatnonzero(((digest != work.digest) | (work.version == 0)) & active)
+        changed = (told != work.told) & active
+        gone_bits = np.where(active, work.raised & ~raised, 0)
+        gone = [(int(r), bit) for r in np.flatnonzero(gone_bits) for bit in BIT.values() if gone_bits[r] & bit]
+        channel = work.table["channel"][work.row].astype(np.int64)
+        replaces = work.version[emit]
+        work.version[emit] = version
+        work.digest[:], work.raised[:], work.told[:] = digest, raised, told
+        return Decided(batch, channel, findings, emit, state, replaces, (work.values, work.coded), work.stored, changed, gone)
+
+    # --- what the store must give back ----------------------------------------------------------------------------------------
+
+    def _again(self, work: _Work, earlier: Ints) -> list[tuple[int, int]]:
+        """Oldest stored days that began without a value before the channel's first read, now that an earlier one has come."""
+        table = work.table
+        rows = earlier[(table["head_gap"][earlier] > 0) & (table["stored_from"][earlier] >= 0)]
+        days = table["stored_from"][rows]
+        out = work.index(code_of(rows, days)) < 0
+        return list(zip(rows[out].tolist(), days[out].tolist(), strict=True))
+
+    def _followers(self, work: _Work) -> Ints:
+        """Rows that follow the newest stored day, whose end is a gap, while that day is not being worked on."""
+        table = work.table
+        through = table["stored_through"][work.row]
+        after = (through >= 0) & (work.day == through + 1) & (table["tail_run"][work.row] > 0) & ~work.passive
+        rows = np.flatnonzero(after)
+        return rows[work.index(code_of(work.row[rows], through[rows])) < 0] if len(rows) else rows
+
+    def _shown(self, work: _Work) -> tuple[Ints, tuple[Array, ...]]:
+        """What followers showed to the day before them until now."""
+        rows = self._followers(work)
+        if not len(rows):
+            return rows, ()
+        run, value, usable = np.full(len(rows), -1), np.zeros(len(rows), np.int64), np.zeros(len(rows), np.bool_)
+        inside = np.flatnonzero(work.inside[rows])
+        if len(inside):
+            at = rows[inside]
+            run[inside], value[inside], usable[inside] = self._ring_summary(work.seconds, work.table, work.row[at], work.pos[at], head=True)
+        return rows, (run, value, usable)
+
+    def _stale(self, work: _Work, shown: tuple[Ints, tuple[Array, ...]]) -> list[tuple[int, int]]:
+        """Stored days whose estimates lean on a day that changed now, or that could not see the stored day behind them."""
+        rows, was = shown
+        stale: list[tuple[int, int]] = []
+        if len(rows):
+            now = summary(work.values[rows], work.coded[rows], work.closed[rows], work.counts[rows], work.opening[rows], head=True)
+            moved = np.logical_or.reduce([a != b for a, b in zip(was, now, strict=True)])
+            stale += zip(work.row[rows[moved]].tolist(), (work.day[rows[moved]] - 1).tolist(), strict=True)
+        table = work.table
+        blind = np.flatnonzero((work.day + 1 == table["stored_from"][work.row]) & ~work.passive & ~work.hot)
+        if len(blind):
+            blind = blind[work.index(code_of(work.row[blind], work.day[blind] + 1)) < 0]
+            bare = work.coded[blind, work.counts[blind] - 1] < _EMPTY
+            stale += zip(work.row[blind[bare]].tolist(), work.day[blind[bare]].tolist(), strict=True)
+        return stale
+
+    # --- writing back ---------------------------------------------------------------------------------------------------------
+
+    def _retire(self, work: _Work, leaving: tuple[Ints, Ints]) -> None:
+        """Notes what leaves the ring (or never enters it) as stored."""
+        table, (owner, pos) = work.table, leaving
+        own = np.flatnonzero(~work.hot & ~work.passive)
+        gone = own[work.inside[own]]
+        parts = []
+        if len(own):
+            view = (work.values[own], work.coded[own], work.closed[own], work.counts[own], work.opening[own])
+            parts.append((work.row[own], work.day[own], work.coded[own, 0] < _EMPTY, summary(*view, head=False)))
+        if len(owner):
+            tail = self._ring_summary(work.seconds, table, owner, pos, head=False)
+            parts.append((owner, table["day"][owner, pos].astype(np.int64), table["conditions"][owner, pos, 0] < _EMPTY, tail))
+            table["day"][owner, pos] = NO_DAY
+        table["day"][work.row[gone], work.pos[gone]] = NO_DAY
+        table["due"][owner, pos] = NEVER
+        table["due"][work.row[gone], work.pos[gone]] = NEVER
+        for row, day, _, _ in parts:
+            table["stored_from"][row[table["stored_from"][row] < 0]] = 1 << 30
+            np.minimum.at(table["stored_from"], row, day.astype(np.int32))
+            np.maximum.at(table["stored_through"], row, day.astype(np.int32))
+        for row, day, bare, (run_, value, usable) in parts:
+            oldest = table["stored_from"][row] == day
+            table["head_gap"][row[oldest]] = bare[oldest]
+            newest = table["stored_through"][row] == day
+            at = row[newest]
+            table["tail_run"][at], table["tail_value"][at], table["tail_usable"][at] = run_[newest], value[newest], usable[newest]
+
+    def _keep(self, work: _Work, decided: Decided, touched: Ints, now: int) -> None:
+        """Writes the hot days into the ring."""
+        table = work.table
+        np.maximum.at(table["newest"], work.row, work.day.astype(np.int32))
+        kept = np.flatnonzero(work.hot & ~work.passive)
+        row, pos = work.row[kept], work.pos[kept]
+        whole = decided.batch.whole[kept]
+        table["due"][row, pos] = np.where(whole, NEVER, work.end[kept] + self.settings.lateness)
+        before = np.where(work.inside[kept], table["touched"][row, pos], 0)
+        fresh = np.isin(work.codes[kept], touched)
+        table["touched"][row, pos] = np.where(fresh, np.maximum(before, now), before)
+        for name, column in (
+            ("day", work.day), ("count", work.counts), ("closed", work.closed), ("version", work.version), ("digest", work.digest),
+            ("raised", work.raised), ("told", work.told), ("values", work.values), ("conditions", work.coded),
+        ):  # fmt: skip
+            table[name][row, pos] = column[kept]
+        table.mark(work.row)
+
+
+def _layers(owner: Ints) -> Ints:
+    """For each entry, how many equal ones came before it."""
+    order = np.argsort(owner, kind="stable")
+    ordered = owner[order]
+    begins = np.r_[True, ordered[1:] != ordered[:-1]] if len(owner) else np.zeros(0, np.bool_)
+    if begins.all():
+        return np.zeros(len(owner), np.int64)
+    line = np.arange(len(owner))
+    layers = np.empty(len(owner), np.int64)
+    layers[order] = line - np.maximum.accumulate(np.where(begins, line, 0))
+    return layers
+
+
+@cache
+def _weights(width: int) -> tuple[Array, Array]:
+    """Two fixed odd 64-bit weights per slot."""
+    seeds = np.arange(1, 2 * width + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    mixed = (seeds ^ (seeds >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    odd = (mixed ^ (mixed >> np.uint64(31))) | np.uint64(1)
+    return odd[:width], odd[width:]
+
+
+def _digest(values: Ints, codes: Array, state: Array) -> Ints:
+    """A 64-bit fingerprint of each day's final values, conditions and state."""
+    first, second = _weights(values.shape[1])
+    mixed = values.view(np.uint64) @ first + codes.astype(np.uint64) @ second + state.astype(np.uint64) * np.uint64(0xD6E8FEB86659FD93)
+    return mixed.view(np.int64)

@@ -1,0 +1,205 @@
+"""Decisions as records: final blocks per partition, exceptions, recalls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import numpy as np
+
+from schemas import conditions
+from schemas.block import FINALIZED, FinalBlock
+from schemas.identity import identity
+from schemas.rules import BIT
+from schemas.topology.vee import Group
+from streams.calendar import day_of
+from streams.runtime.fold import Message, Output, Result
+from streams.vee.batch import Array, Ints
+from streams.vee.channels import Channels, Labels, names_of
+from streams.vee.days import Decided
+from streams.vee.merging import STEP
+from streams.vee.registers import Changed
+
+FINALS: Final = "reads.final"
+EXCEPTIONS: Final = "vee.exceptions"
+_CELLS: Final = 100_000  # values of one final block at most
+_RULES: Final = {bit: name for name, bit in BIT.items()}
+
+
+@dataclass(slots=True)
+class Emitter:
+    """Collects the outputs of one message."""
+
+    channels: Channels
+    message: Message
+    source: str
+    severities: dict[str, str]
+    result: Result
+    blocks: int = 0
+
+    @classmethod
+    def make(cls, channels: Channels, message: Message, group: Group, result: Result) -> Emitter:
+        """An emitter for a message; the source is that of the block it carries."""
+        source = getattr(message.body, "source", "")
+        return cls(channels, message, source, {rule.id: rule.severity for rule in group.rules}, result)
+
+    # --- finals ---------------------------------------------------------------------------------------------------------------
+
+    def days(self, decided: Decided, version: int) -> None:
+        """All that a batch of channel-days leads to."""
+        if len(decided.emit):
+            width = int(decided.batch.counts.max())
+            step = max(1, _CELLS // max(1, width))
+            for first in range(0, len(decided.emit), step):
+                part = slice(first, first + step)
+                self._days_block(decided, decided.emit[part], decided.replaces[part], version)
+        self._day_exceptions(decided, version)
+
+    def _days_block(self, decided: Decided, rows: Ints, replaces: Ints, version: int) -> None:
+        batch = decided.batch
+        labels = self.channels.labels(decided.channel[rows])
+        counts = batch.counts[rows].astype(np.int32)
+        values, codes = _flat(batch.values, rows, counts), _flat(batch.conditions, rows, counts)
+        kept, old = self._received(decided, rows), [decided.previous.get(int(row)) for row in rows] if decided.previous else []
+        kept_counts = np.where(kept, counts, 0).astype(np.int32)
+        changed = rows[kept]
+        before = [o if o is not None and o.version else None for o in old]
+        before_count = np.array([len(o.final_values) if o else 0 for o in before], np.int32) if before else np.zeros(len(rows), np.int32)
+        block = self._block(
+            labels, batch.day[rows].astype(np.int32), batch.start[rows], np.full(len(rows), batch.seconds, np.int32), counts, version,
+            replaces, decided.state[rows].astype(np.int8), values, codes, _flat(batch.methods, rows, counts),
+            reads=np.zeros(len(rows), np.int32), times=np.zeros(0, np.int64),
+            received_count=kept_counts,
+            received=_flat(decided.received[0], changed, counts[kept]),
+            received_conditions=_flat(decided.received[1], changed, counts[kept]).astype(np.int32) * STEP,
+            before_count=before_count,
+            before=np.concatenate([np.zeros(0, np.int64), *(o.final_values for o in before if o)]),
+            before_conditions=np.concatenate([np.zeros(0, np.int32), *(o.final_conditions.astype(np.int32) for o in before if o)]),
+        )  # fmt: skip
+        self._send(block, labels.partition)
+
+    @staticmethod
+    def _received(decided: Decided, rows: Ints) -> Array:
+        """Rows whose received values cannot be told from the final ones."""
+        values, codes = decided.received
+        kept = decided.batch.edited[rows]
+        unusable = codes[rows]
+        kept |= ((unusable > 0) & (unusable < conditions.MISSING // STEP)).any(axis=1)
+        at = np.flatnonzero(kept)
+        if len(at):
+            had = np.where(codes[rows[at]] > 0, codes[rows[at]].astype(np.int32) * STEP, conditions.MISSING)
+            final = np.where(decided.batch.conditions[rows[at]] > 0, decided.batch.conditions[rows[at]], conditions.MISSING)
+            kept[at] = ((had != final) | (values[rows[at]] != decided.batch.values[rows[at]])).any(axis=1)
+        return kept
+
+    def registers(self, changed: Changed, version: int) -> None:
+        """Changed register reads, one row per channel."""
+        if not len(changed.channel):
+            return
+        labels = self.channels.labels(changed.channel)
+        counts = changed.count.astype(np.int32)
+        start = changed.times[np.cumsum(counts) - counts]
+        day = np.array([int(day_of(zone, at)) for zone, at in zip(labels.zone.to_pylist(), start.tolist(), strict=True)], np.int32)
+        empty = np.zeros(len(counts), np.int32)
+        none = np.zeros(0, np.int64)
+        conditions_ = changed.codes.astype(np.int32) * STEP
+        values = np.where(conditions_ < conditions.OUTAGE, 0, changed.values)
+        block = self._block(
+            labels, day, start, empty, counts, version, changed.replaces, np.full(len(counts), FINALIZED, np.int8),
+            values, conditions_, np.zeros(len(changed.values), np.int8), reads=counts, times=changed.times,
+            received_count=empty, received=none, received_conditions=none.astype(np.int32),
+            before_count=empty, before=none, before_conditions=none.astype(np.int32),
+        )  # fmt: skip
+        self._send(block, labels.partition)
+        for rule, entries in (("duplicate-imd", changed.repeated), ("final-measurement-replacement", changed.contradicted)):
+            if rule in self.severities:
+                for channel, count, first, last in entries:
+                    words = "had been received before" if rule == "duplicate-imd" else "contradict what was received before"
+                    reads = "register read" if count == 1 else "register reads"
+                    self.exception(rule, self.severities[rule], channel, first, last, count, f"{count} {reads} {words}", version, first)
+
+    def _block(
+        self, labels: Labels, day: Array, start: Ints, seconds: Array, counts: Array, version: int, replaces: Ints, state: Array,
+        values: Ints, codes: Array, methods: Array, **rest: Any,
+    ) -> FinalBlock:  # fmt: skip
+        return FinalBlock(
+            id="", payload=self.message.payload, source=self.source, device=labels.device, channel=labels.channel, unit=labels.unit,
+            service_point=labels.service_point, account=labels.account, zone=labels.zone, direction=labels.direction, day=day,
+            start=start, seconds=seconds, count=counts, version=np.full(len(day), version, np.int64), replaces=replaces, state=state,
+            dials=labels.dials, multiplier=labels.multiplier, values=values, conditions=codes, methods=methods, **rest,
+        )  # fmt: skip
+
+    def _send(self, block: FinalBlock, partitions: Ints) -> None:
+        self.result.count("finals", len(block))
+        for partition in np.unique(partitions).tolist():
+            own = np.flatnonzero(partitions == partition)
+            part = block if len(own) == len(block) else block.take(own)
+            named = replace(part, id=self.message.derive("final", self.blocks, partition))
+            self.result.outputs.append(Output(FINALS, "FinalBlock", named, partition=partition))
+        self.blocks += 1
+
+    # --- exceptions -------------------------------------------------------------------------------------------------------------
+
+    def _day_exceptions(self, decided: Decided, version: int) -> None:
+        batch = decided.batch
+        for found in decided.findings:
+            for k in np.flatnonzero(decided.told[found.rows] | found.event).tolist():
+                row = int(found.rows[k])
+                start = int(batch.start[row])
+                first, behind = start + int(found.first[k]) * batch.seconds, start + (int(found.last[k]) + 1) * batch.seconds
+                channel = int(decided.channel[row])
+                self.exception(found.rule, found.severity, channel, first, behind, int(found.count[k]), found.say(k), version, start)
+        for row, bit in decided.gone:
+            start = int(batch.start[row])
+            end = start + int(batch.counts[row]) * batch.seconds
+            rule = _RULES[bit]
+            self.exception(
+                rule, self.severities.get(rule, "info"), int(decided.channel[row]), start, end, 0, "no longer found", version, start,
+                "superseded",
+            )  # fmt: skip
+
+    def exception(
+        self, rule: str, severity: str, channel: int, start: int, end: int, count: int, detail: str, version: int, day: int,
+        status: str = "open",
+    ) -> None:  # fmt: skip
+        """One exception of a known channel; ``day`` is what tells it from others of the rule and channel."""
+        table = self.channels.table
+        device, name = names_of(table.keys[channel])
+        point = table.text["service_point"][channel]
+        self.write(rule, severity, device, name, point, start, end, count, detail, version, day, status)
+
+    def write(
+        self, rule: str, severity: str, device: str, channel: str, point: str, start: int, end: int, count: int, detail: str,
+        version: int, day: int | str, status: str = "open",
+    ) -> None:  # fmt: skip
+        """One exception record."""
+        self.result.count("exceptions")
+        body = {
+            "id": identity(rule, device, channel, day), "rule": rule, "severity": severity, "status": status, "version": version,
+            "device": device, "channel": channel, "service_point": point, "payload": self.message.payload,
+            "start": _moment(start), "end": _moment(end), "count": count, "detail": detail,
+        }  # fmt: skip
+        self.result.outputs.append(Output(EXCEPTIONS, "VeeException", body, device.encode()))
+
+    # --- the rest ---------------------------------------------------------------------------------------------------------------
+
+    def recall(self, channel: int, seconds: int, day: int, partition: int) -> None:
+        """Asks the store for a channel-day."""
+        device, name = names_of(self.channels.table.keys[channel])
+        body = {"device": device, "channel": name, "seconds": seconds, "day": day}
+        self.result.outputs.append(Output(FINALS, "Recall", body, partition=partition))
+
+
+def _flat(matrix: Array, rows: Ints, counts: Array) -> Array:
+    """The first ``counts`` cells of each row, row after row."""
+    if not len(rows):
+        return np.zeros(0, matrix.dtype)
+    part = matrix[rows]
+    if (counts == counts[0]).all():
+        return part[:, : int(counts[0])].reshape(-1)
+    return part[np.arange(part.shape[1]) < counts[:, None]]
+
+
+def _moment(second: int) -> datetime:
+    return datetime.fromtimestamp(second, UTC)

@@ -1,0 +1,182 @@
+"""Reads for days that have left the state: they wait until the store has given the days back, with the neighbours that matter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from schemas import conditions
+from schemas.block import FinalBlock, ReadBlock, strings
+from schemas.identity import identity
+from streams.runtime.state import Table
+from streams.vee.admission import Admission, Part
+from streams.vee.batch import Array, Ints
+from streams.vee.channels import Channels, key_of, names_of
+from streams.vee.days import Days, Stored, code_of
+from streams.vee.merging import STEP
+from streams.vee.parking import Late, Parking
+from streams.vee.ring import NEVER, Rings
+from streams.vee.spans import Segments
+
+_EMPTY = conditions.OUTAGE // STEP
+
+
+@dataclass(slots=True)
+class _Plan:
+    """What one channel needs of the store: days to decide anew, and days only to be looked at."""
+
+    decide: set[int] = field(default_factory=set)
+    needed: set[int] = field(default_factory=set)
+
+
+class LateReads:
+    """Keeps late reads of one partition until they can be folded in."""
+
+    def __init__(self, channels: Channels, rings: Rings, days: Days, parking: Parking, admission: Admission) -> None:
+        self.channels, self.rings, self.days, self.parking, self.admission = channels, rings, days, parking, admission
+
+    def hold(self, seconds: int, block: ReadBlock, segments: Segments, number: Callable[[], int]) -> list[int]:
+        """Keeps segments until their days are back; returns their channels."""
+        owners = self.rings.table(seconds)["channel"][segments.row]
+        channels: list[int] = np.unique(owners).tolist()
+        for channel in channels:
+            own = segments.take(np.flatnonzero(owners == channel))
+            part = self._rows(seconds, channel, block, own)
+            self.parking.hold(seconds, self.channels.table.keys[channel], part, number())
+        return channels
+
+    def _rows(self, seconds: int, channel: int, block: ReadBlock, segments: Segments) -> ReadBlock:
+        cells = np.concatenate([np.arange(a, a + n) for a, n in zip(segments.source.tolist(), segments.size.tolist(), strict=True)])
+        return self._block(
+            block.id, block.payload, block.source, block.received_at, seconds, channel, segments.time, segments.size,
+            segments.values[cells], segments.codes[cells],
+        )  # fmt: skip
+
+    def _block(
+        self, id_: str, payload: str, source: str, received_at: int, seconds: int, channel: int, start: Ints, size: Ints,
+        values: Ints, codes: Array,
+    ) -> ReadBlock:  # fmt: skip
+        table, rows = self.channels.table, len(start)
+        device, name = names_of(table.keys[channel])
+        return ReadBlock(
+            id=id_, payload=payload, source=source, format="", received_at=received_at, device=strings([device] * rows),
+            channel=strings([name] * rows), unit=strings([table.text["unit"][channel]] * rows),
+            direction=np.full(rows, table["direction"][channel], np.int8), start=start, seconds=np.full(rows, seconds, np.int32),
+            count=size.astype(np.int32), reads=np.zeros(rows, np.int32), multiplier=np.zeros(rows, np.int64), values=values,
+            conditions=codes.astype(np.int32) * STEP, times=np.zeros(0, np.int64),
+        )  # fmt: skip
+
+    def answer(self, block: FinalBlock) -> set[tuple[int, int]]:
+        """Takes days in that the store gave back (``count`` 0: it has none); returns who waited for them."""
+        who: set[tuple[int, int]] = set()
+        index = self.channels.table.index
+        for row in range(len(block)):
+            key = key_of(block.device[row].as_py(), block.channel[row].as_py())
+            seconds = int(block.seconds[row])
+            if key in index and self.parking.answer(seconds, key, int(block.day[row]), block.take(np.array([row]))):
+                who.add((seconds, index[key]))
+        return who
+
+    def look(self, channels: list[int], seconds: int) -> tuple[list[int], list[tuple[int, int]]]:
+        """Of channels with late reads: those that have all they need, and the (channel, day) the store must be asked for."""
+        ready, asked = [], []
+        for channel in channels:
+            key = self.channels.table.keys[channel]
+            late = self.parking.late(seconds, key)
+            if late.empty:
+                continue
+            plan = self._plan(seconds, channel, late)
+            missing = plan.needed - late.answered
+            asked += [(channel, day) for day in sorted(missing) if self.parking.ask(seconds, key, day)]
+            if not missing:
+                ready.append(channel)
+        return ready, asked
+
+    def _plan(self, seconds: int, channel: int, late: Late) -> _Plan:
+        """The days concerned, their neighbours in the store, and the neighbours of those neighbours whose estimates may change."""
+        table, key = self.rings.table(seconds), self.channels.table.keys[channel]
+        row = int(self.rings.find(seconds, np.array([channel]))[0])
+        first, last = int(table["stored_from"][row]), int(table["stored_through"][row])
+
+        def in_store(days: set[int]) -> set[int]:
+            return {day for day in days if first <= day <= last}
+
+        plan = _Plan(set(late.again))
+        for block in self.parking.rows_of(late):
+            plan.decide |= set(self._cut(seconds, block, channel).day.tolist())
+        own = set(plan.decide)
+        plan.needed = in_store({day + step for day in own for step in (-1, 0, 1)})
+        for day in sorted((plan.needed & late.answered) - own):
+            held = self.parking.answered(seconds, key, day)
+            codes = _received(held)[1]
+            if len(codes) and ((day + 1 in own and codes[-1] < _EMPTY) or (day - 1 in own and codes[0] < _EMPTY)):
+                plan.decide.add(day)
+                plan.needed |= in_store({day - 1, day + 1})
+        return plan
+
+    def _cut(self, seconds: int, block: ReadBlock, channel: int) -> Segments:
+        admitted = self.admission.plain(block)
+        part = Part(seconds, np.arange(len(block)), np.full(len(block), channel, np.int64))
+        return self.admission.segments(block, part, admitted, self.rings)[0]
+
+    def gather(self, seconds: int, channels: list[int]) -> tuple[Segments | None, dict[int, Stored]]:
+        """All late segments and stored days of channels that have what they need."""
+        blocks: list[ReadBlock] = []
+        owners: list[int] = []
+        stored: dict[int, Stored] = {}
+        for channel in channels:
+            key = self.channels.table.keys[channel]
+            late = self.parking.late(seconds, key)
+            plan = self._plan(seconds, channel, late)
+            row = int(self.rings.find(seconds, np.array([channel]))[0])
+            for block in self.parking.rows_of(late):
+                blocks.append(block)
+                owners += [channel] * len(block)
+            for day in sorted(plan.needed):
+                held = self.parking.answered(seconds, key, day)
+                if held.count[0]:
+                    stored[int(code_of(row, day))] = _stored(held, passive=day not in plan.decide)
+        if not blocks:
+            return None, stored
+        joined = ReadBlock.join(blocks)
+        part = Part(seconds, np.arange(len(joined)), np.array(owners, np.int64))
+        return self.admission.segments(joined, part, self.admission.plain(joined), self.rings)[0], stored
+
+    def taken_out(self, seconds: int, table: Table, row: int, channel: int) -> list[ReadBlock]:
+        """Takes the held values of a channel out of its ring, as reads; the ring keeps its days, empty."""
+        starts, sizes, values, codes = [], [], [], []
+        first, phase = int(table["first"][row]), max(int(table["phase"][row]), 0)
+        for pos in np.argsort(table["day"][row]).tolist():
+            held = np.flatnonzero(table["conditions"][row, pos])
+            if table["day"][row, pos] < 0 or not len(held):
+                continue
+            a, b = int(held[0]), int(held[-1]) + 1
+            midnight = self.days.start(seconds, row, int(table["day"][row, pos]))
+            starts.append(midnight + phase + a * seconds)
+            sizes.append(b - a)
+            values.append(table["values"][row, pos, a:b].copy())
+            codes.append(table["conditions"][row, pos, a:b].copy())
+        table["values"][row], table["conditions"][row] = 0, 0
+        table["first"][row], table["phase"][row] = NEVER, -1
+        table.mark(np.array([row]))
+        if not starts:
+            return []
+        id_ = identity("moved", self.channels.table.keys[channel], seconds, first)
+        return [
+            self._block(id_, "", "", 0, seconds, channel, np.array(starts), np.array(sizes), np.concatenate(values), np.concatenate(codes))
+        ]
+
+
+def _received(block: FinalBlock) -> tuple[Ints, Array]:
+    """What had been received of a stored day (one row): values and codes in hundredths, 0 where nothing came."""
+    values, codes = (block.received, block.received_conditions) if block.received_count[0] else (block.values, block.conditions)
+    hundredths = (codes // STEP).astype(np.uint16)
+    hundredths[hundredths == conditions.MISSING // STEP] = 0
+    return values, hundredths
+
+
+def _stored(block: FinalBlock, *, passive: bool) -> Stored:
+    values, codes = _received(block)
+    return Stored(values, codes, block.values, block.conditions, int(block.version[0]), int(block.state[0]), passive)

@@ -1,0 +1,176 @@
+"""Rows that cannot be folded in yet, kept as encoded blocks in the state: parked until master data or time comes, or a stored day."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from schemas.block import FinalBlock, ReadBlock
+from schemas.codec import Codec
+from streams.runtime.state import State
+
+_PARKED: Final = "parked"  # parked/<sequence>/<reason>/<channel>: rows refused or early
+_LATE: Final = "late"  # late/<sequence>/<seconds>/<channel>: rows of days that are in the store
+_AGAIN: Final = "again"  # again/<day>/<seconds>/<channel>: stored days to be decided anew
+_ASKED: Final = "asked"  # asked/<day>/<seconds>/<channel>: days asked of the store, then the answer
+_BLANK: Final = b"-"
+
+
+@dataclass(slots=True)
+class Late:
+    """What waits for stored days of one channel and interval length."""
+
+    rows: list[str] = field(default_factory=list)  # entries, in the order the rows came
+    again: set[int] = field(default_factory=set)
+    asked: set[int] = field(default_factory=set)
+    answered: set[int] = field(default_factory=set)
+
+    @property
+    def empty(self) -> bool:
+        """Nothing waits."""
+        return not (self.rows or self.again)
+
+
+class Parking:
+    """Entries of the state that hold rows. The index over them is derived, and made when first needed."""
+
+    def __init__(self, state: State) -> None:
+        self.state, self.codec = state, Codec()
+        self._parked: dict[str, list[str]] | None = None
+        self._late: dict[tuple[int, str], Late] = {}
+        self._timed: dict[str, int] = {}
+
+    # --- refused or early rows ----------------------------------------------------------------------------------------------
+
+    @property
+    def parked(self) -> dict[str, list[str]]:
+        """Channel → its parked entries in order."""
+        if self._parked is None:
+            self._index()
+        assert self._parked is not None
+        return self._parked
+
+    def _index(self) -> None:
+        self._parked, self._late = {}, {}
+        for entry in sorted(self.state.entries):
+            kind, _, rest = entry.partition("/")
+            if kind == _PARKED:
+                self._parked.setdefault(rest.split("/", 2)[2], []).append(entry)
+                self._time(entry)
+            elif kind in (_LATE, _AGAIN, _ASKED):
+                number, seconds, key = rest.split("/", 2)
+                self._note(kind, int(number), self._at(int(seconds), key), entry)
+
+    def _note(self, kind: str, number: int, late: Late, entry: str) -> None:
+        if kind == _LATE:
+            late.rows.append(entry)
+        elif kind == _AGAIN:
+            late.again.add(number)
+        else:
+            late.asked.add(number)
+            if self.state.entries[entry] != _BLANK:
+                late.answered.add(number)
+
+    def park(self, key: str, block: ReadBlock, reason: str, sequence: int, until: int = 0) -> int:
+        """Parks rows of one channel (``until`` some second); returns how many entries the channel has parked for that reason."""
+        entry = f"{_PARKED}/{sequence:015d}/{reason}@{until}/{key}"
+        entries = self.parked.setdefault(key, [])
+        entries.append(entry)
+        self._time(entry)
+        self.state.put(entry, self.codec.encode_block(block))
+        return sum(reason_of(other) == reason for other in entries)
+
+    def _time(self, entry: str) -> None:
+        until = int(entry.split("/", 3)[2].partition("@")[2])
+        if until:
+            self._timed[entry] = until
+
+    def release(self, key: str) -> list[tuple[str, ReadBlock]]:
+        """Takes out all that is parked for a channel, in the order it came, with the reason."""
+        return [(reason_of(entry), self._take(entry)) for entry in self.parked.pop(key, [])]
+
+    def release_until(self, now: int) -> list[tuple[str, list[tuple[str, ReadBlock]]]]:
+        """Takes out what was parked until a second that has come: per channel in the order it came, with the reason."""
+        parked = self.parked
+        ready = sorted(entry for entry, until in self._timed.items() if until <= now)
+        taken: dict[str, list[tuple[str, ReadBlock]]] = {}
+        for entry in ready:
+            key = entry.split("/", 3)[3]
+            parked[key].remove(entry)
+            if not parked[key]:
+                del parked[key]
+            taken.setdefault(key, []).append((reason_of(entry), self._take(entry)))
+        return list(taken.items())
+
+    def holds(self, key: str, reason: str) -> bool:
+        """Whether anything of a channel is parked for a reason."""
+        return any(reason_of(entry) == reason for entry in self.parked.get(key, ()))
+
+    def _take(self, entry: str) -> ReadBlock:
+        block: ReadBlock = self.codec.decode(self.state.entries[entry])
+        self.state.put(entry, None)
+        self._timed.pop(entry, None)
+        return block
+
+    # --- rows that wait for stored days ---------------------------------------------------------------------------------------
+
+    def _at(self, seconds: int, key: str) -> Late:
+        return self._late.setdefault((seconds, key), Late())
+
+    def late(self, seconds: int, key: str) -> Late:
+        """What waits for a channel's stored days."""
+        if self._parked is None:
+            self._index()
+        return self._at(seconds, key)
+
+    def hold(self, seconds: int, key: str, block: ReadBlock, sequence: int) -> None:
+        """Keeps rows of one channel until its stored days are back."""
+        entry = f"{_LATE}/{sequence:015d}/{seconds}/{key}"
+        self.late(seconds, key).rows.append(entry)
+        self.state.put(entry, self.codec.encode_block(block))
+
+    def want_again(self, seconds: int, key: str, day: int) -> None:
+        """Notes that a stored day is to be decided anew."""
+        self.late(seconds, key).again.add(day)
+        self.state.put(f"{_AGAIN}/{day}/{seconds}/{key}", _BLANK)
+
+    def ask(self, seconds: int, key: str, day: int) -> bool:
+        """Notes that the store is asked for a day; False where it had been asked before."""
+        late = self.late(seconds, key)
+        if day in late.asked:
+            return False
+        late.asked.add(day)
+        self.state.put(f"{_ASKED}/{day}/{seconds}/{key}", _BLANK)
+        return True
+
+    def answer(self, seconds: int, key: str, day: int, block: FinalBlock) -> bool:
+        """Takes a stored day in; False where nobody waits for it."""
+        late = self.late(seconds, key)
+        if day not in late.asked:
+            return False
+        late.answered.add(day)
+        self.state.put(f"{_ASKED}/{day}/{seconds}/{key}", self.codec.encode_block(block))
+        return True
+
+    def answered(self, seconds: int, key: str, day: int) -> FinalBlock:
+        """A stored day that was answered."""
+        block: FinalBlock = self.codec.decode(self.state.entries[f"{_ASKED}/{day}/{seconds}/{key}"])
+        return block
+
+    def rows_of(self, late: Late) -> list[ReadBlock]:
+        """All rows that wait, in order."""
+        return [self.codec.decode(self.state.entries[entry]) for entry in late.rows]
+
+    def done(self, seconds: int, key: str) -> None:
+        """Forgets all that waited for a channel: it has been folded in."""
+        late = self._late.pop((seconds, key))
+        for entry in late.rows:
+            self.state.put(entry, None)
+        for kind, days in ((_AGAIN, late.again), (_ASKED, late.asked)):
+            for day in days:
+                self.state.put(f"{kind}/{day}/{seconds}/{key}", None)
+
+
+def reason_of(entry: str) -> str:
+    """Why an entry was parked."""
+    return entry.split("/", 3)[2].partition("@")[0]

@@ -1,0 +1,54 @@
+"""interval-spike: one interval out of proportion to the other peaks of its day."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from schemas import conditions
+from schemas.topology.vee import IntervalSpike
+from streams.vee.batch import FIRST_NEIGHBOUR, DayBatch, Findings
+from streams.vee.rules.totals import day_totals
+
+
+def interval_spike(batch: DayBatch, rule: IntervalSpike) -> Findings:
+    """Days whose highest magnitude P1 exceeds the third highest P3 by more than the tolerance: (P1 - P3) / P3.
+
+    Missing values and outages are left out; days with fewer usable intervals than the minimum are not judged. P3 = 0 fails only
+    above the floor, as everything does. Slots above P3 by more than the tolerance become suspect.
+    """
+    rows = _candidates(batch, rule)
+    usable = batch.conditions[rows] >= FIRST_NEIGHBOUR
+    size = np.where(usable, np.abs(batch.values[rows]), -1)
+    enough = usable.sum(axis=1) >= rule.min_intervals
+    rows, size = rows[enough], size[enough]
+    width = size.shape[1]
+    third = np.partition(size, width - 3, axis=1)[:, width - 3] if width >= 3 else np.zeros(len(rows), np.int64)
+    limits = [max(rule.floor, int(p3) + int(p3) * rule.tolerance_percent // 100) for p3 in third]
+    bad = size > np.minimum(np.array(limits, object), np.iinfo(np.int64).max).astype(np.int64)[:, None]
+    bad &= batch.conditions[rows] < conditions.USER_EDIT  # a person has decided
+    hit = np.flatnonzero(bad.any(axis=1))
+    rows, size, third, bad = rows[hit], size[hit], third[hit], bad[hit]
+    peak = size.argmax(axis=1)
+    where = np.nonzero(bad)
+
+    def say(k: int) -> str:
+        row, slot = int(rows[k]), int(peak[k])
+        top, next_ = batch.amount(row, int(batch.values[row, slot])), batch.amount(row, int(third[k]))
+        return f"{top} at {batch.moment(row, slot)} against a third highest of {next_}"
+
+    last = width - 1 - bad[:, ::-1].argmax(axis=1)
+    return Findings("interval-spike", rows, bad.sum(axis=1), bad.argmax(axis=1), last, say, failed=(rows[where[0]], where[1]))
+
+
+def _candidates(batch: DayBatch, rule: IntervalSpike) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Rows that could fail: P3 is at least the mean of all but the two highest, so few days need sorting."""
+    values = batch.values
+    high, low = values.max(axis=1), values.min(axis=1)
+    top = np.maximum(high, -low).astype(np.float64)
+    maybe = top > rule.floor
+    if not maybe.any():
+        return np.zeros(0, np.int64)
+    if not low.min() < 0:
+        rest = np.maximum(day_totals(batch).astype(np.float64) - 2 * top, 0)
+        maybe &= top * values.shape[1] * 1.001 > rest * (1 + rule.tolerance_percent / 100)
+    return np.flatnonzero(maybe)
