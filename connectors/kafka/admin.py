@@ -56,6 +56,7 @@ class Cluster:
 
     brokers: int
     topics: Mapping[str, ActualTopic]
+    leaderless: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +147,8 @@ class Administrator:
         for name, topic in present.items():
             copies = min((len(p.replicas) for p in topic.partitions.values()), default=0)
             topics[name] = ActualTopic(len(topic.partitions), copies, configs.get(name, {}))
-        return Cluster(len(metadata.brokers), topics)
+        leaderless = frozenset(n for n, topic in present.items() if any(p.leader < 0 for p in topic.partitions.values()))
+        return Cluster(len(metadata.brokers), topics, leaderless)
 
     def _configs(self, names: Sequence[str]) -> dict[str, dict[str, str]]:
         if not names:
@@ -179,8 +181,7 @@ class Administrator:
         if delete:
             for name, future in self._client.delete_topics(list(delete), operation_timeout=self.timeout).items():
                 self._result(future, f"deleting {name}")
-        if mended:
-            self._settle(topology)
+        self._settle(topology, mended, delete)
         left = [d for d in found if d not in mended]
         if others:  # somebody else created these since we looked: they may differ
             more, left = self.apply(topology, add_partitions=add_partitions)
@@ -222,17 +223,20 @@ class Administrator:
         for name, future in self._client.create_partitions(wishes, operation_timeout=self.timeout).items():
             self._result(future, f"partitions of {name}")
 
-    def _settle(self, topology: Topology) -> None:
-        """Waits until every topic is there with a leader for each partition, so that workers can start at once."""
+    def _settle(self, topology: Topology, mended: Sequence[Difference], deleted: Sequence[str]) -> None:
+        """Waits until the cluster shows what was changed, with a leader for each partition, so that workers can start at once."""
         until = time.monotonic() + self.timeout
-        while True:
-            metadata = self._client.list_topics(timeout=self.timeout)
-            waiting = [n for n in topology.topics if not _ready(metadata.topics.get(n))]
-            if not waiting:
-                return
-            if time.monotonic() > until:
-                raise BrokerError(f"still without a leader after {self.timeout:.0f} s: {', '.join(waiting)}")
-            time.sleep(0.1)
+        waiting = [d.sentence() for d in mended] + [f"{name}: deleted" for name in deleted]
+        while waiting and time.monotonic() < until:
+            cluster = self.look(topology.topics)
+            changes = {(d.topic, d.setting) for d in mended}
+            waiting = [d.sentence() for d in plan(topology, cluster) if (d.topic, d.setting) in changes]
+            waiting += [f"{name}: deleted" for name in deleted if name in cluster.topics]
+            waiting += [f"{name}: without a leader" for name in {d.topic for d in mended} & cluster.leaderless]
+            if waiting:
+                time.sleep(0.1)
+        if waiting:
+            raise BrokerError(f"the cluster does not show after {self.timeout:.0f} s: {'; '.join(sorted(waiting))}")
 
     @staticmethod
     def _result(future: Future[Any], what: str) -> Any:
@@ -243,7 +247,3 @@ class Administrator:
             if reason.code() == KafkaError.TOPIC_ALREADY_EXISTS:
                 raise AlreadyThereError(f"{what}: it is there already") from None
             raise BrokerError(f"{what}: {reason.str()}") from None
-
-
-def _ready(topic: Any) -> bool:
-    return topic is not None and topic.error is None and bool(topic.partitions) and all(p.leader >= 0 for p in topic.partitions.values())

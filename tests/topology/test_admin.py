@@ -6,7 +6,8 @@ import dataclasses
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -129,6 +130,14 @@ topics:
 """
 
 
+def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
+    """What a controller has accepted, a broker shows a little later."""
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
 @pytest.fixture
 def small(broker: str, topic_prefix: str) -> Iterator[Topology]:
     topology = parse_topology(SMALL.format(p=topic_prefix))
@@ -159,6 +168,7 @@ def test_apply_mends_settings_and_leaves_partitions_until_asked(broker: str, sma
     for future in client.create_topics(fresh).values():
         future.result(20)
     administrator = Administrator(KafkaSettings(bootstrap=broker))
+    wait_for(lambda: {out, other} <= set(administrator.look([out]).topics))
     mended, left = administrator.apply(small)
     assert [(d.topic, d.setting) for d in mended if d.action == "config"] == [
         (out, "cleanup.policy"), (out, "flush.ms"), (out, "retention.ms"),
@@ -230,5 +240,7 @@ def test_the_command_plans_applies_and_agrees(broker: str, topic_prefix: str, sm
     resource = ConfigResource(ResourceType.TOPIC, f"{topic_prefix}out", incremental_configs=[entry])
     for future in client.incremental_alter_configs([resource]).values():
         future.result(20)
+    administrator = Administrator(KafkaSettings(bootstrap=broker))
+    wait_for(lambda: administrator.look(small.topics).topics[f"{topic_prefix}out"].config["retention.ms"] == "9999")
     status, text = mdh("plan")
     assert (status, text.splitlines()[0]) == (1, f"{topic_prefix}out: retention.ms 9999 → 86400000")
