@@ -235,7 +235,9 @@ class Broker:
         shutil.rmtree(part, ignore_errors=True)
         settings = self.root / "format.properties"
         settings.write_text(self._properties(part))
-        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        # The tool takes an id that begins with - for an option: the first letter stays in the first half of the alphabet
+        raw = uuid.uuid4().bytes
+        cluster = base64.urlsafe_b64encode(bytes([raw[0] & 0x7F]) + raw[1:]).decode().rstrip("=")
         tool = ["kafka.tools.StorageTool", "format", "--cluster-id", cluster, "--config", str(settings)]
         done = subprocess.run([*self._java("-XX:TieredStopAtLevel=1"), *tool], capture_output=True, text=True, check=False)
         if done.returncode:
