@@ -33,6 +33,7 @@ from pydantic import BaseModel, Field
 from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from connectors.clickhouse.store import StoreError
 from connectors.head_end import problems
 from connectors.head_end.problems import ProblemError
 from connectors.head_end.publish import (
@@ -150,10 +151,11 @@ class SettleQuestion(BaseModel):
 
 
 class Dead(BaseModel):
-    """A payload that nobody could decode."""
+    """A payload that nobody could decode, or not all of it."""
 
     id: str
     reason: str
+    whole: bool = Field(description="nothing of it could be used")
 
 
 class Settled(BaseModel):
@@ -161,6 +163,7 @@ class Settled(BaseModel):
 
     complete: int
     waiting: int
+    waiting_ids: list[str]
     counts: dict[str, int] = Field(description="sums over the complete payloads: reads, finals, exceptions, parked, dead …")
     dead: list[Dead]
     now: int = Field(description="the hub's time, UTC seconds")
@@ -415,7 +418,12 @@ class Gateway:
             complete=len(complete),
             waiting=len(wanted) - len(complete),
             counts=counts,
-            dead=[Dead(id=row["id"], reason=row.get("reason") or "") for row in complete if row["status"] == "dead"],
+            waiting_ids=sorted(wanted - {row["id"] for row in complete}),
+            dead=[
+                Dead(id=row["id"], reason=row.get("reason") or "", whole=row["status"] == "dead")
+                for row in complete
+                if row["status"] == "dead" or row.get("dead")
+            ],
             now=int(time.time()),
             settled_tick=self.desk.reader.settled_tick(),
             quiet_seconds=self.desk.quiet_seconds,
@@ -551,6 +559,7 @@ def create_app(desk: Desk) -> FastAPI:
         openapi_url="/openapi.json",
     )
     problems.install(app)
+    app.add_exception_handler(StoreError, _store_failed)
     app.add_middleware(Measured)
     _intake(app, gateway)
     _results(app, gateway)
@@ -590,6 +599,13 @@ class Measured:
             method = scope["method"] if scope["method"] in ("GET", "POST", "HEAD", "OPTIONS") else "other"
             metrics.REQUESTS.labels(method, route, str(status)).inc()
             metrics.REQUEST_SECONDS.labels(method, route).observe(time.perf_counter() - begun)
+
+
+async def _store_failed(request: Request, error: Exception) -> JSONResponse:
+    if isinstance(error, StoreError) and not error.away:
+        log.error("the store refused a query", path=request.url.path, reason=str(error))
+        return problems.answer(request, 500, "", "The store refused the hub's question; the log has the reason.")
+    return problems.answer(request, 503, "store-away", "The store does not answer now; try again.", headers=RETRY_AFTER)
 
 
 def _intake(app: FastAPI, gateway: Gateway) -> None:
