@@ -49,7 +49,7 @@ def show(
     elif acls:
         print(documents.acls_json(system) if json else documents.acls(system).rstrip())
     elif json:
-        print(system.model_dump_json(indent=2))
+        print(system.model_dump_json(indent=2, by_alias=True))
     else:
         _table(system)
 

@@ -94,15 +94,14 @@ class _Document:
             return int(text) if kind == "int" else float(text)
         raise self._fail(node, f"{node.tag} is not supported here")
 
-    def place(self, loc: Path_) -> tuple[int, Path_]:
-        """Line and path of a pydantic location: parts that are not in the text (names of alternatives) are left out."""
+    def place(self, loc: Path_, missing: bool = False) -> tuple[int, Path_]:
+        """Line and path of a pydantic location: parts that are not in the text (names of alternatives) are left out, but the last
+        one where it is what is missing."""
         path: Path_ = ()
-        for position, part in enumerate(loc):
+        for part in loc:
             if (*path, part) in self.lines:
                 path = (*path, part)
-            elif position == len(loc) - 1 and isinstance(part, str) and part.isidentifier():
-                return self.lines[path], (*path, part)
-        return self.lines[path], path
+        return self.lines[path], (*path, loc[-1]) if missing else path
 
 
 def dotted(path: Path_) -> str:
@@ -111,6 +110,13 @@ def dotted(path: Path_) -> str:
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
     return text
+
+
+def _causes(error: ValidationError) -> list[Any]:
+    """The errors without those that only follow from one further inside, as an empty list does from a refused item."""
+    found: list[Any] = error.errors(include_url=False)
+    inside = {tuple(e["loc"][:length]) for e in found for length in range(len(e["loc"]))}
+    return [e for e in found if e["type"] != "too_short" or tuple(e["loc"]) not in inside]
 
 
 def _sentence(error: Any) -> str:
@@ -130,7 +136,8 @@ def parse_topology(text: str, name: str = "topology.yaml") -> Topology:
     try:
         topology = Topology.model_validate(document.value)
     except ValidationError as error:
-        found = [(document.place(tuple(e["loc"])), _sentence(e)) for e in error.errors(include_url=False)]
+        causes = _causes(error)
+        found = [(document.place(tuple(e["loc"]), e["type"] == "missing"), _sentence(e)) for e in causes]
         raise TopologyError(_report(name, found)) from None
     found = [(document.place(loc), message) for loc, message in findings(topology, known_records())]
     if found:
