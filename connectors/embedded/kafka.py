@@ -31,7 +31,7 @@ from connectors.embedded.place import HOST, free_port
 
 log = structlog.get_logger(__name__)
 
-START_SECONDS = 60.0
+START_SECONDS = 120.0
 STOP_SECONDS = 15.0
 HEAP_MB = 1024
 

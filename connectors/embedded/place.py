@@ -30,7 +30,6 @@ class HubState:
     url: str
     broker: str
     data_dir: str
-    clickhouse: str | None = None
     topology: str | None = None
     processes: dict[str, int] = field(default_factory=dict)
 

@@ -22,7 +22,7 @@ from mdh.errors import UsageError
 if TYPE_CHECKING:
     from connectors.embedded.supervisor import Patience
 
-READY_SECONDS = 120.0
+READY_SECONDS = 180.0
 
 
 def main(
@@ -156,9 +156,11 @@ class Hub:
 
     def stop(self) -> None:
         """Stops everything, in reverse order; harmless when nothing runs."""
-        if supervisor := getattr(self, "supervisor", None):
-            supervisor.stop()
-        self.place.leave()
+        try:
+            if supervisor := getattr(self, "supervisor", None):
+                supervisor.stop()
+        finally:
+            self.place.leave()
 
     def __enter__(self) -> Hub:
         self.start()
@@ -192,6 +194,8 @@ class Hub:
                 raise EmbeddedError(reason)
         else:
             self._security = {}
+            for name in [name for name in self._environment if name.startswith("MDH_KAFKA__")]:
+                del self._environment[name]  # logins are for clusters
             self._start_broker()
             kafka = type(kafka)(bootstrap=self.broker)
         Administrator(kafka).apply(system)
@@ -220,9 +224,10 @@ class Hub:
         from connectors.embedded.supervisor import Child
 
         command = [*self._mdh("hub"), "--port", str(self.port)]
-        if self.clickhouse:
-            command += ["--clickhouse", self.clickhouse]
-        return Child("hub", lambda: command, stage=1, gate=self._broker_away, stop_seconds=15, environment=self._environment)
+        environment = self._environment
+        if self.clickhouse:  # it may hold a password, and command lines are for all to see
+            environment = {**environment, "MDH_CLICKHOUSE": self.clickhouse}
+        return Child("hub", lambda: command, stage=1, gate=self._broker_away, stop_seconds=15, environment=environment)
 
     def _worker_process(self, index: int) -> Any:
         from connectors.embedded.supervisor import Child
@@ -271,7 +276,7 @@ class Hub:
         if self._ready.is_set():
             topology = str(self.topology.absolute()) if self.topology else None
             root = str(self.place.root)
-            state = HubState(os.getpid(), self.url, self.broker, root, self.clickhouse, topology, processes)
+            state = HubState(os.getpid(), self.url, self.broker, root, topology, processes)
             self.place.publish(state)
 
 
