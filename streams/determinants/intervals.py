@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from schemas import conditions as c
 from schemas.block import DIRECTIONS, EXCEPTION, FinalBlock
 from schemas.topology.tou import DeterminantsSettings
 from streams import calendar
@@ -39,7 +40,7 @@ def columns(slots: int, width: int) -> dict[str, Column]:
     """Columns of billing periods, each with ``slots`` places."""
     return {
         "period": Column(np.int16, (slots,), NONE),
-        "map": Column(np.int16, (slots,)),
+        "map": Column(np.int16, (slots,)),  # number; negative: days under other maps came too, all is on the first line
         "days": Column(np.uint32, (slots,)),  # bit per day of the period that is in the sums
         "held": Column(np.uint32, (slots,)),  # of these in exception
         "quantities": Column(np.int64, (slots, width)),
@@ -346,12 +347,12 @@ class Intervals:
         alike = (change.low == change.high) & (number == change.low) & ~change.mixed
         quantities = table["quantities"][rows, place]
         counts = table["counts"][rows, place].astype(np.int64)
-        flat = np.flatnonzero(~alike | (number == UNMAPPED))  # days under different maps add up to a period that is not mapped
+        flat = np.flatnonzero(~alike | (number <= UNMAPPED))
         quantities += change.quantities
         counts += change.counts
         quantities[flat], counts[flat] = _one_line(quantities[flat]), _one_line(counts[flat])
         table["period"][rows, place] = change.period
-        table["map"][rows, place] = np.where(alike, number, UNMAPPED)
+        table["map"][rows, place] = np.where(alike, number, -np.maximum(np.abs(number), np.maximum(change.low, change.high)))
         table["quantities"][rows, place] = quantities
         table["counts"][rows, place] = counts
         table["days"][rows, place] |= change.days
@@ -408,12 +409,12 @@ class Intervals:
         homes = self._homes(table, rows)
         begin, end = self._bounds(homes, table["period"][rows, place])
         quantities, counts = table["quantities"][rows, place], table["counts"][rows, place].astype(np.int64)
-        held, number = table["held"][rows, place] != 0, table["map"][rows, place]
+        held, number = (table["held"][rows, place] != 0).tolist(), table["map"][rows, place].tolist()
         table["dirty"][rows, place] = 0
         table.mark(rows)
         for i, (row, home) in enumerate(zip(rows.tolist(), homes.tolist(), strict=True)):
-            names = self.maps.names[number[i]][1]
-            content = quantities[i, : len(names)].tobytes() + counts[i, : len(names)].tobytes() + bytes((int(held[i]),))
+            names = self.maps.names[abs(number[i])][1]
+            content = quantities[i, : len(names)].tobytes() + counts[i, : len(names)].tobytes() + bytes((held[i], number[i] < 0))
             digest = int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little", signed=True)
             if table["version"][row, place[i]] and table["sent"][row, place[i]] == digest:
                 continue
@@ -421,16 +422,24 @@ class Intervals:
             table["sent"][row, place[i]] = digest
             subject = Subject.of(table.keys[row], self.now.text["service_point"][home], int(begin[i]), int(end[i]))
             version = int(table["version"][row, place[i]])
-            for figure in _figures(names, quantities[i], counts[i], bool(held[i])):
+            for figure in _figures(names, quantities[i], counts[i], held[i], number[i] >= 0):
                 result.outputs.append(determinant(subject, figure, version))
 
 
-def _figures(names: list[str], quantities: Array, counts: Array, held: bool) -> list[Figure]:
-    """The whole period, and each line of a mapped one."""
-    parts = [("interval-consumption", "", int(quantities.sum()), counts.sum(axis=0))]
-    if names != [""]:
-        parts += [("tou-interval-consumption", name, int(q), c) for name, q, c in zip(names, quantities, counts, strict=False)]
-    return [Figure(kind, tou, q, int(worst_of(c)), int(c.sum()), int(c[GOOD]), int(c[ESTIMATED].sum()), held) for kind, tou, q, c in parts]
+def _figures(names: list[str], quantities: Array, counts: Array, held: bool, split: bool) -> list[Figure]:
+    """The whole period, and each line of a mapped one; where days under other maps cannot be ``split``, the lines are invalid and held."""
+    whole = _figure("interval-consumption", "", quantities.sum(), counts.sum(axis=0), held)
+    if names == [""]:
+        return [whole]
+    kind = "tou-interval-consumption"
+    if not split:
+        return [whole, *(Figure(kind, name, 0, c.INVALID, 0, 0, 0, True) for name in names)]
+    return [whole, *(_figure(kind, name, q, n, held) for name, q, n in zip(names, quantities, counts, strict=False))]
+
+
+def _figure(kind: str, tou: str, quantity: Any, counts: Array, held: bool) -> Figure:
+    slots, actual, estimated = int(counts.sum()), int(counts[GOOD]), int(counts[ESTIMATED].sum())
+    return Figure(kind, tou, int(quantity), int(worst_of(counts)), slots, actual, estimated, held)
 
 
 def _one_line(values: Array) -> Array:

@@ -63,6 +63,7 @@ def make_table() -> Table:
     own = {
         "dials": Column(np.int8),
         "doubts": Column(np.uint32, (DOUBTS,)),  # times of readings that something is wrong with
+        "p_since": Column(np.uint16, (PERIODS,)),  # version of the period with which its consumption was first told
         "p_dirty": Column(np.uint8, (PERIODS,)),
         "p_sticky": Column(np.uint8, (PERIODS,)),  # more doubts than could be kept: held for good
     }
@@ -306,11 +307,11 @@ class Registers:
     def _ends(self, prefix: str, row: int, place: int) -> tuple[Reading, Reading]:
         """Base and end of a period or day; the base is not usable where there is none."""
         numbers = self.table[f"{prefix}_number"][row]
-        first, end = self._reading(f"{prefix}_first", row, place), self._reading(f"{prefix}_last", row, place)
+        first, last = self._reading(f"{prefix}_first", row, place), self._reading(f"{prefix}_last", row, place)
         earlier = np.flatnonzero((numbers != NONE) & (numbers < numbers[place])).tolist()
-        before = [self._reading(f"{prefix}_last", row, p) for p in earlier]
+        before = [self._reading(f"{prefix}_{end}", row, p) for p in earlier for end in ("first", "last")]
         before += [reading for reading in [self._reading(f"{prefix}_anchor", row)] if reading.at < first.at]
-        return max((reading for reading in before if reading.usable), key=lambda reading: reading.at, default=first), end
+        return max((reading for reading in before if reading.usable), key=lambda reading: reading.at, default=first), last
 
     def day(self, row: int, number: int) -> tuple[Consumption, int, int, int] | None:
         """Consumption of a day, its state, and the version to send with the one it replaces; None where there is nothing new to tell."""
@@ -360,36 +361,40 @@ class Registers:
         if len(rows):
             table.mark(rows)
         for row, place in zip(rows.tolist(), places.tolist(), strict=True):
-            figures = self._figures(row, place)
-            if not figures:
+            reading, used = self._figures(row, place)
+            if reading is None:
                 continue
+            figures = [f for f in (reading, used) if f]
             digest = _digest(*(x for f in figures for x in (f.quantity, f.condition, f.slots, f.actual, f.estimated, f.held)))
             version = int(table["p_version"][row, place])
             if version and table["p_sent"][row, place] == digest:
                 continue
-            table["p_version"][row, place], table["p_sent"][row, place] = version + 1, digest
+            version += 1
+            table["p_version"][row, place], table["p_sent"][row, place] = version, digest
             subject = Subject.of(table.keys[row], table.text["service_point"][row], *self._bounds(row, place))
-            result.outputs += [determinant(subject, figure, version + 1) for figure in figures]
+            result.outputs.append(determinant(subject, reading, version))
+            if used:
+                table["p_since"][row, place] = since = int(table["p_since"][row, place]) or version
+                result.outputs.append(determinant(subject, used, version - since + 1))
 
-    def _figures(self, row: int, place: int) -> list[Figure]:
+    def _figures(self, row: int, place: int) -> tuple[Figure | None, Figure | None]:
+        """Reading and consumption of a period; a consumption that was told once is always told."""
         table = self.table
         base, end = self._ends("p", row, place)
         if not end.at:
-            return []
+            return None, None
         beyond = abs(end.value) > MOST
         held = not end.usable or beyond or self._doubtful(row, end.at, end.at)
-        condition = c.INVALID if beyond else end.condition
-        shown = end.value if end.usable and not beyond else 0
+        shown, condition = (0, c.INVALID) if beyond or not end.usable else (end.value, end.condition)
         known = end.condition >= c.REGULAR, _ESTIMATE <= end.condition < c.SUSPECT
-        figures = [Figure("scalar-reading", "", shown, condition, 1, int(known[0]), int(known[1]), held)]
-        if not end.usable:
-            figures.append(Figure("scalar-consumption", "", 0, c.INVALID, 2, 0, 0, True))
-        elif base.usable and base.at < end.at:
-            found = consumption(base, end, int(table["dials"][row]), int(table["p_multiplier"][row, place]), self._percent)
-            doubtful = found.broken or self._doubtful(row, base.at, end.at) or bool(table["p_sticky"][row, place])
-            condition = min(found.condition, c.SUSPECT) if doubtful else found.condition
-            figures.append(Figure("scalar-consumption", "", found.quantity, condition, 2, found.actual, found.estimated, doubtful))
-        return figures
+        reading = Figure("scalar-reading", "", shown, condition, 1, int(known[0]), int(known[1]), held)
+        if not end.usable or not base.usable or base.at >= end.at:
+            nothing = Figure("scalar-consumption", "", 0, c.MISSING if end.usable else c.INVALID, 2, 0, 0, True)
+            return reading, nothing if table["p_since"][row, place] or not end.usable else None
+        found = consumption(base, end, int(table["dials"][row]), int(table["p_multiplier"][row, place]), self._percent)
+        doubtful = found.broken or self._doubtful(row, base.at, end.at) or bool(table["p_sticky"][row, place])
+        condition = min(found.condition, c.SUSPECT) if doubtful else found.condition
+        return reading, Figure("scalar-consumption", "", found.quantity, condition, 2, found.actual, found.estimated, doubtful)
 
 
 @lru_cache(maxsize=65_536)

@@ -237,14 +237,19 @@ def test_intervals_of_seconds_are_told_by_day_only() -> None:
     assert hub.figures == {"unbilled": 1}
 
 
-def test_days_under_different_maps_make_a_period_that_is_not_mapped() -> None:
+def test_a_period_with_days_under_different_maps_is_not_split() -> None:
     hub = Hub()
-    hub.give(day("2024-03-04"), day("2024-03-05", seconds=86_400))
+    hub.give(day("2024-03-04"))
     hub.close()
-    assert by_tou(hub) == {"": Decimal("0.097")}
+    hub.give(day("2024-03-05", seconds=86_400))
+    hub.close()
     hub.give(day("2024-03-04", 2000, version=2, replaces=1))
     hub.close()
-    assert by_tou(hub) == {"": Decimal("0.193")}
+    assert by_tou(hub) == {"": Decimal("0.193"), "peak": 0, "shoulder": 0, "offpeak": 0}
+    assert {(b["tou"] != "", b["status"], b["condition"]) for b in hub.latest().values()} == {
+        (False, "released", 500_000),
+        (True, "held", 10_000),
+    }
 
 
 def test_names_with_the_characters_keys_use_stay_apart() -> None:
