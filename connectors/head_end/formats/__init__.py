@@ -36,7 +36,7 @@ FORMATS: Final = {
         Format("json", "reads as one JSON object", lambda head: head[:1] in (b"{", b"["), json_reads.decode),
         Format("imd-xml", "Oracle initial measurement data", lambda head: head[:1] == b"<", imd_xml.decode),
         Format("nem12", "NEM12 and NEM13 of the Australian market", nem.is_nem, nem.decode),
-        Format("csv", "delimited text under our headers or a mapping profile", lambda head: b"\0" not in head, csv_files.decode),
+        Format("csv", "delimited text under our headers or a mapping profile", csv_files.is_text, csv_files.decode),
     )
 }
 """In the order in which content is tried: what is surest to tell first."""

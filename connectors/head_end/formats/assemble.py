@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
-from connectors.head_end.formats.model import BLOCK_READS, MAX_NAME, MAX_PROBLEMS, Options, Problems
+from connectors.head_end.formats.model import BLOCK_READS, MAX_NAME, MAX_PROBLEMS, Options, Problems, shown
 from schemas.block import DIRECTIONS, ReadBlock, ragged_indices, starts_of, strings
 from schemas.identity import identity
 from schemas.units import resolve
@@ -20,37 +22,39 @@ _OBIS = re.compile(r"(?:\d{1,3}-\d{1,3}:|\d{1,3}[.-]\d{1,3}[.:])?([1-9]\d?)\.(?:
 _OBIS_DIRECTION: Final = {1: "delivered", 3: "delivered", 9: "delivered", 2: "received", 4: "received", 10: "received"}
 
 
-class Channel(NamedTuple):
-    """What reads of one file are grouped by. ``seconds`` 0: register reads; ``multiplier`` in millionths, 0: none sent."""
+class Kind(NamedTuple):
+    """What a channel is besides its device. ``seconds`` 0: register reads; ``multiplier`` in millionths, 0: none sent."""
 
-    device: str
     channel: str
     unit: str
     seconds: int
-    direction: str = "none"
-    multiplier: int = 0
+    direction: str
+    multiplier: int
 
 
-def checked(channel: Channel) -> Channel:
-    """The channel with its unit in canonical spelling and, for OBIS codes, its direction. Raises ValueError where it cannot be one."""
-    for what, name in (("device", channel.device), ("channel", channel.channel)):
-        if not name:
-            raise ValueError(f"{what} is empty")
-        if len(name) > MAX_NAME:
-            raise ValueError(f"{what} has {len(name)} characters; {MAX_NAME} are allowed")
-        if "\ufffd" in name:
-            raise ValueError(f"{what} is not UTF-8 text")
-    if len(channel.unit) > 40 or "\ufffd" in channel.unit:
+@lru_cache(maxsize=10_000)
+def kind_of(channel: str, unit: str, seconds: int, direction: str = "none", multiplier: int = 0) -> Kind:
+    """A channel's kind, its unit in canonical spelling and, for OBIS codes, its direction. Raises ValueError where it cannot be one."""
+    _check_name("channel", channel)
+    if len(unit) > 40 or "\ufffd" in unit:
         raise ValueError("unit is not one")
-    if channel.seconds < 0 or (channel.seconds and DAY % channel.seconds):
-        raise ValueError(f"an interval of {channel.seconds} seconds does not divide the day")
-    if channel.direction not in DIRECTIONS:
+    if seconds < 0 or (seconds and DAY % seconds):
+        raise ValueError(f"an interval of {seconds} seconds does not divide the day")
+    if direction not in DIRECTIONS:
         raise ValueError(f"direction is none of {', '.join(DIRECTIONS)}")
-    direction = channel.direction
-    match = _OBIS.fullmatch(channel.channel) if direction == "none" else None
+    match = _OBIS.fullmatch(channel) if direction == "none" else None
     if match:
         direction = _OBIS_DIRECTION.get(int(match[1]), direction)
-    return channel._replace(unit=resolve(channel.unit).name, direction=direction)
+    return Kind(channel, resolve(unit).name, seconds, direction, multiplier)
+
+
+def _check_name(what: str, name: str) -> None:
+    if not name:
+        raise ValueError(f"{what} is empty")
+    if len(name) > MAX_NAME:
+        raise ValueError(f"{what} has {len(name)} characters; {MAX_NAME} are allowed")
+    if "\ufffd" in name:
+        raise ValueError(f"{what} is not UTF-8 text")
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,18 +70,50 @@ class Pieces:
 
 
 class Builder:
-    """Collects the reads of one file and makes blocks of them."""
+    """Collects the reads of one file and makes blocks of them. Channels are numbered in the order they are made known."""
 
     def __init__(self, options: Options, format_name: str, problems: Problems) -> None:
         self.options, self.format, self.problems = options, format_name, problems
-        self.channels: dict[Channel, int] = {}
         self.source = options.source
+        self._known: dict[tuple[str, Kind], int] = {}
+        self._kinds: dict[Kind, int] = {}
+        self._devices: list[pa.StringArray] = []  # the channels: device and number of the kind
+        self._kind: list[Ints] = []
+        self._size = 0
         self._intervals: list[Pieces] = []
         self._registers: list[Pieces] = []
 
-    def code(self, channel: Channel) -> int:
-        """The number of a channel that was checked."""
-        return self.channels.setdefault(channel, len(self.channels))
+    def code(self, device: str, kind: Kind) -> int:
+        """The number of a channel. Raises ValueError where ``device`` cannot be one."""
+        number = self._known.get((device, kind))
+        if number is None:
+            _check_name("device", device)
+            number = self._known[device, kind] = self._size
+            self._append(strings([device]), np.array([self._kind_number(kind)], np.int64))
+        return number
+
+    def codes(self, devices: pa.StringArray, device: Ints, kinds: list[Kind], kind: Ints) -> Ints:
+        """The numbers of many channels: row by row an index into ``devices`` and one into ``kinds``. Both must have been checked."""
+        pairs, codes = np.unique(device * len(kinds) + kind, return_inverse=True)
+        numbers = np.array([self._kind_number(k) for k in kinds], np.int64)
+        first = self._size
+        self._append(devices.take(pa.array(pairs // len(kinds))), numbers[pairs % len(kinds)])
+        return np.asarray(codes, np.int64) + first
+
+    def _kind_number(self, kind: Kind) -> int:
+        return self._kinds.setdefault(kind, len(self._kinds))
+
+    def _append(self, devices: pa.StringArray, kinds: Ints) -> None:
+        self._devices.append(devices)
+        self._kind.append(kinds)
+        self._size += len(kinds)
+
+    def _column(self, name: str) -> Ints:
+        """A number of the kind of each channel."""
+        values = [getattr(k, name) for k in self._kinds]
+        numbers = [DIRECTIONS.index(v) for v in values] if name == "direction" else values
+        column: Ints = np.array(numbers, np.int64)[np.concatenate(self._kind)]
+        return column
 
     def intervals(self, pieces: Pieces) -> None:
         """Adds interval values; ``start`` is the first interval's start of each piece."""
@@ -101,7 +137,7 @@ class Builder:
 
     def _spans(self, pieces: Pieces) -> tuple[Pieces, bool]:
         """Sorted, each interval once, neighbours merged."""
-        seconds = np.array([channel.seconds for channel in self.channels], np.int64)
+        seconds = self._column("seconds")
         in_file, pieces = pieces, _sorted(pieces)
         length = pieces.count * seconds[pieces.code]
         clash = (pieces.code[1:] == pieces.code[:-1]) & (pieces.start[1:] < (pieces.start + length)[:-1])
@@ -133,16 +169,15 @@ class Builder:
         self._tell_replaced(code[at], reads.line[order[at]], reads.line[order[at + 1]])
         return _taken(reads, order[~lost])
 
-    def _tell_replaced(self, code: Ints, line: Ints, by: Ints) -> None:
+    def _tell_replaced(self, codes: Ints, line: Ints, by: Ints) -> None:
         """One problem for each pair of lines of a channel that disagree."""
-        names = list(self.channels)
-        pairs, counts = np.unique(np.stack([line, by, code]), axis=1, return_counts=True)
+        devices, kinds, kind = pa.concat_arrays(self._devices), list(self._kinds), np.concatenate(self._kind)
+        pairs, counts = np.unique(np.stack([line, by, codes]), axis=1, return_counts=True)
         for k in range(min(pairs.shape[1], MAX_PROBLEMS)):
-            channel, reads = names[int(pairs[2, k])], "a read" if counts[k] == 1 else f"{counts[k]} reads"
+            code, reads = int(pairs[2, k]), "a read" if counts[k] == 1 else f"{counts[k]} reads"
+            name = f"{shown(devices[code].as_py())} {shown(kinds[kind[code]].channel)}"
             where = f"line {pairs[1, k]}" if pairs[1, k] != pairs[0, k] else "the same line"
-            self.problems.add(
-                int(pairs[0, k]), f"{channel.device} {channel.channel}: {where} has other values for {reads} given here; the later are kept"
-            )
+            self.problems.add(int(pairs[0, k]), f"{name}: {where} has other values for {reads} given here; the later are kept")
         self.problems.count(max(0, pairs.shape[1] - MAX_PROBLEMS))
 
     def _cut(self, spans: Pieces, scalar: bool, first: int) -> list[ReadBlock]:
@@ -153,7 +188,7 @@ class Builder:
             start = spans.start[heads]
         else:
             code, count, start = spans.code, spans.count, spans.start
-        seconds = np.array([channel.seconds for channel in self.channels], np.int64)
+        seconds = self._column("seconds")
         begins = starts_of(count)
         parts = -(-count // BLOCK_READS)
         if len(parts) and int(parts.max()) > 1:
@@ -176,12 +211,12 @@ class Builder:
         return found
 
     def _texts(self) -> tuple[Any, Any, Any, Ints, Ints, Ints]:
-        names = list(self.channels)
-        columns = [strings([getattr(c, field) for c in names]) for field in ("device", "channel", "unit")]
-        numbers = [[DIRECTIONS.index(c.direction) for c in names], [c.seconds for c in names], [c.multiplier for c in names]]
-        device, channel, unit = columns
-        direction, seconds, multiplier = (np.array(n, np.int64) for n in numbers)
-        return device, channel, unit, direction, seconds, multiplier
+        kinds = list(self._kinds)
+        at = pa.array(np.concatenate(self._kind))
+        channel, unit = (strings([getattr(k, name) for k in kinds]).take(at) for name in ("channel", "unit"))
+        numbers = (self._column(name) for name in ("direction", "seconds", "multiplier"))
+        direction, seconds, multiplier = numbers
+        return pa.concat_arrays(self._devices), channel, unit, direction, seconds, multiplier
 
     def _block(
         self, number: int, code: Ints, start: Ints, count: Ints, spans: Pieces, flat: slice, scalar: bool, texts: Any

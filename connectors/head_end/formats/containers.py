@@ -80,6 +80,8 @@ def _gunzip(data: bytes, name: str, budget: _Budget) -> bytes:
                     raise DecodeError(name, 1, "gzip ends too early")
                 rest = engine.unconsumed_tail
             rest = engine.unused_data
+        if rest.strip(b"\0"):
+            raise DecodeError(name, 1, "something that is not gzip follows the gzip data")
     except zlib.error as error:
         raise DecodeError(name, 1, f"broken gzip: {error}") from error
     return b"".join(parts)
@@ -93,7 +95,7 @@ def _unzip(data: bytes, name: str, budget: _Budget, depth: int) -> Iterator[tupl
         raise DecodeError(name, 1, f"broken zip: {error}") from error
     for entry in entries:
         budget.member()
-        label = f"{name}!{entry.filename[:200]}"
+        label = f"{name}!{''.join(c if c.isprintable() else '?' for c in entry.filename[:200])}"
         try:
             content = _content(archive, entry, label, budget)
         except DecodeError as error:

@@ -8,10 +8,12 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from connectors.head_end.formats import text
-from connectors.head_end.formats.assemble import Builder, Channel, Pieces, checked
-from connectors.head_end.formats.model import MAX_COLUMNS, MAX_PROBLEMS, DecodeError, Options, Problems, shown
+from connectors.head_end.formats.assemble import Builder, Kind, Pieces, kind_of
+from connectors.head_end.formats.model import MAX_COLUMNS, MAX_NAME, MAX_PROBLEMS, DecodeError, Options, Problems, shown
 from connectors.head_end.formats.times import FINE, SKIPPED, ZONELESS, known_zone, to_utc
 from schemas import conditions
 from schemas.quantity import MICRO
@@ -19,8 +21,6 @@ from schemas.topology.profiles import Profile, ValueColumn
 
 Ints = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
-INTERVALS: Final = ("device", "channel", "unit", "seconds", "start", "value")
-REGISTERS: Final = ("device", "channel", "unit", "at", "reading")
 _COMMON: Final = {"device_column": "device", "channel_column": "channel", "unit_column": "unit", "condition_column": "condition"}
 OURS: Final = {
     "csv": Profile.model_validate({**_COMMON, "seconds_column": "seconds", "time": ["start"], "value": "value"}),
@@ -42,10 +42,9 @@ class Layout:
         return -1 if column is None else self.at.get(column.strip().lower(), -1)
 
 
-def is_ours(head: bytes) -> bool:
-    """Whether a text begins with one of our headers."""
-    names = _header(head.lstrip(b"\r\n \t").split(b"\n", 1)[0].decode("utf-8", "replace").split(","))
-    return set(INTERVALS) <= set(names) or set(REGISTERS) <= set(names)
+def is_text(head: bytes) -> bool:
+    """Whether the first line can be a header."""
+    return b"\0" not in head.partition(b"\n")[0]
 
 
 def decode(data: bytes, options: Options, problems: Problems, builder: Builder) -> None:
@@ -117,6 +116,19 @@ def _laid_out(data: bytes, options: Options) -> tuple[text.Table, Layout]:
     return tables[layout.profile.delimiter], layout
 
 
+@dataclass(frozen=True, eq=False)
+class _Shared:
+    """What all value columns share: per row an index into the devices, one into the other keys, the time and condition."""
+
+    devices: pa.StringArray
+    device: Ints
+    keys: list[dict[str, str]]  # what the columns of channel, unit and length say
+    key: Ints
+    times: Ints
+    quality: Ints
+    good: Flags
+
+
 class _Rows:
     """The data rows of one file, and what all its value columns share."""
 
@@ -136,10 +148,8 @@ class _Rows:
         """Adds every column of values; returns how many values were kept."""
         if not len(self.lines):
             return 0
-        codes, keys = self._keys()
-        times, timed = self._times(zone, codes)
-        quality, known = self._conditions()
-        return sum(self._add(column, codes, keys, times, timed & known, quality, builder) for column in columns)
+        shared = self._share(zone)
+        return sum(self._add(column, shared, builder) for column in columns)
 
     def _refuse(self, bad: Flags, what: Callable[[int], str], column: str | None = None) -> None:
         rows = np.flatnonzero(bad)
@@ -154,61 +164,71 @@ class _Rows:
     def _cell(self, row: int, column: str) -> str:
         return self.table.field(int(self.first[row]) + self.layout.position(column))
 
-    def _add(
-        self, column: ValueColumn, codes: Ints, keys: list[dict[str, str]], times: Ints, good: Flags, quality: Ints, builder: Builder
-    ) -> int:
+    def _add(self, column: ValueColumn, shared: _Shared, builder: Builder) -> int:
         profile, name = self.layout.profile, column.column
-        channels, wrong = self._channels(column, keys)
+        kinds, wrong = self._kinds(column, shared.keys)
         if wrong:
-            bad = np.isin(codes, list(wrong))
-            self._refuse(bad, lambda i: wrong[int(codes[i])])
-            good = good & ~bad
-        starts = times
+            bad = np.isin(shared.key, list(wrong))
+            self._refuse(bad, lambda i: wrong[int(shared.key[i])])
+        good = shared.good & ~np.isin(shared.key, list(wrong))
+        starts = shared.times
         if profile.kind == "interval":
-            seconds = np.array([c.seconds if c else 1 for c in channels], np.int64)
-            starts = times - seconds[codes] if profile.stamps == "end" else times
-            off = good & (starts % np.gcd(seconds, 900)[codes] != 0)
+            seconds = np.array([k.seconds if k else 1 for k in kinds], np.int64)
+            starts = starts - seconds[shared.key] if profile.stamps == "end" else starts
+            off = good & (starts % np.gcd(seconds, 900)[shared.key] != 0)
             self._refuse(off, lambda _: "the interval begins on no quarter of an hour (or multiple of a shorter length)", profile.time[0])
             good = good & ~off
         values, status = self.table.decimals(self._fields(self.layout.position(name)), profile.decimal, tuple(profile.missing))
         self._refuse(good & (status == text.BAD), lambda i: f"{shown(self._cell(i, name))} is not a plain decimal number", name)
         self._refuse(good & (status == text.LARGE), lambda i: f"{shown(self._cell(i, name))} is larger than the hub can hold", name)
         empty = (status == text.EMPTY) | (status == text.ABSENT)
-        rows = np.flatnonzero(good & ((status == text.OK) | empty))
-        quality = np.where(empty & (quality >= conditions.EXT_ESTIMATE), conditions.REPORTED_MISSING, quality)
+        quality = np.where(empty & (shared.quality >= conditions.EXT_ESTIMATE), conditions.REPORTED_MISSING, shared.quality)
         values[(quality >= conditions.MISSING) & (quality < conditions.OUTAGE)] = 0
-        numbers = np.array([builder.code(c) if c else -1 for c in channels], np.int64)
+        rows = np.flatnonzero(good & ((status == text.OK) | empty))
+        if not len(rows):
+            return 0
+        fine = [k for k in kinds if k]
+        place = np.cumsum([k is not None for k in kinds]) - 1
+        codes = builder.codes(shared.devices, shared.device[rows], fine, place[shared.key[rows]])
         ones = np.ones(len(rows), np.int64)
-        pieces = Pieces(numbers[codes[rows]], starts[rows], ones, self.numbers[rows], values[rows], quality[rows])
+        pieces = Pieces(codes, starts[rows], ones, self.numbers[rows], values[rows], quality[rows])
         (builder.intervals if profile.kind == "interval" else builder.registers)(pieces)
         return len(rows)
 
-    def _keys(self) -> tuple[Ints, list[dict[str, str]]]:
-        """(code per row, per code what the columns of device, channel, unit and length say)."""
+    def _share(self, zone: str | None) -> _Shared:
         profile, position = self.layout.profile, self.layout.position
-        columns = {
-            "device": profile.device_column, "channel": profile.channel_column,
-            "unit": profile.unit_column, "seconds": profile.seconds_column,
-        }  # fmt: skip
+        if profile.device_column is None:
+            device, devices = np.zeros(len(self.lines), np.int64), pa.array([profile.device or ""], pa.string())
+        else:
+            device, devices = self.table.texts(self._fields(position(profile.device_column)))
+        sizes = pc.utf8_length(devices).to_numpy()
+        broken = (sizes == 0) | (sizes > MAX_NAME) | pc.match_substring(devices, "\ufffd").to_numpy(zero_copy_only=False)
+        bad = broken[device]
+        self._refuse(bad, lambda _: f"device is empty, longer than {MAX_NAME} characters or not UTF-8", profile.device_column)
+        columns = {"channel": profile.channel_column, "unit": profile.unit_column, "seconds": profile.seconds_column}
         used = {what: position(name) for what, name in columns.items() if name is not None}
-        if not used:
-            return np.zeros(len(self.lines), np.int64), [{}]
-        codes, keys = self.table.keys(np.stack([self._fields(at) for at in used.values()]))
-        return codes, [{what: raw.decode("utf-8", "replace") for what, raw in zip(used, key, strict=True)} for key in keys]
+        key = np.zeros(len(self.lines), np.int64)
+        keys: list[dict[str, str]] = [{}]
+        if used:
+            key, found = self.table.keys(np.stack([self._fields(at) for at in used.values()]))
+            keys = [dict(zip(used, cells, strict=True)) for cells in found]
+        times, timed = self._times(zone, device * len(keys) + key)
+        quality, known = self._conditions()
+        return _Shared(devices, device, keys, key, times, quality, ~bad & timed & known)
 
-    def _channels(self, column: ValueColumn, keys: list[dict[str, str]]) -> tuple[list[Channel | None], dict[int, str]]:
-        """(channel per key, why those that are None cannot be one)."""
-        channels: list[Channel | None] = []
+    def _kinds(self, column: ValueColumn, keys: list[dict[str, str]]) -> tuple[list[Kind | None], dict[int, str]]:
+        """(kind per key, why those that are None cannot be one)."""
+        kinds: list[Kind | None] = []
         wrong: dict[int, str] = {}
         for number, given in enumerate(keys):
             try:
-                channels.append(self._channel(given, column))
+                kinds.append(self._kind(given, column))
             except ValueError as error:
-                channels.append(None)
+                kinds.append(None)
                 wrong[number] = str(error)
-        return channels, wrong
+        return kinds, wrong
 
-    def _channel(self, given: dict[str, str], column: ValueColumn) -> Channel:
+    def _kind(self, given: dict[str, str], column: ValueColumn) -> Kind:
         profile = self.layout.profile
         seconds = 0
         if profile.kind == "interval":
@@ -216,15 +236,12 @@ class _Rows:
             if not (written.isascii() and written.isdigit() and len(written) <= 5 and int(written) > 0):
                 raise ValueError(f"{shown(written)} is not an interval length in seconds")
             seconds = int(written)
-        return checked(
-            Channel(
-                device=profile.device if profile.device is not None else given["device"],
-                channel=column.channel or given["channel"],
-                unit=column.unit or profile.unit or given.get("unit", ""),
-                seconds=seconds,
-                direction=column.direction if column.direction != "none" else profile.direction,
-                multiplier=int(profile.multiplier * MICRO) if profile.multiplier else 0,
-            )
+        return kind_of(
+            column.channel or given["channel"],
+            column.unit or profile.unit or given.get("unit", ""),
+            seconds,
+            column.direction if column.direction != "none" else profile.direction,
+            int(profile.multiplier * MICRO) if profile.multiplier else 0,
         )
 
     def _times(self, zone: str | None, codes: Ints) -> tuple[Ints, Flags]:
@@ -256,8 +273,7 @@ class _Rows:
         codes, keys = self.table.keys(self._fields(position)[rows][np.newaxis, :])
         numbers = np.zeros(len(keys), np.int64)
         wrong: dict[int, str] = {}
-        for number, (raw,) in enumerate(keys):
-            word = raw.decode("utf-8", "replace")
+        for number, (word,) in enumerate(keys):
             try:
                 numbers[number] = conditions.parse(profile.conditions.get(word, word)) if word else conditions.REGULAR
             except ValueError as error:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from lxml import etree
 
 from connectors.head_end.formats import text
-from connectors.head_end.formats.assemble import Builder, Channel, Pieces, checked
+from connectors.head_end.formats.assemble import Builder, Kind, Pieces, kind_of
 from connectors.head_end.formats.model import DecodeError, Options, Problems, shown
 from connectors.head_end.formats.times import FINE, SKIPPED, known_zone, to_utc
 from schemas import conditions, quantity
@@ -137,18 +137,18 @@ class _Reader:
         if micros < 0:
             raise ValueError("mcm is negative")
         unit = _text(parts.get("externalUOM")) or _text(parts.get("uom"))
-        channel = checked(Channel(name, _text(parts.get("mcIdN")), unit, seconds, "none", micros))
+        kind = kind_of(_text(parts.get("mcIdN")), unit, seconds, "none", micros)
         start, end = _text(parts.get("stDt")), _text(parts.get("enDt"))
         lists = [child for child in parts["msrs"] if _local(child) == "mL"] if "msrs" in parts else []
         if len(lists) > MAX_INTERVALS:
             raise ValueError(f"{len(lists)} intervals; {MAX_INTERVALS} are allowed")
         if "enQty" in parts or not seconds:
-            return self._scalar(channel._replace(seconds=0), start, end, parts, lists)
+            return self._scalar(name, kind._replace(seconds=0), start, end, parts, lists)
         rows = [_entry(child) for child in lists]
         if not rows:
             raise ValueError("no measurements")
         first, last = self._moments([start, end])
-        return self._intervals(channel, first, last, rows)
+        return self._intervals(name, kind, first, last, rows)
 
     @staticmethod
     def _seconds(written: str) -> int:
@@ -192,7 +192,7 @@ class _Reader:
             self.problems.note(self.line, f"condition {shown(word)} is not known: kept as suspect")
             return conditions.SUSPECT
 
-    def _scalar(self, channel: Channel, start: str, end: str, parts: dict[str, Any], lists: list[Any]) -> int:
+    def _scalar(self, device: str, kind: Kind, start: str, end: str, parts: dict[str, Any], lists: list[Any]) -> int:
         reads: list[tuple[str, str, str]] = []
         status = _status(parts)
         if "stQty" in parts:
@@ -206,7 +206,7 @@ class _Reader:
             raise ValueError("several measurements without spi")
         if not reads:
             raise ValueError("neither enQty nor measurements")
-        code = self.builder.code(channel)
+        code = self.builder.code(device, kind)
         times = self._moments([at for at, _, _ in reads])
         micros = [quantity.parse(value) if value else 0 for _, value, _ in reads]
         codes = [self._condition(word) if value else conditions.REPORTED_MISSING for _, value, word in reads]
@@ -215,8 +215,8 @@ class _Reader:
         self.builder.registers(Pieces(ones * code, np.array(times, np.int64), ones, ones * self.line, micros_, codes_))
         return len(reads)
 
-    def _intervals(self, channel: Channel, first: int, last: int, rows: list[tuple[str, str, str, str]]) -> int:
-        seconds = channel.seconds
+    def _intervals(self, device: str, kind: Kind, first: int, last: int, rows: list[tuple[str, str, str, str]]) -> int:
+        seconds = kind.seconds
         due, rest = divmod(last - first, seconds)
         if last <= first or rest:
             raise ValueError(f"from stDt to enDt is no whole number of intervals of {seconds} seconds")
@@ -238,13 +238,13 @@ class _Reader:
                 places.append(place)
                 codes.append(self._condition(word) if cell else self._unless_outage(word))
             except ValueError as error:
-                self.problems.add(self.line, f"{channel.device} {channel.channel}: {error}")
+                self.problems.add(self.line, f"{shown(device)} {shown(kind.channel)}: {error}")
         if not places:
             raise ValueError("no measurement can be read")
         codes_, micros_ = _settled(codes, micros)
         ones = np.ones(len(places), np.int64)
         at = first + (np.array(places, np.int64) - (0 if readings else 1)) * seconds
-        code = self.builder.code(channel._replace(seconds=0) if readings else channel)
+        code = self.builder.code(device, kind._replace(seconds=0) if readings else kind)
         pieces = Pieces(ones * code, at, ones, ones * self.line, micros_, codes_)
         (self.builder.registers if readings else self.builder.intervals)(pieces)
         return len(places)

@@ -7,13 +7,14 @@ alone: it leaves a gap.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import Any, Final, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
 from connectors.head_end.formats import text
-from connectors.head_end.formats.assemble import Builder, Channel, Pieces, checked
+from connectors.head_end.formats.assemble import Builder, Pieces, kind_of
 from connectors.head_end.formats.model import MAX_PROBLEMS, DecodeError, Options, Problems, shown
 from connectors.head_end.formats.times import FINE, SKIPPED, known_zone, to_utc
 from schemas import conditions, quantity
@@ -22,13 +23,6 @@ Ints = npt.NDArray[np.int64]
 _INTERVAL_KEYS: Final = frozenset({"device", "channel", "unit", "seconds", "start", "values", "conditions", "direction", "multiplier"})
 _REGISTER_KEYS: Final = frozenset({"device", "channel", "unit", "readings", "direction", "multiplier"})
 _ISO: Final = text.compile_format("iso")
-_DIGITS: Final = 64
-
-
-class _Number(str):
-    """A JSON number as it was written, apart from strings."""
-
-    __slots__ = ()
 
 
 class _RefusedError(ValueError):
@@ -38,8 +32,8 @@ class _RefusedError(ValueError):
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise _RefusedError(f"key {shown(next(n for n in names if names.count(n) > 1))} stands twice in one object")
+        twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
+        raise _RefusedError(f"key {shown(twice)} stands twice in one object")
     return found
 
 
@@ -51,7 +45,7 @@ def parse(data: bytes, file: str) -> Any:
     """A JSON document with its numbers as text. Raises DecodeError on what is not JSON, duplicate keys, NaN, too deep nesting."""
     try:
         return json.loads(
-            data.decode("utf-8-sig"), parse_float=_Number, parse_int=_Number, parse_constant=_constant, object_pairs_hook=_object
+            data.decode("utf-8-sig"), parse_float=str, parse_int=str, parse_constant=_constant, object_pairs_hook=_object
         )
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
@@ -105,20 +99,20 @@ class _Item:
 
     def add(self) -> int:
         """Adds the object's reads to the builder; returns how many there are."""
-        code = self.builder.code(self._channel())
+        code = self._channel()
         return self._readings(code) if self.scalar else self._values(code)
 
     def _text(self, key: str, default: str | None = None) -> str:
         value = self.item.get(key, default)
-        if not isinstance(value, str) or isinstance(value, _Number):
+        if not isinstance(value, str):
             raise ValueError(f"{key} is not a text")
         return value
 
-    def _channel(self) -> Channel:
+    def _channel(self) -> int:
         seconds = 0
         if not self.scalar:
             written = self.item.get("seconds")
-            if not isinstance(written, _Number) or not written.isdigit() or len(written) > 5 or int(written) == 0:
+            if not isinstance(written, str) or not (written.isascii() and written.isdigit()) or len(written) > 5 or int(written) == 0:
                 raise ValueError("seconds is not a whole number above zero")
             seconds = int(written)
         multiplier = self.item.get("multiplier")
@@ -126,7 +120,7 @@ class _Item:
         if micros < 0:
             raise ValueError("multiplier is negative")
         device, channel, unit = self._text("device"), self._text("channel"), self._text("unit")
-        return checked(Channel(device, channel, unit, seconds, self._text("direction", "none"), micros))
+        return self.builder.code(device, kind_of(channel, unit, seconds, self._text("direction", "none"), micros))
 
     def _values(self, code: int) -> int:
         values, quality = self.item.get("values"), self.item.get("conditions")
@@ -176,7 +170,7 @@ class _Item:
 
     def _times(self, cells: list[Any]) -> Ints:
         """UTC seconds; -1 and a problem for a reading's bad time, ValueError for the only one."""
-        texts = [c if isinstance(c, str) and not isinstance(c, _Number) and "\n" not in c and '"' not in c and c else "?" for c in cells]
+        texts = [c if isinstance(c, str) and "\n" not in c and '"' not in c and c else "?" for c in cells]
         table = text.split("\n".join(texts).encode("utf-8", "replace"), "\n", "")
         local, offsets, status = table.stamps(np.arange(len(cells))[np.newaxis, :], _ISO)
         utc, where = to_utc(local, offsets, self.zone, np.zeros(len(cells), np.int64))

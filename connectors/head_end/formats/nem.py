@@ -15,7 +15,7 @@ import numpy.typing as npt
 from numba import njit
 
 from connectors.head_end.formats import text
-from connectors.head_end.formats.assemble import Builder, Channel, Pieces, checked
+from connectors.head_end.formats.assemble import Builder, Pieces, kind_of
 from connectors.head_end.formats.model import DecodeError, Options, Problems, Quantity, shown
 from connectors.head_end.formats.times import known_zone, standard_offset
 from schemas import conditions, quantity
@@ -86,16 +86,14 @@ def _quality(data, starts, field, table):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def _days_of(data, starts, firsts, lines, counts, begins, table, dates, values, quality, status, column):  # type: ignore[no-untyped-def]
-    """Reads 300 records: date, values, quality. ``column`` is the position of the first thing wrong in a record."""
+    """Reads 300 records that are long enough: date, values, quality. ``column`` is the position of the first thing wrong in a record."""
     for k in range(len(lines)):
+        if status[k] != _GOOD:
+            continue
         first, count = firsts[lines[k]], counts[k]
-        have = firsts[lines[k] + 1] - first
-        dates[k] = _date(data, starts, first + 1) if have > 1 else -1
+        dates[k] = _date(data, starts, first + 1)
         if dates[k] < 0:
             status[k], column[k] = _DATE, 1
-            continue
-        if have < count + 3:
-            status[k], column[k] = _LENGTH, have
             continue
         flag = _quality(data, starts, first + 2 + count, table)
         if flag < 0:
@@ -191,13 +189,10 @@ class _File:
             try:
                 if not (minutes.isascii() and minutes.isdigit() and 0 < len(minutes) <= 4 and int(minutes) and 1440 % int(minutes) == 0):
                     raise ValueError(f"{shown(minutes)} minutes is no interval length that divides the day")
-                channel = checked(
-                    Channel(cells[1], cells[4], cells[7], int(minutes) * 60, _DIRECTION.get(cells[4][:1].upper(), "none"))
-                )
+                kind = kind_of(cells[4], cells[7], int(minutes) * 60, _DIRECTION.get(cells[4][:1].upper(), "none"))
+                codes[k], counts[k] = self.builder.code(cells[1], kind), 1440 // int(minutes)
             except ValueError as error:
                 self._problem(line, f"200 record: {error}; the records that belong to it are refused")
-                continue
-            codes[k], counts[k] = self.builder.code(channel), 1440 // int(minutes)
         return codes, counts
 
     def _intervals(self, lines: Ints) -> None:
@@ -219,13 +214,12 @@ class _File:
             self._publish(days, keep)
 
     def _read_days(self, lines: Ints, codes: Ints, counts: Ints) -> tuple[_Days, Ints]:
-        total = int(counts.sum()) if len(counts) else 0
-        begins = starts_of(counts) if len(counts) else counts
+        due, widths = counts, self.table.widths[lines]
         dates, status, column = (np.zeros(len(lines), np.int64) for _ in range(3))
-        # A record is never longer than its text: values are only reserved for what the file can hold
-        room = np.minimum(counts, np.maximum(self.table.widths[lines] - 2, 0))
-        if total > 4 * max(int(room.sum()), 1) + 10_000:
-            raise DecodeError(self.name, 1, "the records have far fewer values than their 200 records promise")
+        short = widths < due + 3
+        status[short], column[short] = _LENGTH, widths[short]
+        counts = np.where(short, 0, due)  # no room for values that cannot be there
+        begins, total = starts_of(counts), int(counts.sum())
         values, quality = np.zeros(total, np.int64), np.zeros(total, np.int64)
         t = self.table
         _days_of(t.data, t.starts, t.firsts, lines, counts, begins, _CONDITION, dates, values, quality, status, column)
@@ -234,7 +228,7 @@ class _File:
             cell = shown(t.field(int(t.firsts[line]) + place)) if place < t.widths[line] else "nothing"
             what = {
                 _DATE: f"{cell} is not a date yyyymmdd",
-                _LENGTH: f"{place} fields; {counts[k]} values, date and quality are expected",
+                _LENGTH: f"{place} fields; {due[k]} values, date and quality are expected",
                 _QUALITY: f"{cell} stands where the quality of {counts[k]} values is expected",
                 _VALUE: f"{cell} is not a plain decimal number the hub can hold",
             }[int(status[k])]
@@ -306,14 +300,14 @@ class _File:
             raise ValueError(f"{len(cells)} fields; 23 are expected")
         name, suffix, unit = cells[1], cells[4], cells[19]
         direction = _DIRECTION.get(suffix[:1].upper()) or {"E": "delivered", "I": "received"}.get(cells[7].upper(), "none")
-        channel = checked(Channel(name, suffix, unit, 0, direction))
+        kind = kind_of(suffix, unit, 0, direction)
         start, end = self._moment(cells[9]), self._moment(cells[14])
         if end <= start:
             raise ValueError("the current read is not after the previous one")
         before, after = _condition_of(cells[10]), _condition_of(cells[15])
         reads = [(start, quantity.parse(cells[8]), before), (end, quantity.parse(cells[13]), after)]
-        stated = Quantity(name, suffix, channel.unit, start, end, quantity.parse(cells[18]), min(before, after))
-        return self.builder.code(channel), stated, reads
+        stated = Quantity(name, suffix, kind.unit, start, end, quantity.parse(cells[18]), min(before, after))
+        return self.builder.code(name, kind), stated, reads
 
     def _moment(self, cell: str) -> int:
         """UTC second of yyyymmddHHMMSS (seconds and minutes may be left out)."""

@@ -12,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 from numba import njit
 
 from connectors.head_end.formats.model import MAX_LINE, DecodeError
@@ -429,8 +430,8 @@ def _runs(data, starts, fields, runs):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _gather(data, starts, fields, rows, out, bounds):  # type: ignore[no-untyped-def]
-    """Copies the keys of ``rows``: each part as four bytes of length (little endian) and its bytes."""
+def _gather(data, starts, fields, rows, out, bounds, headed):  # type: ignore[no-untyped-def]
+    """Copies the keys of ``rows``: each part as four bytes of length (little endian) if ``headed``, and its bytes."""
     at = 0
     for k in range(len(rows)):
         bounds[k] = at
@@ -438,7 +439,7 @@ def _gather(data, starts, fields, rows, out, bounds):  # type: ignore[no-untyped
             field = fields[part, rows[k]]
             begin, end = trim(data, starts[field], starts[field + 1] - 1)
             length = end - begin
-            for shift in range(4):
+            for shift in range(4 if headed else 0):
                 out[at] = (length >> (8 * shift)) & 255
                 at += 1
             for i in range(begin, end):
@@ -482,6 +483,7 @@ class Table:
     starts: npt.NDArray[np.int32]
     firsts: npt.NDArray[np.int32]
     numbers: npt.NDArray[np.int32]
+    delimiter: str
 
     def __len__(self) -> int:
         """Lines, empty ones included."""
@@ -501,7 +503,11 @@ class Table:
 
     def line(self, index: int) -> list[str]:
         """All fields of a line."""
-        return [self.field(i) for i in range(self.firsts[index], self.firsts[index + 1])]
+        first, end = int(self.firsts[index]), int(self.firsts[index + 1])
+        raw = self.data[self.starts[first] : self.starts[end] - 1].tobytes()
+        if b'"' in raw:
+            return [self.field(i) for i in range(first, end)]
+        return [cell.strip(" \t\r") for cell in raw.decode("utf-8", "replace").split(self.delimiter)]
 
     def kinds(self) -> Ints:
         """Record numbers of lines that begin with one (NEM12): -1 empty line, -2 none."""
@@ -531,28 +537,40 @@ class Table:
         _stamps(self.data, self.starts, fields, program, seconds, offsets, status)
         return seconds, offsets, status
 
-    def keys(self, fields: Ints) -> tuple[Ints, list[tuple[bytes, ...]]]:
+    def keys(self, fields: Ints) -> tuple[Ints, list[tuple[str, ...]]]:
         """(code per row, distinct keys) of the texts in ``fields`` (parts × rows, all present); codes count in order of appearance."""
-        parts, rows = fields.shape
+        codes, keys = self._encoded(fields, True)
+        return codes, [_split_key(key, len(fields)) for key in keys.to_pylist()]
+
+    def texts(self, fields: Ints) -> tuple[Ints, pa.StringArray]:
+        """(code per row, distinct texts) of one field per row, all present. Bytes that are not UTF-8 become U+FFFD."""
+        codes, keys = self._encoded(fields[np.newaxis, :], False)
+        try:
+            found = keys.cast(pa.string())
+        except pa.ArrowInvalid:
+            found = pa.array([raw.decode("utf-8", "replace") for raw in keys.to_pylist()], pa.string())
+        return codes, pc.replace_substring(found, '""', '"')
+
+    def _encoded(self, fields: Ints, headed: bool) -> tuple[Ints, pa.BinaryArray]:
+        _, rows = fields.shape
         runs = np.empty(rows, np.int64)
         total = _runs(self.data, self.starts, fields, runs)
         if total >= 2**31 - 8:
             raise ValueError("identifiers take more than two gigabytes")
         first = np.flatnonzero(np.diff(runs, prepend=-1))
         out, bounds = np.empty(max(total, 1), np.uint8), np.empty(len(first) + 1, np.int32)
-        _gather(self.data, self.starts, fields, first, out, bounds)
+        _gather(self.data, self.starts, fields, first, out, bounds, headed)
         texts = pa.BinaryArray.from_buffers(pa.binary(), len(first), [None, pa.py_buffer(bounds), pa.py_buffer(out)])
         encoded = texts.dictionary_encode()
-        codes = encoded.indices.to_numpy().astype(np.int64)[runs]
-        return codes, [_split_key(key, parts) for key in encoded.dictionary.to_pylist()]
+        return encoded.indices.to_numpy().astype(np.int64)[runs], encoded.dictionary
 
 
-def _split_key(key: bytes, parts: int) -> tuple[bytes, ...]:
-    found: list[bytes] = []
+def _split_key(key: bytes, parts: int) -> tuple[str, ...]:
+    found: list[str] = []
     at = 0
     for _ in range(parts):
         length = int.from_bytes(key[at : at + 4], "little")
-        found.append(key[at + 4 : at + 4 + length].replace(b'""', b'"'))
+        found.append(key[at + 4 : at + 4 + length].replace(b'""', b'"').decode("utf-8", "replace"))
         at += 4 + length
     return tuple(found)
 
@@ -571,4 +589,4 @@ def split(data: bytes, delimiter: str, file: str) -> Table:
     starts, firsts = np.empty(fields + 1, np.int32), np.empty(lines + 1, np.int32)
     numbers = np.empty(lines, np.int32)
     _scan(raw, ord(delimiter), starts, firsts, numbers, True)
-    return Table(raw, starts, firsts, numbers)
+    return Table(raw, starts, firsts, numbers, delimiter)
