@@ -460,6 +460,10 @@ class Gateway:
         """One page of a view."""
         sql, parameters = page_query(listing, filters, since, until, cursor, limit)
         rows = await run_in_threadpool(self.desk.reader.rows, sql, parameters)
+        for row in rows:  # the engine's columnar answer has times as bare seconds
+            row.update(
+                {name: datetime.fromtimestamp(row[name], UTC) for name in (listing.start, listing.end) if isinstance(row[name], int)}
+            )
         more = len(rows) > limit
         rows = rows[:limit]
         following = cursor_of([cursor_text(rows[-1][column]) for column in listing.order]) if more else None
