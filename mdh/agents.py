@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from streams.determinants.fold import DeterminantsFold
-from streams.vee.fold import VeeFold
-
 from connectors.head_end.formats import Options, decode
 from schemas.topology import Topology
+from streams.determinants.fold import DeterminantsFold
 from streams.ingest.fold import IngestFold
 from streams.runtime.fold import Fold
 from streams.runtime.lane import Plan
 from streams.runtime.plan import plan_of
+from streams.vee.fold import VeeFold
 
 MakeFold = Callable[[int], Fold]
 
@@ -26,7 +25,7 @@ def make_folds(topology: Topology) -> dict[str, MakeFold]:
 
     return {
         "ingest": lambda n: IngestFold(decoder(topology), n, count("ingest"), letters=topology.agents["ingest"].dead or ""),
-        "vee": lambda n: VeeFold(topology.vee, n, count("vee")),
+        "vee": lambda n: VeeFold(topology.vee.within(topology.zone), n, count("vee")),
         "determinants": lambda n: DeterminantsFold(topology.determinants, n, count("determinants")),
     }
 

@@ -43,7 +43,7 @@ def main(
     failed = False
     for file in files:
         try:
-            decoded = decode(_content(file), Options(name=file, format=format_, zone=zone, profiles=known.profiles, limits=limits))
+            decoded = decode(content_of(file), Options(name=file, format=format_, zone=zone, profiles=known.profiles, limits=limits))
         except (DecodeError, OSError) as error:
             reason = f"{file}: {error.strerror}" if isinstance(error, OSError) else str(error)
             print(reason, file=sys.stderr)
@@ -58,7 +58,8 @@ def main(
         raise typer.Exit(2)
 
 
-def _content(file: str) -> bytes:
+def content_of(file: str) -> bytes:
+    """A file's bytes. Raises DecodeError where there are too many, OSError where it cannot be read."""
     path = Path(file)
     if path.is_file() and path.stat().st_size > MAX_FILE:
         raise DecodeError(file, 1, f"{path.stat().st_size} bytes; {MAX_FILE} are allowed")

@@ -246,6 +246,10 @@ class VeeSettings(Section):
         """The group that a role runs; one without an own group runs that of initial load."""
         return self.groups[self.roles.get(role, self.roles["initial-load"])]
 
+    def within(self, zone: str) -> Self:
+        """The same with a default zone, unless it has its own."""
+        return self if self.zone else self.model_copy(update={"zone": zone})
+
     @classmethod
     def default(cls) -> Self:
         """The settings of a topology that says nothing."""
