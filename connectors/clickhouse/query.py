@@ -64,6 +64,8 @@ def check_sql(sql: str, forbidden: frozenset[str] = frozenset()) -> str:
             raise SqlError("one statement at a time")
         if token == "into" and after == "outfile":
             raise SqlError("INTO OUTFILE is not taken: rows go to the caller")
+        if token == "settings" and i + 2 < len(tokens) and tokens[i + 2][1] == "=":
+            raise SqlError("SETTINGS are not taken")  # the engine's readonly does not look into subqueries
         if after == "(" and (token in banned or (token.startswith("ai") and token in forbidden)):
             raise SqlError(f"function {token} is not available here")
         if token in ("system", "information_schema") and after == ".":

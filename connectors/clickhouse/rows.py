@@ -161,6 +161,7 @@ def determinant_days(blocks: Sequence[DayBlock]) -> pa.Table | None:
             "day": _dates(block.day),
             "start": _seconds(block.start),
             "end": _seconds(block.end),
+            "seconds": block.seconds.astype(np.uint32),
             "version": block.version,
             "replaces": block.replaces,
             "state": block.state.view(np.uint8),

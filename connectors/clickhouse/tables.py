@@ -34,7 +34,7 @@ TABLES: Final[dict[str, dict[str, str]]] = {
     },
     "determinant_days": {
         "device": _STRING, "channel": _LABEL, "unit": _LABEL, "service_point": _STRING, "account": _STRING, "map": _LABEL,
-        "day": "Date32", "start": _TIME, "end": _TIME, "version": "Int64", "replaces": "Int64", "state": "UInt8",
+        "day": "Date32", "start": _TIME, "end": _TIME, "seconds": "UInt32", "version": "Int64", "replaces": "Int64", "state": "UInt8",
         "condition": "Int32", "slots": "Int32", "actual": "Int32", "estimated": "Int32", "tou": "Array(LowCardinality(String))",
         "quantities": "Array(Int64)", "payload": _STRING,
     },
@@ -78,7 +78,7 @@ VIEWS: Final[dict[str, dict[str, str]]] = {
     },
     "determinants": {
         "account": _STRING, "device": _STRING, "period_start": _TIME, "period_end": _TIME, "kind": _STRING, "tou": _STRING,
-        "unit": _LABEL, "quantity": "Decimal(18, 6)", "version": "Int64", "period": _STRING, "channel": _LABEL,
+        "unit": _STRING, "quantity": "Decimal(18, 6)", "version": "Int64", "period": _STRING, "channel": _STRING,
         "service_point": _STRING, "condition": "Int32", "slots": "Int32", "actual": "Int32", "estimated": "Int32",
         "status": _STRING, "id": _STRING, "replaces": _STRING, "reason": _STRING,
     },

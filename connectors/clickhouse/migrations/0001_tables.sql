@@ -1,6 +1,7 @@
 -- Tables of the store. Nobody but the hub reads them: people and tools read the views of 0002.
 -- Every table is replaced by key, so that the same range of a topic written twice leaves one copy; the partition is always a
--- function of the key, so that copies of a row never lie in two partitions.
+-- function of the key, so that copies of a row never lie in two partitions. Inserts are synced to disk, because the sink's
+-- position is stored after the rows it stands for and must not outlive them when power fails.
 
 -- forward
 
@@ -19,7 +20,8 @@ CREATE TABLE IF NOT EXISTS payload_log /*cluster*/
 )
 ENGINE = ReplacingMergeTree
 PARTITION BY toYYYYMM(received_at)
-ORDER BY (id, received_at, topic, partition, offset);
+ORDER BY (id, received_at, topic, partition, offset)
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
 
 CREATE TABLE IF NOT EXISTS final_days /*cluster*/
 (
@@ -50,7 +52,7 @@ CREATE TABLE IF NOT EXISTS final_days /*cluster*/
 ENGINE = ReplacingMergeTree(version)
 PARTITION BY toYYYYMM(day)
 ORDER BY (device, channel, day, seconds)
-SETTINGS index_granularity = 1024;
+SETTINGS index_granularity = 1024, fsync_after_insert = 1, fsync_part_directory = 1;
 
 CREATE TABLE IF NOT EXISTS register_reads /*cluster*/
 (
@@ -77,7 +79,8 @@ CREATE TABLE IF NOT EXISTS register_reads /*cluster*/
 )
 ENGINE = ReplacingMergeTree(version)
 PARTITION BY toYYYYMM(at)
-ORDER BY (device, channel, at);
+ORDER BY (device, channel, at)
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
 
 CREATE TABLE IF NOT EXISTS vee_exceptions /*cluster*/
 (
@@ -96,7 +99,8 @@ CREATE TABLE IF NOT EXISTS vee_exceptions /*cluster*/
     detail        String CODEC(ZSTD(1))
 )
 ENGINE = ReplacingMergeTree(version)
-ORDER BY (device, channel, rule, id);
+ORDER BY (device, channel, rule, id)
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
 
 CREATE TABLE IF NOT EXISTS determinant_days /*cluster*/
 (
@@ -109,6 +113,7 @@ CREATE TABLE IF NOT EXISTS determinant_days /*cluster*/
     day           Date32 CODEC(Delta, ZSTD(1)),
     start         DateTime('UTC') CODEC(Delta, ZSTD(1)),
     end           DateTime('UTC') CODEC(Delta, ZSTD(1)),
+    seconds       UInt32 CODEC(T64, ZSTD(1)),
     version       Int64 CODEC(T64, ZSTD(1)),
     replaces      Int64 CODEC(T64, ZSTD(1)),
     state         UInt8 CODEC(T64, ZSTD(1)),
@@ -122,7 +127,8 @@ CREATE TABLE IF NOT EXISTS determinant_days /*cluster*/
 )
 ENGINE = ReplacingMergeTree(version)
 PARTITION BY toYYYYMM(day)
-ORDER BY (device, channel, day);
+ORDER BY (device, channel, day, seconds)
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
 
 CREATE TABLE IF NOT EXISTS bill_determinants /*cluster*/
 (
@@ -149,7 +155,8 @@ CREATE TABLE IF NOT EXISTS bill_determinants /*cluster*/
 )
 ENGINE = ReplacingMergeTree
 PARTITION BY toYear(period_start)
-ORDER BY (account, device, channel, period, kind, tou, unit, period_start, version, id);
+ORDER BY (account, device, channel, period, kind, tou, unit, period_start, version, id)
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
 
 CREATE TABLE IF NOT EXISTS receipts /*cluster*/
 (
@@ -170,7 +177,8 @@ CREATE TABLE IF NOT EXISTS receipts /*cluster*/
     reason      String CODEC(ZSTD(1))
 )
 ENGINE = ReplacingMergeTree
-ORDER BY (payload, id);
+ORDER BY (payload, id)
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
 
 CREATE TABLE IF NOT EXISTS tick_receipts /*cluster*/
 (
@@ -184,7 +192,7 @@ ENGINE = ReplacingMergeTree
 PARTITION BY toDate(at)
 ORDER BY (at, payload, id)
 TTL at + INTERVAL 1 DAY
-SETTINGS ttl_only_drop_parts = 1;
+SETTINGS ttl_only_drop_parts = 1, fsync_after_insert = 1, fsync_part_directory = 1;
 
 CREATE TABLE IF NOT EXISTS refused_records /*cluster*/
 (
@@ -198,7 +206,8 @@ CREATE TABLE IF NOT EXISTS refused_records /*cluster*/
     headers   Map(String, String) CODEC(ZSTD(1))
 )
 ENGINE = ReplacingMergeTree
-ORDER BY (topic, partition, offset);
+ORDER BY (topic, partition, offset)
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
 
 CREATE TABLE IF NOT EXISTS sink_positions /*cluster*/
 (
@@ -208,7 +217,8 @@ CREATE TABLE IF NOT EXISTS sink_positions /*cluster*/
     offset    Int64
 )
 ENGINE = ReplacingMergeTree(offset)
-ORDER BY (sink, topic, partition);
+ORDER BY (sink, topic, partition)
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
 
 -- backward
 

@@ -78,27 +78,21 @@ SELECT
 FROM
 (
     SELECT
-        account, device, toString(channel) AS channel, toString(period) AS period, toString(kind) AS group_kind,
-        toString(tou) AS tou, toString(unit) AS unit, period_start,
+        account, device, CAST(channel, 'String') AS channel, CAST(period, 'String') AS period, CAST(kind, 'String') AS group_kind,
+        CAST(tou, 'String') AS tou, CAST(unit, 'String') AS unit, period_start,
         argMax(tuple(period_end, quantity, version, service_point, condition, slots, actual, estimated,
-            toString(status), id, replaces, reason), version) AS newest
+            CAST(status, 'String'), id, replaces, reason), version) AS newest
     FROM bill_determinants
     GROUP BY account, device, channel, period, group_kind, tou, unit, period_start
 )
 UNION ALL
 SELECT
-    account, device, start, end, 'interval-consumption-daily', '', toString(unit),
-    reinterpret(arraySum(quantities), 'Decimal(18, 6)'), version, 'day', toString(channel), service_point,
+    account, device, start, end,
+    multiIf(seconds = 0, 'scalar-consumption-daily', name = '', 'interval-consumption-daily', 'tou-interval-consumption-daily'),
+    CAST(name, 'String'), CAST(unit, 'String'), reinterpret(amount, 'Decimal(18, 6)'), version, 'day', CAST(channel, 'String'), service_point,
     condition, slots, actual, estimated, if(state = 2, 'held', 'released'), '', '', ''
 FROM determinant_days FINAL
-UNION ALL
-SELECT
-    account, device, start, end, 'tou-interval-consumption-daily', toString(name), toString(unit),
-    reinterpret(amount, 'Decimal(18, 6)'), version, 'day', toString(channel), service_point,
-    condition, slots, actual, estimated, if(state = 2, 'held', 'released'), '', '', ''
-FROM determinant_days FINAL
-ARRAY JOIN tou AS name, quantities AS amount
-WHERE name != '';
+ARRAY JOIN tou AS name, quantities AS amount;
 
 -- A payload is stored when its root is there and every node that was announced: nodes = roots + sum of children
 CREATE OR REPLACE VIEW payloads /*cluster*/ AS
