@@ -8,14 +8,13 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from schemas.block import FINALIZED, DayBlock, FinalBlock, columns_of, strings
-from schemas.conditions import SUSPECT
+from schemas.block import DayBlock, FinalBlock, columns_of, strings
 from schemas.topology.tou import DeterminantsSettings
 from schemas.units import resolve
 from streams import calendar
 from streams.determinants import intervals, registers
 from streams.determinants.intervals import Intervals, day_bounds
-from streams.determinants.registers import Registers
+from streams.determinants.registers import Day, Registers
 from streams.determinants.sums import ESTIMATED, GOOD, Sums
 from streams.runtime.fold import Message, Output, Result
 from streams.runtime.state import State, Table
@@ -127,23 +126,13 @@ class DeterminantsFold:
         return names, present.sum(axis=1).astype(np.int8), tou[maps][present], everything[present]
 
     def _register_days(self, block: FinalBlock, message: Message, result: Result) -> DayBlock:
-        touched = self._registers.fold(block, result)
-        for (row, number), origin in list(touched.items()):
-            for later in self._registers.later_days(row, number):
-                touched.setdefault((row, later), origin)
-        told = [(origin, n, day) for (row, n), origin in touched.items() if (day := self._registers.day(row, n))]
-        origins = np.array([origin for origin, _, _ in told], np.int64)
-        numbers = np.array([n for _, n, _ in told], np.int32)
+        days = self._registers.fold(block, result)
+        origins = np.array([day.origin for day in days], np.int64)
         zones = block.zone.take(origins).to_pylist()
-        bounds = np.array(
-            [(calendar.start_of(z, n), calendar.start_of(z, n + 1)) for z, n in zip(zones, numbers.tolist(), strict=True)], np.int64
-        )
-        bounds = bounds.reshape(-1, 2)
-        rows = len(told)
-        found = [day[0] for _, _, day in told]
-        state = np.array([day[1] for _, _, day in told], np.int8)
-        condition = np.array([f.condition for f in found], np.int32)
-        doubtful = (state != FINALIZED) & (condition > SUSPECT)
+        bounds = [calendar.start_of(zone, np.array([day.day, day.day + 1])) for zone, day in zip(zones, days, strict=True)]
+        start, end = np.array(bounds, np.int64).reshape(-1, 2).T
+        columns = {name: np.array([getattr(day, name) for day in days], np.int64) for name in Day.__slots__}
+        rows = len(days)
         return DayBlock(
             id=message.derive("days"),
             payload=message.payload,
@@ -154,20 +143,20 @@ class DeterminantsFold:
             service_point=block.service_point.take(origins),
             account=block.account.take(origins),
             map=strings([""] * rows),
-            day=numbers,
-            start=bounds[:, 0],
-            end=bounds[:, 1],
+            day=columns["day"].astype(np.int32),
+            start=start,
+            end=end,
             seconds=np.zeros(rows, np.int32),
-            version=np.array([day[2] for _, _, day in told], np.int64),
-            replaces=np.array([day[3] for _, _, day in told], np.int64),
-            state=state,
-            condition=np.where(doubtful, np.int32(SUSPECT), condition),
+            version=columns["version"],
+            replaces=columns["version"] - 1,
+            state=columns["state"].astype(np.int8),
+            condition=columns["condition"].astype(np.int32),
             slots=np.full(rows, 2, np.int32),
-            actual=np.array([f.actual for f in found], np.int32),
-            estimated=np.array([f.estimated for f in found], np.int32),
+            actual=columns["actual"].astype(np.int32),
+            estimated=columns["estimated"].astype(np.int32),
             lines=np.ones(rows, np.int8),
             tou=np.zeros(rows, np.int8),
-            quantities=np.array([f.quantity for f in found], np.int64),
+            quantities=columns["quantity"],
         )
 
 

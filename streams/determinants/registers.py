@@ -114,6 +114,20 @@ def consumption(base: Reading, end: Reading, dials: int, multiplier: int, rollov
     return Consumption(quantity, min(pair), actual, estimated, False)
 
 
+@dataclass(frozen=True, slots=True)
+class Day:
+    """Scalar consumption of a local day, in the ``version`` to be told; ``origin`` is a row of the block that caused it."""
+
+    origin: int
+    day: int
+    quantity: int
+    condition: int
+    actual: int
+    estimated: int
+    state: int
+    version: int
+
+
 @dataclass(slots=True)
 class Reads:
     """Register reads of a block, flat: state row, block row, time, value, condition; sorted by state row and time, no time twice."""
@@ -145,8 +159,8 @@ class Registers:
 
     # --- folding reads in --------------------------------------------------------------------------------------------------
 
-    def fold(self, block: FinalBlock, result: Result) -> dict[tuple[int, int], int]:
-        """Adds register rows to the state. Returns the days to be told: (state row, day) → block row that brought the last reading."""
+    def fold(self, block: FinalBlock, result: Result) -> list[Day]:
+        """Adds register rows to the state. Returns the days that say something new."""
         table = self.table
         rows = table.add(keys_of(block))
         for name, column in (("service_point", block.service_point), ("zone", block.zone)):
@@ -164,12 +178,18 @@ class Registers:
             here = of_zone == number
             day[here] = calendar.day_of(zone, reads.at[here] - 1)
         cycle = np.array([self._cycle_of(row) for row in rows.tolist()], np.int64)[reads.origin]
-        late = self._place("p", PERIODS, periods.period_of(day, cycle), reads, block, result)
-        if late:
-            result.count("late", late)
-        self._place("d", DAYS, day, reads, block, result)
+        month = periods.period_of(day, cycle)
+        for some in _bands(month, PERIODS):
+            late = self._place("p", PERIODS, month[some], reads.take(some), block, result)
+            if late:
+                result.count("late", late)
+        told: list[Day] = []
+        for some in _bands(day, DAYS):
+            here = reads.take(some)
+            self._place("d", DAYS, day[some], here, block, result)
+            told += self._tell(here, day[some])
         self._next = None
-        return {(row, number): origin for row, number, origin in zip(reads.row.tolist(), day.tolist(), reads.origin.tolist(), strict=True)}
+        return told
 
     def _cycle_of(self, row: int) -> int:
         if row not in self._cycle:
@@ -177,14 +197,7 @@ class Registers:
         return self._cycle[row]
 
     def _place(self, prefix: str, places: int, numbers: Array, reads: Reads, block: FinalBlock, result: Result) -> int:
-        """Puts reads into periods or days of a ring; returns how many came for ones that are gone."""
-        late = 0
-        for band in np.unique(numbers // places).tolist():  # inside a band no two numbers share a place
-            some = np.flatnonzero(numbers // places == band)
-            late += self._place_band(prefix, places, numbers[some], reads.take(some), block, result)
-        return late
-
-    def _place_band(self, prefix: str, places: int, numbers: Array, reads: Reads, block: FinalBlock, result: Result) -> int:
+        """Puts reads into periods or days, no two of which share a place; returns how many came for ones that are gone."""
         table = self.table
         code = reads.row * 2**20 + numbers + 2**16
         groups, first, inverse = np.unique(code, return_index=True, return_inverse=True)
@@ -313,8 +326,17 @@ class Registers:
         before += [reading for reading in [self._reading(f"{prefix}_anchor", row)] if reading.at < first.at]
         return max((reading for reading in before if reading.usable), key=lambda reading: reading.at, default=first), last
 
-    def day(self, row: int, number: int) -> tuple[Consumption, int, int, int] | None:
-        """Consumption of a day, its state, and the version to send with the one it replaces; None where there is nothing new to tell."""
+    def _tell(self, reads: Reads, numbers: Array) -> list[Day]:
+        """The days of new reads and those that begin where they end, as far as they say something new."""
+        touched = {(row, n): origin for row, n, origin in zip(reads.row.tolist(), numbers.tolist(), reads.origin.tolist(), strict=True)}
+        for (row, number), origin in list(touched.items()):
+            known = self.table["d_number"][row]
+            for later in sorted(known[known > number].tolist())[:1]:
+                touched.setdefault((row, later), origin)
+        told = (self._day(row, number, origin) for (row, number), origin in touched.items())
+        return [day for day in told if day]
+
+    def _day(self, row: int, number: int, origin: int) -> Day | None:
         table, place = self.table, number % DAYS
         if table["d_number"][row, place] != number:
             return None
@@ -322,18 +344,15 @@ class Registers:
         if not base.usable or not end.usable or base.at >= end.at:
             return None
         found = consumption(base, end, int(table["dials"][row]), int(table["d_multiplier"][row, place]), self._percent)
-        state = EXCEPTION if found.broken or self._doubtful(row, base.at, end.at) else FINALIZED
-        digest = _digest(found.quantity, found.condition, found.actual, found.estimated, state)
+        doubtful = found.broken or self._doubtful(row, base.at, end.at)
+        digest = _digest(found.quantity, found.condition, found.actual, found.estimated, doubtful)
         version = int(table["d_version"][row, place])
         if version and table["d_sent"][row, place] == digest:
             return None
         table["d_version"][row, place], table["d_sent"][row, place] = version + 1, digest
-        return found, state, version + 1, version
-
-    def later_days(self, row: int, number: int) -> list[int]:
-        """Days after a day that are still known; the first of them begins where that day ends."""
-        numbers = self.table["d_number"][row]
-        return sorted(int(n) for n in numbers[numbers > number])[:1]
+        condition = min(found.condition, c.SUSPECT) if doubtful else found.condition
+        state = EXCEPTION if doubtful else FINALIZED
+        return Day(origin, number, found.quantity, condition, found.actual, found.estimated, state, version + 1)
 
     def tick(self, at: int, close: bool, result: Result) -> None:
         """Sends the determinants of changed periods that ended long enough ago; on ``close`` of all changed ones."""
@@ -406,6 +425,11 @@ def _bounds_of(zone: str, number: int, cycle: int) -> tuple[int, int]:
 def _digest(*parts: int) -> int:
     data = ",".join(str(int(part)) for part in parts).encode()
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little", signed=True)
+
+
+def _bands(numbers: Array, places: int) -> list[Array]:
+    """Positions of numbers in ascending bands inside which no two different numbers share a place."""
+    return [np.flatnonzero(numbers // places == band) for band in np.unique(numbers // places).tolist()]
 
 
 def _nearest(usable: Array, begin: Array, end: Array) -> Array:
