@@ -15,6 +15,7 @@ import numpy.typing as npt
 Ints = npt.NDArray[np.int64]
 
 _WIDTHS: Final = (np.dtype("<i1"), np.dtype("<i2"), np.dtype("<i4"), np.dtype("<i8"))
+_LIMITS: Final = tuple((int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)) for dtype in _WIDTHS)
 _CONSTANT: Final = 8
 _SCALES: Final = (6, 3)  # tried in this order; 0 is what is left
 
@@ -36,7 +37,7 @@ def pack(values: npt.NDArray[np.integer]) -> bytes:
                 if np.array_equal(reduced * step, data):
                     data, scale, low, high = reduced, exponent, low // step, high // step
                     break
-    code = next(i for i, dtype in enumerate(_WIDTHS) if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max)
+    code = next(i for i, (least, most) in enumerate(_LIMITS) if least <= low and high <= most)
     return bytes((code | (_CONSTANT if constant else 0), scale)) + data.astype(_WIDTHS[code]).tobytes()
 
 
