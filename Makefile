@@ -46,9 +46,10 @@ bench: install ## Measure (BENCH=pipeline)
 docs: install ## Write the generated pages anew: topics, AsyncAPI, metrics, OpenAPI
 	@$(MDH) topology show --docs > docs/topics.md
 	@$(MDH) topology show --asyncapi > docs/asyncapi.yaml
+	@$(MDH) topology show --reference > docs/topology-reference.md
 	@$(MDH) schemas metrics > docs/metrics.md
 	@$(MDH) hub --openapi > docs/openapi.json
-	@echo "wrote docs/topics.md docs/asyncapi.yaml docs/metrics.md docs/openapi.json"
+	@echo "wrote docs/topics.md docs/topology-reference.md docs/asyncapi.yaml docs/metrics.md docs/openapi.json"
 
 lock: install ## Resolve the dependencies anew into requirements.lock
 	@command -v uv >/dev/null || $(PIP) install uv

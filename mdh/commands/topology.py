@@ -32,6 +32,7 @@ def show(
     json: Json = False,
     docs: Annotated[bool, typer.Option("--docs", help="The page of topics, as in docs/topics.md.")] = False,
     asyncapi: Annotated[bool, typer.Option("--asyncapi", help="The AsyncAPI description, as in docs/asyncapi.yaml.")] = False,
+    reference: Annotated[bool, typer.Option("--reference", help="Every setting, as in docs/topology-reference.md.")] = False,
     acls: Annotated[bool, typer.Option("--acls", help="Access rights for kafka-acls; with --json as a list.")] = False,
 ) -> None:
     """Show topics and agents, or what is generated from them."""
@@ -39,8 +40,13 @@ def show(
 
     from schemas.topology import documents
 
-    if docs + asyncapi + acls > 1:
-        raise UsageError("--docs, --asyncapi and --acls exclude each other")
+    if docs + asyncapi + reference + acls > 1:
+        raise UsageError("--docs, --asyncapi, --reference and --acls exclude each other")
+    if reference:
+        from schemas.topology.reference import reference as page
+
+        print(page(), end="")
+        return
     system = _load(topology)
     if docs:
         print(documents.page(system), end="")

@@ -10,10 +10,10 @@ from schemas.topology.base import Section
 class Agent(Section):
     """A fold over one inbox. The first agent of the chain also reads ``plain`` topics, which the outside writes."""
 
-    about: str = Field(min_length=1)
-    inbox: str
+    about: str = Field(min_length=1, description="One sentence: what it does")
+    inbox: str = Field(description="The topic whose order counts; written by agents only, but for the first agent's")
     plain: list[str] = Field(default_factory=list, description="Topics written by the outside that it reads besides its inbox")
-    outputs: list[str] = Field(min_length=1)
+    outputs: list[str] = Field(min_length=1, description="Topics it writes")
     state: str = Field(description="Compacted topic with its state and checkpoint")
     dead: str = Field(description="Dead letters: where it puts what it cannot take, unchanged")
 

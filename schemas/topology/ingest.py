@@ -14,11 +14,10 @@ class Limits(Section):
 
     payload_bytes: int = Field(default=32 * MIB, ge=1024, le=256 * MIB, description="As it arrives; more is refused (413)")
     unpacked_bytes: int = Field(default=256 * MIB, ge=1024, le=4096 * MIB, description="After decompression, all members together")
-    archive_members: int = Field(default=1000, ge=1, le=100_000)
+    archive_members: int = Field(default=1000, ge=1, le=100_000, description="Files in one archive")
 
 
 class IngestSettings(Section):
     """How raw payloads become blocks."""
 
-    limits: Limits = Field(default_factory=Limits)
-    block_reads: int = Field(default=50_000, ge=100, le=1_000_000, description="Reads of one block at most, where rows allow")
+    limits: Limits = Field(default_factory=Limits, description="Of one payload")

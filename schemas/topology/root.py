@@ -41,23 +41,23 @@ Zone = Annotated[str, AfterValidator(_zone)]
 class Clock(Section):
     """The tick clock: the only source of time the agents have."""
 
-    tick_seconds: int = Field(default=2, ge=1, le=3600)
+    tick_seconds: int = Field(default=2, ge=1, le=3600, description="Seconds between two ticks")
 
 
 class Topology(Section):
-    """The system on one page. Made by :func:`schemas.topology.load_topology`, which also checks what sections say of each other."""
+    """The system on one page. Sections that are left out have the defaults of docs/topology-reference.md."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,39}$", description="Names consumer groups, transactions and principals")
     zone: Zone = Field(default="UTC", description="Zone of service points for which master data names none")
     partitions: int = Field(default=4, gt=0, le=MAX_PARTITIONS, description="Of every topic that does not say otherwise")
-    replication: int = Field(default=1, gt=0, le=9)
+    replication: int = Field(default=1, gt=0, le=9, description="Copies of every topic that does not say otherwise")
     parties: dict[str, str] = Field(description="Who else writes or reads topics, each with one sentence")
-    topics: dict[str, Topic]
-    agents: dict[str, Agent]
-    clock: Clock = Field(default_factory=Clock)
-    ingest: IngestSettings = Field(default_factory=IngestSettings)
-    vee: VeeSettings = Field(default_factory=VeeSettings.default)
-    determinants: DeterminantsSettings = Field(default_factory=DeterminantsSettings.default)
+    topics: dict[str, Topic] = Field(description="All topics, by name")
+    agents: dict[str, Agent] = Field(description="All agents, by name")
+    clock: Clock = Field(default_factory=Clock, description="Time")
+    ingest: IngestSettings = Field(default_factory=IngestSettings, description="What is taken in")
+    vee: VeeSettings = Field(default_factory=VeeSettings.default, description="What is checked and estimated")
+    determinants: DeterminantsSettings = Field(default_factory=DeterminantsSettings.default, description="What is summed for billing")
     profiles: dict[str, Profile] = Field(default_factory=dict, description="Mapping profiles for other people's CSV headers")
 
     @model_validator(mode="before")

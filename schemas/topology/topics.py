@@ -52,13 +52,13 @@ class Topic(Section):
 
     about: str = Field(min_length=1, description="One sentence: what is in it")
     key: str = Field(min_length=1, description="What the record key is, in words")
-    partitions: int = Field(gt=0, le=MAX_PARTITIONS)
-    replication: int = Field(gt=0, le=9)
-    cleanup: Literal["delete", "compact"] = "delete"
+    partitions: int = Field(gt=0, le=MAX_PARTITIONS, description="Left out: those of the whole topology")
+    replication: int = Field(gt=0, le=9, description="Copies, left out: those of the whole topology; never more than there are brokers")
+    cleanup: Literal["delete", "compact"] = Field(default="delete", description="delete by age, or compact to the last record per key")
     retention: Retention = Field(default=FOREVER, description="How long records stay; a compacted topic keeps the last per key")
     records: list[str] = Field(default_factory=list, description="Record types of the committed schemas, or raw; none: reserved")
-    writers: list[str] = Field(min_length=1)
-    readers: list[str] = Field(min_length=1)
+    writers: list[str] = Field(min_length=1, description="Agents and parties that may write")
+    readers: list[str] = Field(min_length=1, description="Agents and parties that may read")
     stored: bool = Field(default=False, description="The sink writes it to the store")
     config: Config = Field(default_factory=dict, description="Further Kafka topic settings")
 

@@ -10,6 +10,7 @@ import yaml
 
 from schemas import metrics
 from schemas.topology import documents, load_topology
+from schemas.topology.reference import reference
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TOPOLOGY = load_topology(ROOT / "topology.yaml")
@@ -25,10 +26,22 @@ TOPOLOGY = load_topology(ROOT / "topology.yaml")
             documents.asyncapi(TOPOLOGY, documents.committed_schemas(), importlib.metadata.version("meter-data-hub")),
         ),
         ("metrics.md", "mdh schemas metrics", metrics.document()),
+        ("topology-reference.md", "mdh topology show --reference", reference()),
     ],
 )
 def test_committed_documents_are_not_stale(file: str, command: str, text: str) -> None:
     assert (ROOT / "docs" / file).read_text() == text, f"write it anew: .venv/bin/{command} > docs/{file}"
+
+
+def test_the_reference_lists_every_setting_of_every_section() -> None:
+    page = reference()
+    for section in ("## Top", "## `topics.*`", "## `vee.groups.*.rules[]`: interval-spike", "## `profiles.*`"):
+        assert page.count(f"{section}\n") == 1
+    assert "| `to` | `24:00` |" in page
+    assert "| `floor` | `1` |" in page
+    assert "| `lateness` | `1d` |" in page
+    rows = [line for line in page.splitlines() if line.startswith("| `")]
+    assert {line.count(" | ") for line in rows} == {2}
 
 
 def test_the_page_names_every_topic_agent_and_party_once_in_its_table() -> None:
@@ -55,9 +68,9 @@ def test_asyncapi_describes_topics_in_use_and_only_refers_to_what_is_there() -> 
 
     found = references(document)
     assert found
-    for reference in found:
+    for target in found:
         at = document
-        for part in reference.removeprefix("#/").split("/"):
+        for part in target.removeprefix("#/").split("/"):
             at = at[part]
     for name, channel in document["channels"].items():
         kafka = channel["bindings"]["kafka"]
@@ -84,3 +97,43 @@ def test_rights_as_commands() -> None:
     assert "kafka-acls --add --allow-principal User:mdh-clock --operation Write --topic hub.ticks" in lines
     group = "kafka-acls --add --allow-principal User:mdh-sink --operation Read --group mdh.sink --resource-pattern-type prefixed"
     assert group in lines
+
+
+def examples() -> list[dict[str, object]]:
+    text = (ROOT / "docs" / "topology.md").read_text()
+    return [yaml.load(part.split("```")[0], Loader=yaml.BaseLoader) for part in text.split("```yaml\n")[1:]]
+
+
+@pytest.mark.parametrize("example", examples(), ids=lambda example: next(iter(example)))
+def test_every_example_of_the_page_is_valid_in_the_committed_topology(example: dict[str, object]) -> None:
+    from schemas.topology import parse_topology
+
+    text = (ROOT / "topology.yaml").read_text()
+    ((name, section),) = example.items()
+    blocks = (ROOT / "docs" / "topology.md").read_text().split("```yaml\n")[1:]
+    written = next(block.split("```")[0] for block in blocks if block.startswith(f"{name}:"))
+    lines = text.splitlines(keepends=True)
+    start = next(i for i, line in enumerate(lines) if line.startswith(f"{name}:"))
+    end = next((i for i in range(start + 1, len(lines)) if lines[i][0] not in " #\n"), len(lines))
+    body = written if name != "topics" else "".join(lines[start:end]) + written.removeprefix("topics:\n")
+    topology = parse_topology("".join(lines[:start]) + body + "".join(lines[end:]))
+    assert getattr(topology, name) != getattr(TOPOLOGY, name)
+    assert section
+
+
+def test_the_example_map_says_what_the_page_says() -> None:
+    from datetime import date
+
+    from schemas.topology.tou import DeterminantsSettings
+
+    example = next(e for e in examples() if "determinants" in e)["determinants"]
+    assert isinstance(example, dict)
+    example["assign"][1]["map"] = None
+    settings = DeterminantsSettings.model_validate(example)
+    chosen = settings.map_of("kWh", "delivered", "1", "A")
+    assert chosen is not None
+    newer = chosen.version_of(date(2026, 7, 1))
+    assert newer is not None
+    assert [w.period for w in newer.windows_of(date(2026, 7, 6))] == ["peak"]
+    assert newer.windows_of(date(2026, 12, 24)) == ()
+    assert settings.billing.cycle_of("B-7") == 15
