@@ -81,7 +81,7 @@ class DeterminantsFold:
         sums, maps = self._intervals.fold(block, result)
         names, lines, tou, quantities = self._lines(sums, maps)
         counts = sums.counts.sum(axis=1)
-        of_map = strings([name for name, _ in self._intervals.maps.names])
+        of_map = [name for name, _ in self._intervals.maps.names]
         return DayBlock(
             id=message.derive("days"),
             payload=message.payload,
@@ -91,7 +91,7 @@ class DeterminantsFold:
             unit=block.unit,
             service_point=block.service_point,
             account=block.account,
-            map=of_map.take(maps),
+            map=strings([of_map[number] for number in maps.tolist()]),
             day=block.day,
             start=block.start,
             end=day_bounds(block),

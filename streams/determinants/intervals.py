@@ -22,7 +22,7 @@ from streams.determinants import periods
 from streams.determinants.keys import SEPARATOR, keys_of, parts_of
 from streams.determinants.maps import UNMAPPED, Maps
 from streams.determinants.records import Figure, Subject, determinant
-from streams.determinants.sums import CLASSES, ESTIMATED, GOOD, Sums, limits_of, sum_days, worst_of
+from streams.determinants.sums import ESTIMATED, GOOD, Sums, limits_of, sum_days, worst_of
 from streams.runtime.fold import Result
 from streams.runtime.state import Column, State, Table
 
@@ -44,7 +44,8 @@ def columns(slots: int, width: int) -> dict[str, Column]:
         "days": Column(np.uint32, (slots,)),  # bit per day of the period that is in the sums
         "held": Column(np.uint32, (slots,)),  # of these in exception
         "quantities": Column(np.int64, (slots, width)),
-        "counts": Column(np.uint16, (slots, width, CLASSES)),
+        "good": Column(np.uint16, (slots, width)),  # number of slots in the best class, and in all others: mostly zeros,
+        "poor": Column(np.uint16, (slots, width, GOOD)),  # which packed pages hold in three bytes
         "version": Column(np.uint16, (slots,)),
         "sent": Column(np.int64, (slots,)),  # hash of what was sent last
         "dirty": Column(np.uint8, (slots,)),
@@ -61,7 +62,8 @@ def make_table(name: str) -> Table:
         "r_day": Column(np.int32, (RING,), -1),
         "r_map": Column(np.int16, (RING,)),
         "r_quantities": Column(np.int64, (RING, width)),
-        "r_counts": Column(np.uint16, (RING, width, CLASSES)),
+        "r_good": Column(np.uint16, (RING, width)),
+        "r_poor": Column(np.uint16, (RING, width, GOOD)),
     }
     return Table(ring | columns(NOW, width), ("service_point", "zone"))
 
@@ -219,7 +221,7 @@ class Intervals:
         known, place = alike.any(axis=1), alike.argmax(axis=1)
         before = Sums.zeros(len(at), self.maps.width)
         before.quantities[known] = self.now["r_quantities"][rings[known], place[known]]
-        before.counts[known] = self.now["r_counts"][rings[known], place[known]]
+        before.counts[known] = _counts(self.now, "r_", rings[known], place[known])
         mixed = known & (self.now["r_map"][rings, place] != days.maps[at])
         lost = self._recall(block, days, at, known, before) | (block.seconds[at] < SHORTEST)
         quantities, counts = Sums(days.sums.quantities[at], days.sums.counts[at], days.sums.condition[at]).difference(before)
@@ -292,7 +294,7 @@ class Intervals:
             self.now["r_day"][rings, place] = days.day[rows]
             self.now["r_map"][rings, place] = days.maps[rows]
             self.now["r_quantities"][rings, place] = days.sums.quantities[rows]
-            self.now["r_counts"][rings, place] = days.sums.counts[rows]
+            _set_counts(self.now, "r_", rings, place, days.sums.counts[rows])
             self.now.mark(rings)
 
     # --- periods -----------------------------------------------------------------------------------------------------------
@@ -346,7 +348,7 @@ class Intervals:
         number = np.where(empty, change.low, table["map"][rows, place])
         alike = (change.low == change.high) & (number == change.low) & ~change.mixed
         quantities = table["quantities"][rows, place]
-        counts = table["counts"][rows, place].astype(np.int64)
+        counts = _counts(table, "", rows, place)
         flat = np.flatnonzero(~alike | (number <= UNMAPPED))
         quantities += change.quantities
         counts += change.counts
@@ -354,7 +356,7 @@ class Intervals:
         table["period"][rows, place] = change.period
         table["map"][rows, place] = np.where(alike, number, -np.maximum(np.abs(number), np.maximum(change.low, change.high)))
         table["quantities"][rows, place] = quantities
-        table["counts"][rows, place] = counts
+        _set_counts(table, "", rows, place, counts)
         table["days"][rows, place] |= change.days
         table["held"][rows, place] = table["held"][rows, place] & ~change.cleared | change.held
         table["dirty"][rows, place] = 1
@@ -408,7 +410,7 @@ class Intervals:
             return
         homes = self._homes(table, rows)
         begin, end = self._bounds(homes, table["period"][rows, place])
-        quantities, counts = table["quantities"][rows, place], table["counts"][rows, place].astype(np.int64)
+        quantities, counts = table["quantities"][rows, place], _counts(table, "", rows, place)
         held, number = (table["held"][rows, place] != 0).tolist(), table["map"][rows, place].tolist()
         table["dirty"][rows, place] = 0
         table.mark(rows)
@@ -440,6 +442,17 @@ def _figures(names: list[str], quantities: Array, counts: Array, held: bool, spl
 def _figure(kind: str, tou: str, quantity: Any, counts: Array, held: bool) -> Figure:
     slots, actual, estimated = int(counts.sum()), int(counts[GOOD]), int(counts[ESTIMATED].sum())
     return Figure(kind, tou, int(quantity), int(worst_of(counts)), slots, actual, estimated, held)
+
+
+def _counts(table: Table, prefix: str, rows: Array, place: Array) -> Array:
+    """Slots by line and class of the given places."""
+    good, poor = table[f"{prefix}good"][rows, place], table[f"{prefix}poor"][rows, place]
+    return np.concatenate([poor, good[:, :, None]], axis=2).astype(np.int64)
+
+
+def _set_counts(table: Table, prefix: str, rows: Array, place: Array, counts: Array) -> None:
+    table[f"{prefix}good"][rows, place] = counts[:, :, GOOD]
+    table[f"{prefix}poor"][rows, place] = counts[:, :, :GOOD]
 
 
 def _one_line(values: Array) -> Array:

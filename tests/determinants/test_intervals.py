@@ -370,8 +370,8 @@ def test_a_block_of_five_hundred_channels_takes_a_few_milliseconds() -> None:
     for step in range(5):
         rows = [Row(day_number("2024-03-04") + step, values[i], device=f"m{i}", account=f"a{i}") for i in range(500)]
         message = Message("FinalBlock", finals(rows), f"x{step}")
-        begin = time.perf_counter()
+        begin = time.process_time()
         hub.fold.apply(message)
-        best = min(best, time.perf_counter() - begin)
+        best = min(best, time.process_time() - begin)
     assert best < 0.03  # measured: 0.002; the machine of a test may be slow
     assert hub.fold.state.nbytes() / 500 < 1024
