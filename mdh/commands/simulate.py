@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -129,25 +129,16 @@ def _folder(out: Path, head_end: HeadEnd, master: bool) -> Iterator[Send]:
 
 @contextmanager
 def _hub(url: str, head_end: HeadEnd, master: bool) -> Iterator[Send]:
-    import httpx
+    from mdh.simulation.hub import HubAt
 
-    def post(client: httpx.Client, path: str, content: bytes, **more: Any) -> None:
-        answer = client.post(path, content=content, **more)
-        if answer.is_error:
-            raise UsageError(f"{url}{path}: {answer.status_code} {answer.text[:300]}")
-
-    with httpx.Client(base_url=url, timeout=60) as client:
+    with HubAt(url) as hub:
+        if master:
+            hub.master(head_end.master())
 
         def send(payload: Payload) -> None:
-            where = {"source": head_end.settings.source, "name": payload.name}
-            post(client, "/v1/reads", payload.data, params=where, headers={"Idempotency-Key": payload.id})
+            hub.reads(payload.data, source=head_end.settings.source, name=payload.name, key=payload.id)
 
-        try:
-            if master:
-                post(client, "/v1/master", "".join(json.dumps(line) + "\n" for line in head_end.master()).encode())
-            yield send
-        except httpx.TransportError as error:
-            raise UsageError(f"{url}: no hub answers there ({error})") from None
+        yield send
 
 
 @contextmanager
