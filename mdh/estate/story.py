@@ -284,7 +284,7 @@ def _is_answered(line: dict[str, Any], row: dict[str, Any] | None, raised: set[t
     if row is None:
         return False
     if fault in ("gap", "missing"):
-        return int(row["filled"]) == line["count"]
+        return bool(int(row["filled"]) == line["count"])
     once = int(row["slots"]) == int(row["distinct"]) == line["count"]
     return bool(once and Decimal(row["total"]) == Decimal(line["true"]))
 
