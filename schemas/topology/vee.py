@@ -223,6 +223,10 @@ class VeeSettings(Section):
     hot_days: int = Field(default=2, ge=2, le=60, description="Local days of received values kept per channel")
     lateness: Seconds = Field(default=24 * HOUR, ge=0, description="After a day's end until what is missing counts as missing")
     quiet: Seconds = Field(default=3, ge=0, description="A day that still receives reads is not closed for this long")
+    silence: Literal["wait", "missing"] = Field(
+        default="wait",
+        description="Slots behind a channel's newest read when their day is closed: wait until it reports again, or missing at once",
+    )
     admit: Literal["auto", "known"] = Field(default="auto", description="auto: until master data exists, channels come as they are")
     future_tolerance: Seconds = Field(default=24 * HOUR, ge=0, description="Reads further ahead of the clock wait for it")
     groups: dict[str, Group] = Field(default_factory=lambda: {"initial-load": INITIAL_LOAD})

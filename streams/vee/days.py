@@ -81,7 +81,8 @@ class _Work:
     start: Ints
     end: Ints
     counts: Ints
-    opening: Ints
+    opening: Ints  # slots are due from here, once the day is closed
+    ending: Ints  # and before here
     version: Ints
     digest: Ints
     raised: Ints
@@ -147,8 +148,8 @@ class Days:
         table = self.rings.table(seconds)
         touched = code_of(segments.row, segments.day) if segments is not None else np.zeros(0, np.int64)
         base = np.unique(np.concatenate([touched, close, look, np.fromiter(stored, np.int64, len(stored))]))
-        earlier = self._first_reads(table, segments)
-        work, leaving = self._gather(seconds, table, base, close, stored, earlier)
+        earlier, later = self._stretch(seconds, table, segments)
+        work, leaving = self._gather(seconds, table, base, close, stored, earlier, later)
         before = self._look(work)[1] if stored else []
         again = self._again(work, earlier) if len(earlier) or table["tail_run"][work.row].any() else []
         shown = self._shown(work)
@@ -164,20 +165,22 @@ class Days:
 
     # --- gathering ----------------------------------------------------------------------------------------------------------
 
-    def _first_reads(self, table: Table, segments: Segments | None) -> Ints:
-        """Moves each channel's first read back where needed; returns ring rows of known channels for which it did."""
+    def _stretch(self, seconds: int, table: Table, segments: Segments | None) -> tuple[Ints, Ints]:
+        """Moves each channel's first and last read; returns ring rows of known channels whose first and whose last moved."""
         if segments is None or not len(segments):
-            return np.zeros(0, np.int64)
-        earlier = segments.time < table["first"][segments.row]
-        if not earlier.any():
-            return np.zeros(0, np.int64)
-        rows = segments.row[earlier]
-        known = np.unique(rows[table["first"][rows] < NEVER])
-        np.minimum.at(table["first"], rows, segments.time[earlier])
-        return known
+            return _NONE, _NONE
+        row = segments.row
+        newest = segments.time + (segments.size - 1) * seconds
+        earlier, later = segments.time < table["first"][row], newest > table["last"][row]
+        moved = []
+        for bound, some, value, best in (("first", earlier, segments.time, np.minimum), ("last", later, newest, np.maximum)):
+            rows = row[some]
+            moved.append(np.unique(rows[np.abs(table[bound][rows]) < NEVER]))
+            best.at(table[bound], rows, value[some])
+        return moved[0], moved[1]
 
     def _gather(
-        self, seconds: int, table: Table, base: Ints, close: Ints, stored: dict[int, Stored], earlier: Ints
+        self, seconds: int, table: Table, base: Ints, close: Ints, stored: dict[int, Stored], earlier: Ints, later: Ints
     ) -> tuple[_Work, tuple[Ints, Ints]]:
         """Loads all channel-days concerned, and says which (row, position) of the ring leave it without being among them."""
         hot = self.settings.hot_days
@@ -189,6 +192,9 @@ class Days:
         more = leave & (table["due"][owners] < NEVER)
         if len(earlier):
             more |= np.isin(owners, earlier)[:, None] & (ring >= 0) & (table["conditions"][owners, :, 0] < _EMPTY)
+        if len(later) and table["closed"][owners].any():
+            ends = np.take_along_axis(table["conditions"][owners], (table["count"][owners] - 1)[:, :, None], axis=2)[:, :, 0]
+            more |= np.isin(owners, later)[:, None] & (ring >= 0) & (table["closed"][owners] > 0) & (ends < _EMPTY)
         which, pos = np.nonzero(more)
         codes = np.union1d(base, code_of(owners[which], ring[which, pos])) if len(which) else base
         codes = self._with_neighbours(table, codes)
@@ -229,11 +235,11 @@ class Days:
         start, end = self._bounds(table, row, day)
         counts = np.maximum(1, (end - start) // seconds)
         hot = day > cold
-        opening = ((table["first"][row] - start) // seconds).clip(0, counts)
+        opening, ending = self._span(seconds, table, row, start, counts)
         start = start + np.maximum(table["phase"][row], 0)
         passive = np.zeros(len(codes), np.bool_)
         work = _Work(
-            seconds, table, codes, row, day, pos, inside, hot, values, coded, closed | ~hot, start, end, counts, opening,
+            seconds, table, codes, row, day, pos, inside, hot, values, coded, closed | ~hot, start, end, counts, opening, ending,
             version, digest, raised, told, passive, {},
         )  # fmt: skip
         for code, old in stored.items():
@@ -249,6 +255,13 @@ class Days:
     def start(self, seconds: int, row: int, day: int) -> int:
         """UTC second at which a channel's local day begins."""
         return int(self._bounds(self.rings.table(seconds), np.array([row]), np.array([day]))[0][0])
+
+    def _span(self, seconds: int, table: Table, row: Ints, midnight: Ints, counts: Ints) -> tuple[Ints, Ints]:
+        """The slots of each day that can be due: from the channel's first read to its last one."""
+        opening = ((table["first"][row] - midnight) // seconds).clip(0, counts)
+        if self.settings.silence == "missing":
+            return opening, counts
+        return opening, ((table["last"][row] - midnight) // seconds + 1).clip(0, counts)
 
     def _bounds(self, table: Table, row: Ints, day: Ints) -> tuple[Ints, Ints]:
         """UTC seconds at which each channel-day begins and ends."""
@@ -345,18 +358,18 @@ class Days:
         received = work.coded > 0
         slots = np.arange(work.values.shape[1])
         real = slots < work.counts[:, None]
-        future = slots < work.opening[:, None]
+        silent = (slots < work.opening[:, None]) | (work.closed[:, None] & (slots >= work.ending[:, None]))
         codes = work.coded.astype(np.int32)
         codes *= STEP
         due = received
         if work.closed.any():
-            due = received | (work.closed[:, None] & real & ~future)
+            due = received | (work.closed[:, None] & real & ~silent)
             codes[due & ~received] = conditions.MISSING
         values = work.values.copy()
         values[codes < conditions.OUTAGE] = 0
         channel = work.table["channel"][work.row].astype(np.int64)
         batch = DayBatch(
-            work.seconds, values, codes, np.zeros(codes.shape, np.int8), received, due, np.all(due | ~real | future, axis=1),
+            work.seconds, values, codes, np.zeros(codes.shape, np.int8), received, due, np.all(due | ~real | silent, axis=1),
             work.counts, work.day, work.start, self.channels.attributes(channel),
             *self._edges(work, due & (codes < conditions.OUTAGE)), np.zeros(len(codes), np.bool_),
         )  # fmt: skip
@@ -379,8 +392,8 @@ class Days:
         own = beside >= 0
         if own.any():
             at = beside[own]
-            self._put(edges, rows[own], summary(work.values[at], work.coded[at], work.closed[at], work.counts[at], work.opening[at],
-                                                head=step > 0))  # fmt: skip
+            view = (work.values[at], work.coded[at], work.closed[at], work.counts[at], work.opening[at], work.ending[at])
+            self._put(edges, rows[own], summary(*view, head=step > 0))
         pos = day % self.settings.hot_days
         ring = np.flatnonzero(~own & (table["day"][owner, pos] == day))
         if len(ring):
@@ -397,9 +410,9 @@ class Days:
     def _ring_summary(self, seconds: int, table: Table, row: Ints, pos: Ints, *, head: bool) -> tuple[Ints, Ints, Mask]:
         start, _ = self._bounds(table, row, table["day"][row, pos].astype(np.int64))
         counts = table["count"][row, pos].astype(np.int64)
-        opening = ((table["first"][row] - start) // seconds).clip(0, counts)
+        opening, ending = self._span(seconds, table, row, start, counts)
         closed = table["closed"][row, pos] > 0
-        return summary(table["values"][row, pos], table["conditions"][row, pos], closed, counts, opening, head=head)
+        return summary(table["values"][row, pos], table["conditions"][row, pos], closed, counts, opening, ending, head=head)
 
     def _compare(self, work: _Work, batch: DayBatch, findings: list[Findings], before: list[Findings], version: int) -> Decided:
         """What differs from what was told last."""
@@ -464,7 +477,10 @@ class Days:
         rows, was = shown
         stale: list[tuple[int, int]] = []
         if len(rows):
-            now = summary(work.values[rows], work.coded[rows], work.closed[rows], work.counts[rows], work.opening[rows], head=True)
+            now = summary(
+                work.values[rows], work.coded[rows], work.closed[rows], work.counts[rows], work.opening[rows], work.ending[rows],
+                head=True,
+            )  # fmt: skip
             moved = np.logical_or.reduce([a != b for a, b in zip(was, now, strict=True)])
             stale += zip(work.row[rows[moved]].tolist(), (work.day[rows[moved]] - 1).tolist(), strict=True)
         table = work.table
@@ -484,7 +500,7 @@ class Days:
         gone = own[work.inside[own]]
         parts = []
         if len(own):
-            view = (work.values[own], work.coded[own], work.closed[own], work.counts[own], work.opening[own])
+            view = (work.values[own], work.coded[own], work.closed[own], work.counts[own], work.opening[own], work.ending[own])
             parts.append((work.row[own], work.day[own], work.coded[own, 0] < _EMPTY, summary(*view, head=False)))
         if len(owner):
             tail = self._ring_summary(work.seconds, table, owner, pos, head=False)

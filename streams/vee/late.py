@@ -159,7 +159,7 @@ class LateReads:
             values.append(table["values"][row, pos, a:b].copy())
             codes.append(table["conditions"][row, pos, a:b].copy())
         table["values"][row], table["conditions"][row] = 0, 0
-        table["first"][row], table["phase"][row] = NEVER, -1
+        table["first"][row], table["last"][row], table["phase"][row] = NEVER, -NEVER, -1
         table.mark(np.array([row]))
         if not starts:
             return []

@@ -20,6 +20,7 @@ def table(seconds: int, hot_days: int) -> Table:
 
     The ring holds the ``hot_days`` local days that end with ``newest``, day d at position d mod hot_days. ``values`` and ``conditions``
     (hundredths) are what was received; 0 is nothing. Older days are in the store: none outside ``stored_from`` … ``stored_through``.
+    ``first`` and ``last`` are where the oldest and the newest interval start that was ever received.
     ``tail_*`` is what the newest stored day shows to the day behind it, ``head_gap`` whether the oldest begins without a value.
     """
     day, width = (hot_days,), (hot_days, width_of(seconds))
@@ -31,6 +32,7 @@ def table(seconds: int, hot_days: int) -> Table:
             "stored_from": Column(np.int32, empty=NO_DAY),
             "stored_through": Column(np.int32, empty=NO_DAY),
             "first": Column(np.int64, empty=NEVER),
+            "last": Column(np.int64, empty=-NEVER),
             "head_gap": Column(np.int8),
             "tail_run": Column(np.int32),
             "tail_usable": Column(np.int8),

@@ -76,14 +76,17 @@ def _cut(rows: Ints, start: Ints, count: Array, seconds: int, zone: str) -> tupl
     return tuple(column[keep] for column in (rows[which], day, slot, behind - inside, inside, phase))
 
 
-def summary(values: Ints, codes: Array, closed: Mask, counts: Array, opening: Array, *, head: bool) -> tuple[Ints, Ints, Mask]:
+def summary(
+    values: Ints, codes: Array, closed: Mask, counts: Array, opening: Array, ending: Array, *, head: bool
+) -> tuple[Ints, Ints, Mask]:
     """What a day shows to its neighbour: how many slots at the edge are due and empty, then the value, and if it can be leant on.
 
-    ``head``: seen from the day before, else from the day after. ``opening`` is the first slot that can be due at all.
+    ``head``: seen from the day before, else from the day after. Slots can be due
+    from ``opening`` to before ``ending``.
     """
     rows, width = codes.shape
     slots = np.arange(width)
-    empty = (codes < 2000) & ((codes > 0) | (closed[:, None] & (slots >= opening[:, None])))
+    empty = (codes < 2000) & ((codes > 0) | (closed[:, None] & (slots >= opening[:, None]) & (slots < ending[:, None])))
     stop = ~empty & (slots < counts[:, None])
     any_ = stop.any(axis=1)
     if head:
