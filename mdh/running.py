@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Mapping
@@ -47,6 +48,7 @@ def kafka_of(broker: str | None, url: str | None, data_dir: Path | None) -> Kafk
     of the data directory's hub. Raises UsageError where none is known."""
     from mdh.settings import load_settings
 
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)  # a broker that is away is told in one line, by whoever asked for it
     settings = load_settings(broker=broker)
     if settings.broker and not url:
         return settings.kafka.at(settings.broker)

@@ -1,4 +1,4 @@
-"""Dead letters: payloads nobody could decode, read from their topic and sent again.
+"""Dead letters: records an agent could not take, read from their topics and, where they came from outside, sent again.
 
 What was dealt with is kept as the committed offsets of one consumer group, so every Kafka tool shows how many letters wait. Letters
 dealt with out of order are named in the metadata of the commit. A letter sent again has the original bytes and an id that
@@ -8,7 +8,7 @@ comes from the first id and the attempt: sending it twice, after a crash, is tak
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
@@ -34,11 +34,12 @@ class DeadLettersError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """One dead letter. ``partition`` and ``offset`` are its place on the dead-letter topic, ``ref`` is how people name it.
+    """One dead letter. ``topic``, ``partition`` and ``offset`` are its place among the dead letters; people name it by ``ref``.
 
     Letters in a list come without their ``value``: a thousand of them must fit in memory.
     """
 
+    topic: str
     partition: int
     offset: int
     at: datetime
@@ -49,12 +50,17 @@ class Letter:
 
     @property
     def ref(self) -> str:
-        """``partition:offset``."""
-        return f"{self.partition}:{self.offset}"
+        """``topic/partition/offset``."""
+        return f"{self.topic}/{self.partition}/{self.offset}"
 
     def text(self, header: str) -> str:
         """A header as text, empty where there is none."""
         return self.headers.get(header, b"").decode(errors="replace")
+
+    @property
+    def id(self) -> str:
+        """The payload it is, or came from."""
+        return self.text("id") or self.text("mdh-payload")
 
     @property
     def origin(self) -> str:
@@ -76,7 +82,7 @@ class Letter:
     def first_id(self) -> str:
         """The payload id of the very first try."""
         own = f"{self.origin}/{self.text(PREFIX + 'partition')}/{self.text(PREFIX + 'offset')}"
-        return self.text(FIRST_ID) or self.text("id") or own
+        return self.text(FIRST_ID) or self.id or own
 
     def next_id(self) -> str:
         """The payload id of the next try."""
@@ -86,7 +92,7 @@ class Letter:
         """What a table shows of it."""
         return {
             "ref": self.ref,
-            "id": self.text("id"),
+            "id": self.id,
             "source": self.text("source"),
             "name": self.text("name"),
             "format": self.text("format"),
@@ -112,13 +118,24 @@ class Outcome:
     reason: str = ""
 
 
-class DeadLetters:
-    """The dead-letter topic of a broker, and what of it was dealt with. Close it after use."""
+Place = tuple[str, int]  # topic, partition
 
-    def __init__(self, settings: KafkaSettings, topic: str, group: str, patience: float = PATIENCE) -> None:
-        self.settings, self.topic, self.group, self.patience = settings, topic, group, patience
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """How far a partition was dealt with: everything before ``through``, and single letters after it."""
+
+    through: int
+    done: frozenset[int]
+
+
+class DeadLetters:
+    """The dead-letter topics of a broker, and what of them was dealt with. Close it after use."""
+
+    def __init__(self, settings: KafkaSettings, topics: Sequence[str], group: str, patience: float = PATIENCE) -> None:
+        self.settings, self.topics, self.group, self.patience = settings, list(topics), group, patience
         self._consumer: Consumer = consumer(settings, group, enable_partition_eof=True)
-        self._listed: dict[int, list[int]] = {}  # offsets per partition, from the committed one to the end when last read
+        self._listed: dict[Place, list[int]] = {}  # offsets per partition, from the committed one to the end when last read
 
     def __enter__(self) -> DeadLetters:
         return self
@@ -130,79 +147,69 @@ class DeadLetters:
         """Leaves the broker."""
         self._consumer.close()
 
-    def partitions(self) -> list[int]:
-        """The partitions of the topic. Raises DeadLettersError where there is no broker or no topic."""
-        return _partitions(self._consumer, self.topic)
+    def places(self) -> list[Place]:
+        """All partitions of the topics. Raises DeadLettersError where there is no broker or no topic."""
+        return [(topic, number) for topic in self.topics for number in _partitions(self._consumer, topic, min(self.patience, 10))]
 
     def waiting(self) -> list[Letter]:
         """The letters not dealt with yet, by time, without their bytes."""
-        places = self._consumer.committed([TopicPartition(self.topic, p) for p in self.partitions()], timeout=10)
-        done = {place.partition: parse_ranges(place.metadata or "") for place in places}
-        starts = [TopicPartition(self.topic, place.partition, max(place.offset, 0)) for place in places]
-        found = [replace(letter, value=None) for letter in self._read(starts)]
-        self._listed = {place.partition: [] for place in places}
+        marks = self._marks(self.places())
+        found = [replace(letter, value=None) for letter in self._read({place: mark.through for place, mark in marks.items()})]
+        self._listed = {place: [] for place in marks}
         for letter in found:
-            self._listed[letter.partition].append(letter.offset)
-        letters = [letter for letter in found if letter.offset not in done[letter.partition]]
-        return sorted(letters, key=lambda letter: (letter.at, letter.partition, letter.offset))
-
-    def depth(self) -> int:
-        """How many letters wait."""
-        return len(self.waiting())
+            self._listed[letter.topic, letter.partition].append(letter.offset)
+        letters = [letter for letter in found if letter.offset not in marks[letter.topic, letter.partition].done]
+        return sorted(letters, key=lambda letter: (letter.at, letter.topic, letter.partition, letter.offset))
 
     def get(self, ref: str) -> Letter:
         """One letter by its name, dealt with or not. Raises DeadLettersError if there is none."""
-        partition, _, offset = ref.rpartition(":")
-        if not offset.isdigit() or not (partition.isdigit() or not partition):
-            raise DeadLettersError(f"{ref!r} names no letter; `mdh dlq ls` shows names such as 0:12")
-        candidates = [int(partition)] if partition else self.partitions()
-        found = [letter for number in candidates if (letter := self._one(number, int(offset))) is not None]
-        if not found:
+        topic, _, rest = ref.rpartition("/")
+        topic, _, partition = topic.rpartition("/")
+        if topic not in self.topics or not all(part.isascii() and part.isdigit() and len(part) < 19 for part in (partition, rest)):
+            raise DeadLettersError(f"{ref!r} names no letter; `mdh dlq ls` shows names such as {self.topics[0]}/0/12")
+        place, offset = (topic, int(partition)), int(rest)
+        try:
+            low, high = self._consumer.get_watermark_offsets(TopicPartition(*place), timeout=10)
+        except KafkaException:
+            low, high = 0, 0
+        found = next(self._read({place: offset}), None) if low <= offset < high else None
+        if found is None or found.offset != offset:
             raise DeadLettersError(f"there is no letter {ref}")
-        if len(found) > 1:
-            raise DeadLettersError(f"{ref} names {len(found)} letters; say {' or '.join(letter.ref for letter in found)}")
-        return found[0]
+        return found
 
     def settle(self, letters: Iterable[Letter]) -> None:
         """Notes letters as dealt with. Raises DeadLettersError where too many older ones were passed over to keep note of."""
-        by_partition: dict[int, set[int]] = {}
+        new: dict[Place, set[int]] = {}
         for letter in letters:
-            by_partition.setdefault(letter.partition, set()).add(letter.offset)
-        places = self._consumer.committed([TopicPartition(self.topic, p) for p in by_partition], timeout=10)
+            new.setdefault((letter.topic, letter.partition), set()).add(letter.offset)
+        if not new.keys() <= self._listed.keys():
+            self.waiting()
         commits = []
-        for place in places:
-            start = max(place.offset, 0)
-            done = parse_ranges(place.metadata or "") | by_partition[place.partition]
-            if place.partition not in self._listed:
-                self.waiting()
-            there = [offset for offset in self._listed[place.partition] if offset >= start]
-            open_letters = [offset for offset in there if offset not in done]
-            through = open_letters[0] if open_letters else max([start, *(offset + 1 for offset in there)])
+        for place, mark in self._marks(new).items():
+            done = mark.done | new[place]
+            there = [offset for offset in self._listed[place] if offset >= mark.through]
+            left = [offset for offset in there if offset not in done]
+            through = left[0] if left else max([mark.through, *(offset + 1 for offset in (*there, *new[place]))])
             note = format_ranges({offset for offset in done if offset > through})
             if len(note) > METADATA_LIMIT:
                 raise DeadLettersError("too many older letters were passed over; deal with the oldest ones first")
-            commits.append(TopicPartition(self.topic, place.partition, through, metadata=note))
+            commits.append(TopicPartition(*place, through, metadata=note))
         if commits:
             failed = [it.error for it in self._consumer.commit(offsets=commits, asynchronous=False) or [] if it.error]
             if failed:
                 raise DeadLettersError(f"progress could not be kept ({failed[0]})")
 
-    def _one(self, partition: int, offset: int) -> Letter | None:
+    def _marks(self, places: Iterable[Place]) -> dict[Place, Mark]:
         try:
-            low, high = self._consumer.get_watermark_offsets(TopicPartition(self.topic, partition), timeout=10)
-        except KafkaException:
-            return None
-        if not low <= offset < high:
-            return None
-        first = next(self._read([TopicPartition(self.topic, partition, offset)]), None)
-        return first if first is not None and first.offset == offset else None
+            committed = self._consumer.committed([TopicPartition(*place) for place in places], timeout=10)
+        except KafkaException as error:
+            raise DeadLettersError(f"the broker does not answer ({error.args[0].str()})") from None
+        return {(it.topic, it.partition): Mark(max(it.offset, 0), frozenset(parse_ranges(it.metadata or ""))) for it in committed}
 
-    def _read(self, starts: Sequence[TopicPartition]) -> Iterator[Letter]:
-        """All letters from these places to the present end."""
-        if not starts:
-            return
-        self._consumer.assign(list(starts))
-        left = {place.partition for place in starts}
+    def _read(self, starts: Mapping[Place, int]) -> Iterator[Letter]:
+        """All letters from these offsets to the present end."""
+        self._consumer.assign([TopicPartition(*place, offset) for place, offset in starts.items()])
+        left = set(starts)
         deadline = time.monotonic() + self.patience
         try:
             while left:
@@ -216,7 +223,7 @@ class DeadLetters:
                     if error is None:
                         yield _letter(message)
                     elif error.code() == KafkaError._PARTITION_EOF:
-                        left.discard(message.partition())
+                        left.discard((message.topic() or "", message.partition() or 0))
                     elif not error.retriable():
                         raise DeadLettersError(error.str())
         finally:
@@ -243,12 +250,17 @@ class Replay:
         fails again ends the run. ``drop``: outcomes are awaited, and what fails again is noted as dealt with.
         """
         outcomes: list[Outcome] = []
+        again: set[str] = set()
         watch = None if policy == "reinsert" else ReceiptWatch(self.letters.settings, self.receipts, self.codec)
         try:
             for letter in chosen:
                 outcome = self._send(letter, watch, patience)
-                if outcome.status == "dead" and policy == "drop":
-                    outcome = Outcome(outcome.ref, outcome.id, "dropped", outcome.reason)
+                if outcome.status == "refused" and policy == "drop":
+                    self.letters.settle([letter])
+                    outcome = replace(outcome, status="dropped")
+                elif outcome.status == "dead" and policy == "drop":
+                    again.add(outcome.id)
+                    outcome = replace(outcome, status="dropped")
                 outcomes.append(outcome)
                 told(outcome)
                 if policy == "stop" and outcome.status in ("dead", "unknown"):
@@ -256,17 +268,17 @@ class Replay:
         finally:
             if watch is not None:
                 watch.close()
-        again = {outcome.id for outcome in outcomes if outcome.status == "dropped"}
         if again:
-            self.letters.settle([letter for letter in self.letters.waiting() if letter.text("id") in again])
+            self.letters.settle([letter for letter in self.letters.waiting() if letter.id in again])
         return outcomes
 
     def _send(self, letter: Letter, watch: ReceiptWatch | None, patience: float) -> Outcome:
         if letter.origin not in self.plain:
-            return Outcome(letter.ref, letter.text("id"), "refused", f"{letter.origin or 'its topic'} is written by agents only")
+            reason = f"{letter.origin or 'its topic'} is written by agents only: send the payload again instead"
+            return Outcome(letter.ref, letter.id, "refused", reason)
         payload = letter.next_id()
         value = letter.value if letter.value is not None else self.letters.get(letter.ref).value
-        kept = {name: text for name, text in letter.headers.items() if not name.startswith(PREFIX)}
+        kept = {name: text for name, text in letter.headers.items() if not name.startswith((PREFIX, "mdh-"))}
         headers = {
             **kept,
             "id": payload.encode(),
@@ -315,10 +327,10 @@ class ReceiptWatch:
         self._consumer.close()
 
 
-def _partitions(reading: Consumer, topic: str) -> list[int]:
+def _partitions(reading: Consumer, topic: str, timeout: float = 10) -> list[int]:
     for pause in (0.2, 0.5, 1.0, 0):  # a topic just made may show no partitions yet
         try:
-            found = reading.list_topics(topic, timeout=10).topics.get(topic)
+            found = reading.list_topics(topic, timeout=timeout).topics.get(topic)
         except KafkaException as error:
             raise DeadLettersError(f"the broker does not answer ({error.args[0].str()})") from None
         if found is not None and found.partitions:
@@ -333,7 +345,8 @@ def _letter(message: Message) -> Letter:
     headers = {name: text if isinstance(text, bytes) else str(text or "").encode() for name, text in pairs}
     value = message.value() or b""
     at = datetime.fromtimestamp(max(milliseconds, 0) / 1000, UTC)
-    return Letter(message.partition() or 0, message.offset() or 0, at, len(value), message.key() or b"", value, headers)
+    place = (message.topic() or "", message.partition() or 0)
+    return Letter(*place, message.offset() or 0, at, len(value), message.key() or b"", value, headers)
 
 
 def format_ranges(numbers: set[int]) -> str:

@@ -54,7 +54,7 @@ def ls(
 
 @app.command()
 def show(
-    letter: Annotated[str, typer.Argument(help="Its name in `mdh dlq ls`, such as 0:12.")],
+    letter: Annotated[str, typer.Argument(help="Its name in `mdh dlq ls`, such as hes.reads.dlq/0/12.")],
     broker: Broker = None,
     url: Url = None,
     data_dir: DataDir = None,
@@ -149,12 +149,12 @@ def opened(
         system = load_topology(topology)
     except TopologyError as error:
         raise UsageError(str(error)) from error
-    topic = next((agent.dead for agent in system.agents.values() if agent.dead), None)
-    if topic is None:
+    topics = [agent.dead for agent in system.agents.values() if agent.dead]
+    if not topics:
         raise UsageError("no agent of this topology keeps dead letters")
     kafka = kafka_of(broker, url, data_dir)
     try:
-        with DeadLetters(kafka, topic, system.group("operations")) as letters:
+        with DeadLetters(kafka, topics, system.group("operations")) as letters:
             yield letters, kafka, system
     except DeadLettersError as error:
         raise UsageError(f"dead letters at {kafka.bootstrap}: {error}") from error

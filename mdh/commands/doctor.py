@@ -219,10 +219,10 @@ def kafka_checks(system: Topology, find: Callable[[], KafkaSettings]) -> Iterato
     if missing:
         return
     yield from consumers(system, kafka)
-    topic = next((agent.dead for agent in system.agents.values() if agent.dead), "")
+    topics = [agent.dead for agent in system.agents.values() if agent.dead]
     try:
-        with DeadLetters(kafka, topic, system.group("operations"), patience=10) as letters:
-            waiting = letters.depth()
+        with DeadLetters(kafka, topics, system.group("operations"), patience=10) as letters:
+            waiting = len(letters.waiting())
     except DeadLettersError as error:
         yield Check("dead letters", "fail", str(error), "check the broker")
         return
