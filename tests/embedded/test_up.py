@@ -156,7 +156,7 @@ main()
 
 
 @pytest.mark.broker
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_it_stops_cleanly_with_status_0(tmp_path: Path, number: int) -> None:
     command = [sys.executable, "-c", LIGHT_UP, "up", "--data-dir", str(tmp_path / "data"), "--port", "0"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
