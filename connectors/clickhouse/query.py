@@ -144,8 +144,8 @@ def _chunks(data: bytes) -> Iterator[bytes]:
 def settled(store: Store, payload_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
     """What became of payloads: id → status, complete and figures, for those the store has heard of.
 
-    ``complete`` means that all is decided and its effects are in the store: nodes = roots + sum of children. It also answers for ids
-    of other messages from outside (master data), which the view ``payloads`` does not list.
+    ``complete`` means that all is decided and its effects are in the store: the root is there, and every node has as many children as
+    it announced. Also answers for ids of other messages from outside (master data), which the view ``payloads`` does not list.
     """
     if not payload_ids:
         return {}
@@ -161,10 +161,12 @@ def settled(store: Store, payload_ids: Sequence[str]) -> dict[str, dict[str, Any
     return answer
 
 
+# Children may be seen before their parents, so it is not enough to count: each is weighed with the hash of its parent's id
+_COMPLETE: Final = "countIf(agent = 'ingest') > 0 AND sum(toUInt64(children) * cityHash64(id)) = sumIf(cityHash64(parent), parent != '')"
 _FIGURES: Final = ("rows", "reads", "finals", "exceptions", "parked", "dead")
 _SETTLED: Final = f"""
 SELECT payload AS id, max(toString(receipts.source)) AS source, max(toString(receipts.format)) AS format, max(receipts.reason) AS reason,
-    toInt64(count()) AS nodes, sum(children) AS announced, toInt64(countIf(agent = 'ingest')) AS entries,
+    {_COMPLETE.replace("(id)", "(receipts.id)")} AS complete, toInt64(countIf(agent = 'ingest')) AS entries,
     toInt64(countIf(agent = 'ingest' AND status != '')) AS roots, toInt64(countIf(agent = 'ingest' AND status = 'decoded')) AS decoded,
     toInt64(countIf(agent = 'ingest' AND status = 'dead')) AS refused,
     {", ".join(f"sum(receipts.{name}) AS {name}" for name in _FIGURES if name not in ("rows", "reads"))},
@@ -174,10 +176,8 @@ FROM receipts FINAL WHERE payload IN {{ids:Array(String)}} GROUP BY payload
 
 
 def _status_of(row: dict[str, Any]) -> dict[str, Any]:
-    nodes, announced, entries, roots = (row.pop(name) for name in ("nodes", "announced", "entries", "roots"))
-    decoded, refused = row.pop("decoded"), row.pop("refused")
-    # A message that is no payload has an entry without status; answers to recalls are entries too, but never the only one
-    complete = entries > 0 and nodes == (roots or 1) + announced
+    entries, roots, decoded, refused = (row.pop(name) for name in ("entries", "roots", "decoded", "refused"))
+    complete = bool(row.pop("complete"))
     if roots and not decoded:
         status = "dead" if refused else "duplicate"
     else:
@@ -195,7 +195,7 @@ def settled_tick(store: Store, partitions: int, since: int | None = None) -> int
         newest = store.query_arrow(
             f"SELECT partition, max(tick) AS tick FROM ("
             f"SELECT splitByChar('/', payload)[3] AS partition, toInt64(toUnixTimestamp(any(at))) AS tick FROM tick_receipts FINAL "
-            f"WHERE at >= toDateTime({bound}) GROUP BY payload HAVING countIf(agent = 'ingest') > 0 AND count() = 1 + sum(children)"
+            f"WHERE at >= toDateTime({bound}) GROUP BY payload HAVING {_COMPLETE}"
             f") GROUP BY partition",
             {} if since is None else {"since": since},
         )

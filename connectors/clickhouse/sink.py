@@ -31,7 +31,7 @@ from schemas.codec import Codec
 from schemas.identity import identity
 from schemas.topology import Topology
 from schemas.topology.topics import RAW
-from streams.runtime.lane import ID, PAYLOAD, RECEIPT
+from streams.runtime.lane import ID, PARENT, PAYLOAD, RECEIPT
 
 TICK: Final = "tick/"
 RECALLS_PER_QUERY: Final = 200
@@ -85,9 +85,9 @@ class Batch:
     reads: int = 0
     bytes: int = 0
 
-    def add_receipt(self, payload: str, id: str, agent: str, children: int, **figures: Any) -> None:
+    def add_receipt(self, payload: str, id: str, agent: str, children: int, parent: str, **figures: Any) -> None:
         """A node of a payload's tree, or of a tick's."""
-        row = {"payload": payload, "id": id, "agent": agent, "children": children}
+        row = {"payload": payload, "id": id, "agent": agent, "children": children, "parent": parent}
         if payload.startswith(TICK):
             self.singles["tick_receipts"].append({**row, "at": _tick_time(payload)})
         else:
@@ -130,7 +130,7 @@ class Sorter:
         payload = headers.get(PAYLOAD, b"").decode(errors="replace")
         if payload and RECEIPT in headers:
             receipt = headers[RECEIPT].decode(errors="replace")
-            batch.add_receipt(payload, f"{receipt}:{topic}/{partition}", "sink", 0, dead=dead)
+            batch.add_receipt(payload, f"{receipt}:{topic}/{partition}", "sink", 0, receipt, dead=dead)
 
     def _payload(self, batch: Batch, origin: Mapping[str, Any]) -> None:
         headers = origin["headers"]
@@ -169,8 +169,8 @@ class Sorter:
             id = headers.get(ID, b"").decode(errors="replace") or identity(origin["topic"], origin["partition"], origin["offset"])
             batch.recalls.append({**body, "id": id, "payload": payload})
             if payload:
-                # The node of the recall and that of its answer, which nobody else announces
-                batch.add_receipt(payload, f"recall:{id}", "sink", 2)
+                # A node that announces itself and its answer, of which nobody else knows
+                batch.add_receipt(payload, f"recall:{id}", "sink", 2, f"recall:{id}")
 
 
 def refuse(batch: Batch, origin: Mapping[str, Any], reason: Exception) -> None:
@@ -440,7 +440,7 @@ class Sink:
 
     def _send(self, producer: Producer, asked: dict[str, Any], days: pa.Table, failed: list[dict[str, Any]]) -> None:
         block = rows.recalled(days, asked, asked["id"], asked["payload"])
-        headers = {"id": f"recall/{asked['id']}".encode(), PAYLOAD: asked["payload"].encode()}
+        headers = {"id": f"recall/{asked['id']}".encode(), PAYLOAD: asked["payload"].encode(), PARENT: f"recall:{asked['id']}".encode()}
 
         def acknowledged(error: KafkaError | None, _: Message) -> None:
             if error is not None:
@@ -495,6 +495,5 @@ def stored_days(store: Store, recalls: Sequence[Mapping[str, Any]]) -> list[pa.T
     )
     keyed = zip(*(found[name].to_pylist() for name in ("device", "channel", "seconds", "day")), strict=True)
     at = {key: i for i, key in enumerate(keyed)}
-    return [
-        found.take([at[k] for d in (-1, 0, 1) if (k := (r["device"], r["channel"], r["seconds"], r["day"] + d)) in at]) for r in recalls
-    ]
+    beside = [[(r["device"], r["channel"], r["seconds"], r["day"] + d) for d in (-1, 0, 1)] for r in recalls]
+    return [found.take(pa.array([at[key] for key in keys_ if key in at], pa.int64())) for keys_ in beside]

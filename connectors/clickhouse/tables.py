@@ -45,11 +45,13 @@ TABLES: Final[dict[str, dict[str, str]]] = {
         "replaces": _STRING, "reason": _STRING,
     },
     "receipts": {
-        "payload": _STRING, "id": _STRING, "agent": _LABEL, "children": "Int32", "status": _LABEL, "source": _LABEL,
-        "format": _LABEL, "received_at": _TIME, "rows": "Int32", "reads": "Int64", "finals": "Int32", "exceptions": "Int32",
-        "parked": "Int32", "dead": "Int32", "reason": _STRING,
+        "payload": _STRING, "id": _STRING, "agent": _LABEL, "children": "Int32", "parent": _STRING, "status": _LABEL,
+        "source": _LABEL, "format": _LABEL, "received_at": _TIME, "rows": "Int32", "reads": "Int64", "finals": "Int32",
+        "exceptions": "Int32", "parked": "Int32", "dead": "Int32", "reason": _STRING,
     },
-    "tick_receipts": {"at": _TIME, "payload": _STRING, "id": _STRING, "agent": _LABEL, "children": "Int32"},
+    "tick_receipts": {
+        "at": _TIME, "payload": _STRING, "id": _STRING, "agent": _LABEL, "children": "Int32", "parent": _STRING,
+    },
     "refused_records": {
         "topic": _LABEL, "partition": "Int32", "offset": "Int64", "at": _TIME, "reason": _STRING, "key": _STRING,
         "value": _STRING, "headers": "Map(String, String)",

@@ -19,7 +19,8 @@ from streams.runtime.meters import Tally, tally
 
 CHECKPOINT: Final = b"checkpoint"
 RECEIPTS: Final = "hub.receipts"
-ID, PAYLOAD, WRITER, SEQUENCE, RECEIPT = "mdh-id", "mdh-payload", "mdh-writer", "mdh-seq", "mdh-receipt"
+ID, PAYLOAD, WRITER, SEQUENCE = "mdh-id", "mdh-payload", "mdh-writer", "mdh-seq"
+RECEIPT, PARENT = "mdh-receipt", "mdh-parent"
 
 
 class GapError(Exception):
@@ -148,8 +149,9 @@ class Lane:
         if record.topic in self.plan.plain:
             given = headers.get("id")
             own = given.decode(errors="replace") if given else identity(record.topic, record.partition, record.offset)
-            # An answer from the store belongs to the payload whose recall it answers
-            payload = own if given or record.topic in self.plan.raw else headers.get(PAYLOAD, b"").decode(errors="replace")
+            payload = own if given or record.topic in self.plan.raw else ""
+            if PAYLOAD in headers and record.topic not in self.plan.raw:
+                payload = headers[PAYLOAD].decode(errors="replace")  # an answer from the store belongs to the payload that asked
         else:
             own, payload = headers[ID].decode(), headers.get(PAYLOAD, b"").decode()
         return Message(kind, body, own, payload, record.key, record.topic, record.partition, record.offset, headers)
@@ -170,9 +172,13 @@ class Lane:
                 headers[PAYLOAD] = message.payload.encode()
                 if last[output.topic, number] == i and output.topic in plan.stored:
                     headers[RECEIPT] = receipt.encode()
+                if output.topic in plan.inboxes:
+                    headers[PARENT] = receipt.encode()
             records.append(self._record(output, number, {**output.headers, **headers}))
         if message.payload and not result.silent:
-            body = {"status": "", **result.figures, "payload": message.payload, "id": receipt, "agent": plan.agent, "children": children}
+            parent = "" if message.topic in plan.raw else message.headers.get(PARENT, b"").decode(errors="replace")
+            node = {"payload": message.payload, "id": receipt, "agent": plan.agent, "children": children, "parent": parent}
+            body = {"status": "", **result.figures, **node}
             output = Output(RECEIPTS, "Receipt", body, message.payload.encode(), self.partition)
             records.append(self._record(output, self.partition, self._envelope(message, RECEIPTS, self.partition, len(placed))))
         return records

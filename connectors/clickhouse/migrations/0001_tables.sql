@@ -164,6 +164,7 @@ CREATE TABLE IF NOT EXISTS receipts /*cluster*/
     id          String CODEC(ZSTD(1)),
     agent       LowCardinality(String),
     children    Int32 CODEC(T64, ZSTD(1)),
+    parent      String CODEC(ZSTD(1)),
     status      LowCardinality(String),
     source      LowCardinality(String),
     format      LowCardinality(String),
@@ -186,7 +187,8 @@ CREATE TABLE IF NOT EXISTS tick_receipts /*cluster*/
     payload  String CODEC(ZSTD(1)),
     id       String CODEC(ZSTD(1)),
     agent    LowCardinality(String),
-    children Int32 CODEC(T64, ZSTD(1))
+    children Int32 CODEC(T64, ZSTD(1)),
+    parent   String CODEC(ZSTD(1))
 )
 ENGINE = ReplacingMergeTree
 PARTITION BY toDate(at)

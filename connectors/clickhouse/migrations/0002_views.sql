@@ -94,7 +94,8 @@ SELECT
 FROM determinant_days FINAL
 ARRAY JOIN tou AS name, quantities AS amount;
 
--- A payload is stored when its root is there and every node that was announced: nodes = roots + sum of children
+-- A payload is stored when its root is there and every node has as many children as it announced. Children may become visible before
+-- their parents, so counting all nodes would not do: each child is weighed with the hash of its parent's id
 CREATE OR REPLACE VIEW payloads /*cluster*/ AS
 SELECT
     payload AS id,
@@ -103,7 +104,7 @@ SELECT
     min(if(toUnixTimestamp(parts.received_at) = 0, NULL, parts.received_at)) AS received_at,
     multiIf(countIf(parts.status != '') = 0, 'received',
         countIf(parts.status = 'decoded') = 0, if(countIf(parts.status = 'dead') > 0, 'dead', 'duplicate'),
-        sum(nodes) = countIf(parts.status != '') + sum(children), 'stored', 'decoded') AS status,
+        sum(announced) = sum(found), 'stored', 'decoded') AS status,
     sumIf(parts.reads, parts.status != '') AS reads,
     sum(parts.finals) AS finals,
     sum(parts.exceptions) AS exceptions,
@@ -116,7 +117,8 @@ SELECT
 FROM
 (
     SELECT
-        payload, 1 AS nodes, children, if(agent = 'ingest', toString(receipts.status), '') AS status,
+        payload, toUInt64(children) * cityHash64(receipts.id) AS announced, if(parent = '', 0, cityHash64(parent)) AS found,
+        if(agent = 'ingest', toString(receipts.status), '') AS status,
         toString(source) AS source, toString(format) AS format, '' AS wanted, received_at, reads, finals, exceptions,
         parked, dead, toString(agent) AS agent, '' AS name, 0 AS bytes, reason
     FROM receipts FINAL
