@@ -111,7 +111,7 @@ def _imds(data: bytes, file: str) -> Iterator[tuple[Any, str]]:
                     del parent[0]
     except etree.XMLSyntaxError as error:
         line = error.lineno or 1
-        raise DecodeError(file, line, f"not well-formed XML: {str(error.msg)[:200]}") from error
+        raise DecodeError(file, line, f"not well-formed XML: {' '.join(str(error.msg).split())[:200]}") from error
 
 
 class _Reader:

@@ -259,10 +259,10 @@ def moment(year, month, day, hour, minute, second, offset):  # type: ignore[no-u
     days = civil_days(year, month, day)
     if minute > 59 or second > 59 or hour > 24 or (hour == 24 and (minute > 0 or second > 0)):
         return 0, 0, BAD
-    if days == -1:
-        return 0, 0, BAD
     if year < 1970 or year > 2100:
         return 0, 0, RANGE
+    if days == -1:
+        return 0, 0, BAD
     return days * 86400 + hour * 3600 + minute * 60 + second, offset, OK
 
 
