@@ -26,7 +26,7 @@ def make_folds(topology: Topology) -> dict[str, MakeFold]:
     return {
         "ingest": lambda n: IngestFold(decoder(topology), n, count("ingest"), letters=topology.agents["ingest"].dead or ""),
         "vee": lambda n: VeeFold(topology.vee.within(topology.zone), n, count("vee")),
-        "determinants": lambda n: DeterminantsFold(topology.determinants, n, count("determinants")),
+        "determinants": lambda n: DeterminantsFold(topology.determinants, n, count("determinants"), topology.vee.hot_days),
     }
 
 

@@ -44,13 +44,14 @@ class DeterminantsFold:
 
     Inbox ``reads.final``: final blocks, ticks; other records are not its business. Every block's days go out at once
     (``determinants.daily``, to the own partition); billing periods go out on the first tick after their end and delay, and again when
-    something in them changed (``billing.determinants``, by key).
+    something in them changed (``billing.determinants``, by key). ``hot_days`` is how many days VEE keeps: their corrections do not
+    carry what they replace.
     """
 
-    def __init__(self, settings: DeterminantsSettings, partition: int, partitions: int) -> None:
+    def __init__(self, settings: DeterminantsSettings, partition: int, partitions: int, hot_days: int = 2) -> None:
         self.partition, self.partitions = partition, partitions
         self.state = State(make_table)
-        self._intervals = Intervals(settings, self.state)
+        self._intervals = Intervals(settings, self.state, hot_days)
         self._registers = Registers(settings, self.state)
 
     def apply(self, message: Message) -> Result:

@@ -1,8 +1,8 @@
 """Interval consumption: days into billing periods, with corrections as differences.
 
-State of a channel: the sums of its last three days (``r_`` columns), against which a later version of the day is a difference, and
-the sums of its last fourteen billing periods: two in the table that is written with every day, twelve in one that is written
-when months end or old days are corrected. A correction of a day that has left the ring carries the values it replaces.
+State of a channel: the sums of its newest days (``r_`` columns; one more than VEE keeps), against which a later version of the day
+is a difference, and the sums of its last fourteen billing periods: two in the table that is written with every day, twelve in one
+that is written when months end or old days are corrected. A correction of a day that has left the ring carries the values it replaces.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from streams.runtime.state import Column, State, Table
 
 Array = npt.NDArray[Any]
 
-RING: Final = 3
 NOW, PAST = 2, 12  # billing periods in the two tables
 NONE: Final = -(2**15)  # the period of an empty slot
 SHORTEST: Final = 60  # seconds; more slots than this gives to a month do not fit the counters
@@ -53,19 +52,20 @@ def columns(slots: int, width: int) -> dict[str, Column]:
 
 
 def make_table(name: str) -> Table:
-    """The table of a name: ``now<lines>`` or ``past<lines>``."""
-    if name.startswith("past"):
-        return Table(columns(PAST, int(name[4:])))
-    width = int(name[3:])
-    ring = {
+    """The table of a name: ``now-<lines>-<days of the ring>`` or ``past-<lines>``."""
+    kind, width, *ring = [int(part) if part.isdigit() else part for part in name.split("-")]
+    if kind == "past":
+        return Table(columns(PAST, int(width)))
+    days = int(ring[0])
+    own = {
         "seconds": Column(np.int32),
-        "r_day": Column(np.int32, (RING,), -1),
-        "r_map": Column(np.int16, (RING,)),
-        "r_quantities": Column(np.int64, (RING, width)),
-        "r_good": Column(np.uint16, (RING, width)),
-        "r_poor": Column(np.uint16, (RING, width, GOOD)),
+        "r_day": Column(np.int32, (days,), -1),
+        "r_map": Column(np.int16, (days,)),
+        "r_quantities": Column(np.int64, (days, int(width))),
+        "r_good": Column(np.uint16, (days, int(width))),
+        "r_poor": Column(np.uint16, (days, int(width), GOOD)),
     }
-    return Table(ring | columns(NOW, width), ("service_point", "zone"))
+    return Table(own | columns(NOW, int(width)), ("service_point", "zone"))
 
 
 @dataclass(slots=True)
@@ -104,8 +104,9 @@ class Change:
 class Intervals:
     """Interval consumption of one partition."""
 
-    def __init__(self, settings: DeterminantsSettings, state: State) -> None:
+    def __init__(self, settings: DeterminantsSettings, state: State, hot_days: int) -> None:
         self._settings, self._state = settings, state
+        self._ring = hot_days + 1
         self._ready = False
         self.maps = Maps(settings)
         self._zones: dict[str, int] = {}
@@ -120,14 +121,14 @@ class Intervals:
         numbering = self.maps.numbering()
         if self._state.entries.get(NUMBERING) != numbering:
             self._state.put(NUMBERING, numbering)
-        width = self.maps.width
-        for kind in ("now", "past"):
-            table = self._state.table(f"{kind}{width}")
-            for name in [n for n in self._state.tables if n.startswith(kind) and n != f"{kind}{width}"]:
+        names = {"now": f"now-{self.maps.width}-{self._ring}", "past": f"past-{self.maps.width}"}
+        for kind, name in names.items():
+            table = self._state.table(name)
+            for other in [n for n in self._state.tables if n.startswith(kind) and n != name]:
                 if not len(table):
-                    _widen(self._state.tables[name], table)
-                del self._state.tables[name]
-        self.now, self.past = self._state.table(f"now{width}"), self._state.table(f"past{width}")
+                    _widen(self._state.tables[other], table)
+                del self._state.tables[other]
+        self.now, self.past = (self._state.table(name) for name in names.values())
         self._ready = True
 
     def _grow(self) -> None:
@@ -282,7 +283,7 @@ class Intervals:
         order = np.lexsort((days.day[at], days.rings[at]))
         at = at[order]
         rank = np.searchsorted(days.rings[at], days.rings[at], side="right") - np.arange(len(at))  # 1: the newest of its channel
-        for newest in range(min(RING, int(rank.max(initial=0))), 0, -1):
+        for newest in range(min(self._ring, int(rank.max(initial=0))), 0, -1):
             rows = at[rank == newest]
             rings, day = days.rings[rows], days.day[rows]
             held = self.now["r_day"][rings]
@@ -495,17 +496,17 @@ def _group(days: Days, at: Array, mixed: Array, quantities: Array, counts: Array
 
 
 def _widen(old: Table, new: Table) -> None:
-    """Copies a table into one with more lines."""
+    """Copies a table into one with more lines or another number of days."""
     rows = new.add(old.keys)
     for name, texts in old.text.items():
         new.text[name][:] = texts
     for name in old.columns:
         values = old[name][: len(old)]
-        into = new[name]
-        if values.shape[1:] == into.shape[1:]:
-            into[rows] = values
-        else:
-            into[rows, :, : values.shape[2]] = values
+        if name.startswith("r_"):  # of a longer ring the newest days stay
+            newest = np.argsort(-old["r_day"][: len(old)], axis=1, kind="stable")
+            values = values[np.arange(len(old))[:, None], newest]
+        shared = tuple(slice(min(a, b)) for a, b in zip(values.shape[1:], new[name].shape[1:], strict=True))
+        new[name][(slice(len(rows)), *shared)] = values[(slice(None), *shared)]
     new.mark(rows)
 
 

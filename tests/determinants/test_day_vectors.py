@@ -7,7 +7,6 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
-from determinants_kit import EPOCH, THREE_PART, day_number, slots, slow_period
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +14,7 @@ from schemas.topology.tou import DeterminantsSettings
 from streams import calendar
 from streams.determinants.maps import Maps
 from streams.determinants.sums import CLASSES, GOOD, MOST, Sums, limits_of, sum_days, worst_of
+from tests.determinants.kit import EPOCH, THREE_PART, day_number, slots, slow_period
 
 # Zone, day the clocks go forward, day they go back; Lord Howe moves by half an hour
 CHANGES = [

@@ -14,10 +14,10 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
-from determinants_kit import EPOCH, Hub, Row, slots, slow_determinants, slow_month, told
 
 from schemas.conditions import REPORTED_MISSING
 from streams import calendar
+from tests.determinants.kit import EPOCH, Hub, Row, slots, slow_determinants, slow_month, told
 
 pytestmark = pytest.mark.shared_data
 MICRO = 1_000_000
@@ -128,7 +128,7 @@ def test_half_hours_of_many_customers_with_gaps(shared_data: Path) -> None:
     rows.sort(key=lambda r: r.day)
     hub = check(rows, sum(sum(of.values()) for of in reads.values()))
     assert {b["condition"] for b in hub.sent} >= {100_000, 500_000}  # gaps are told
-    assert len(hub.fold.state.tables["now3"]) == len(reads)
+    assert len(hub.fold.state.tables["now-3-3"]) == len(reads)
 
 
 @pytest.mark.parametrize("column", ["energy_heat_kwh", "volume_flow_m3"])

@@ -9,13 +9,13 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from determinants_kit import EPOCH, Hub, Row, slow_month
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.block import EXCEPTION, FINALIZED
 from schemas.conditions import EXT_ESTIMATE, INVALID, REGULAR, REPORTED_MISSING, SUSPECT
 from streams.determinants.registers import Reading, consumption
+from tests.determinants.kit import EPOCH, Hub, Row, slow_month
 
 ZONE = "Europe/Berlin"
 UNIT = 1_000_000
@@ -238,7 +238,7 @@ def slow_consumption(reads: dict[int, int], zone: str, cycle: int = 1) -> dict[t
 
 
 @given(seed=st.integers(0, 2**32), zone=st.sampled_from(["Europe/Berlin", "Australia/Lord_Howe", "UTC"]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_any_order_and_correction_equals_what_all_readings_say(seed: int, zone: str) -> None:
     rng = random.Random(seed)
     hub, all_reads = Hub(), {"m1": {}, "m2": {}}

@@ -86,9 +86,9 @@ def slots(zone: str, day: int, seconds: int) -> int:
 class Hub:
     """A fold that is fed messages; remembers what came out, checked against the schemas."""
 
-    def __init__(self, settings: DeterminantsSettings | None = None) -> None:
-        self.settings = settings or DeterminantsSettings.default()
-        self.fold = DeterminantsFold(self.settings, 0, 1)
+    def __init__(self, settings: DeterminantsSettings | None = None, hot_days: int = 2) -> None:
+        self.settings, self.hot_days = settings or DeterminantsSettings.default(), hot_days
+        self.fold = DeterminantsFold(self.settings, 0, 1, hot_days)
         self.sent: list[dict[str, Any]] = []
         self.days: list[dict[str, Any]] = []
         self.bytes: list[bytes] = []
@@ -128,7 +128,7 @@ class Hub:
     def restart(self) -> None:
         """As a new worker would: a new fold from the state rows."""
         digest = self.fold.state.digest()
-        self.fold = DeterminantsFold(self.settings, 0, 1)
+        self.fold = DeterminantsFold(self.settings, 0, 1, self.hot_days)
         for key, value in self.states.items():
             self.fold.state.load(key, value)
         assert self.fold.state.digest() == digest
