@@ -113,6 +113,8 @@ class Admission:
 
     def _convert(self, block: ReadBlock, channels: Ints, open_: Mask, admitted: Admitted) -> None:
         """Brings values into their channel's unit; rows of another dimension are refused."""
+        if not open_.any():
+            return
         coded = block.unit.dictionary_encode()
         spellings = coded.dictionary.to_pylist()
         said = coded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
@@ -170,6 +172,7 @@ class Admission:
             table["phase"][first] = phase[fresh][at]
         off = (phase != table["phase"][row]) & ~outside if seconds < DAILY else np.zeros(len(row), np.bool_)
         off |= slot + size > table.columns["values"].shape[1]
+        off &= ~outside
         time = block.start[part.rows][origin] + ahead * seconds
         refused = []
         for bad, rule, said in (

@@ -95,8 +95,11 @@ class Emitter:
 
     def registers(self, changed: Changed, version: int) -> None:
         """Changed register reads, one row per channel."""
-        if not len(changed.channel):
-            return
+        if len(changed.channel):
+            self._registers_block(changed, version)
+        self._register_exceptions(changed, version)
+
+    def _registers_block(self, changed: Changed, version: int) -> None:
         labels = self.channels.labels(changed.channel)
         counts = changed.count.astype(np.int32)
         start = changed.times[np.cumsum(counts) - counts]
@@ -112,6 +115,8 @@ class Emitter:
             before_count=empty, before=none, before_conditions=none.astype(np.int32),
         )  # fmt: skip
         self._send(block, labels.partition)
+
+    def _register_exceptions(self, changed: Changed, version: int) -> None:
         for rule, entries in (("duplicate-imd", changed.repeated), ("final-measurement-replacement", changed.contradicted)):
             if rule in self.severities:
                 for channel, count, first, last in entries:

@@ -25,7 +25,7 @@ def arrivals(draw: st.DrawFn) -> tuple[VeeSettings, int, list[Row], dict[int, in
     zone = draw(st.sampled_from(ZONES))
     slots = draw(st.integers(1, 5 * 86_400 // seconds))
     start = FIRST + draw(st.integers(0, 23)) * 3600 + (1800 if zone == "Australia/Adelaide" and seconds == 3600 else 0)
-    values: list[float | None | str] = [draw(st.integers(-20, 3000)) / 1000 for _ in range(min(slots, 12))] * (slots // 12 + 1)
+    values: list[float | str | None] = [draw(st.integers(-20, 3000)) / 1000 for _ in range(min(slots, 12))] * (slots // 12 + 1)
     values = values[:slots]
     for _ in range(draw(st.integers(0, 8))):
         begin, size = draw(st.integers(0, slots - 1)), draw(st.sampled_from([1, 1, 2, 3, 4, 5, 30, 60]))
