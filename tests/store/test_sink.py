@@ -27,6 +27,10 @@ from schemas.block import FinalBlock
 from schemas.codec import Codec
 from schemas.conditions import EST_INTERPOLATED, REGULAR
 from schemas.topology import load_topology
+from streams.runtime.fold import Output, Result
+from streams.runtime.lane import Plan
+from streams.runtime.replay import Pipeline
+from streams.runtime.state import State, Table
 from tests.store.conftest import days, emptied, finals
 from tests.store.test_views import bill, exception
 
@@ -621,3 +625,48 @@ def test_a_newest_end_is_the_end_of_the_last_interval_with_a_condition() -> None
     assert sink_module._newest_end(finals([{"seconds": 0, "values": [1], "times": [5]}])) is None
     assert np.array_equal(finals([]).count, np.zeros(0, np.int32))
     assert sink_module._newest_end(finals([])) is None
+
+
+# --- with the runtime's own envelopes ------------------------------------------------------------------------------------------
+
+
+class Passing:
+    """A fold that passes what it gets on to all partitions, and stores something besides."""
+
+    def __init__(self, agent: str, outputs: tuple[str, ...], partitions: int) -> None:
+        self.agent, self.outputs, self.partitions = agent, outputs, partitions
+        self.state = State(lambda _: Table({}))
+
+    def apply(self, message: Any) -> Result:
+        given = [Output(topic, "FinalBlock", finals([{"device": f"{self.agent}{n}", "values": [n]}]), b"", n)
+                 for topic in self.outputs for n in range(self.partitions)]  # fmt: skip
+        return Result(given, {"status": "decoded", "finals": 1} if self.agent == "ingest" else {"finals": 1})
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_real_chain_is_settled_with_its_last_record_in_any_order(store: Store, seed: int) -> None:
+    counts = dict.fromkeys(("raw", "mid", "end", "hub.receipts"), 2)
+    ends = frozenset({"mid", "end"})
+    first = Plan("ingest", None, frozenset({"raw"}), frozenset({"raw"}), frozenset(), "s1", counts, frozenset({"end"}), frozenset({"mid"}))
+    second = Plan("vee", "mid", frozenset(), frozenset(), frozenset(), "s2", counts, frozenset({"end"}), frozenset({"mid"}))
+    chain = Pipeline([(first, lambda _: Passing("ingest", ("mid", "end"), 2)), (second, lambda _: Passing("vee", ("end",), 2))])
+    for n in range(3):
+        chain.publish("raw", n % 2, b"", b"x", {"id": f"payload-{n}".encode()})
+    chain.run()
+    records = [record for topic in (*ends - {"mid"}, "hub.receipts") for part in chain.topics[topic] for record in part]
+    messages = [FakeMessage(r.topic, r.partition, r.offset, r.value or b"", list(r.headers.items())) for r in records]
+    random.Random(seed).shuffle(messages)
+    sink = make_sink(store)
+    last = {id: max(i for i, m in enumerate(messages) if _belongs(m, id)) for id in ("payload-0", "payload-1", "payload-2")}
+    for i, message in enumerate(messages):
+        feed(sink, [message])
+        done = {id for id, row in settled(store, list(last)).items() if row["complete"]}
+        assert done == {id for id, end in last.items() if end <= i}
+    assert {row["status"] for row in store.query_rows("SELECT status FROM payloads")} == {"stored"}
+
+
+def _belongs(message: FakeMessage, id: str) -> bool:
+    headers = dict(message.headers())
+    if message.topic() == "hub.receipts":
+        return bool(CODEC.decode(message.value())["payload"] == id)
+    return headers.get("mdh-payload") == id.encode() and "mdh-receipt" in headers
