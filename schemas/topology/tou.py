@@ -315,6 +315,11 @@ class Billing(Section):
     cycle_day: int = Field(default=1, ge=1, le=28)
     cycles: tuple[CycleRule, ...] = Field(default=(), description="Exceptions by account, the first that matches counts")
     delay: Seconds = Field(default=3600, ge=0, description="Wait after a period's end before its determinants are sent")
+    quiet: Seconds = Field(
+        default=5,
+        ge=0,
+        description="A period that still receives reads and has none behind it is not sent for this long: a load in progress",
+    )
 
     def cycle_of(self, account: str) -> int:
         """The day of the month on which an account's period begins."""

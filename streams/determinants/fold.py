@@ -22,6 +22,7 @@ from streams.runtime.state import State, Table
 Array = npt.NDArray[Any]
 
 DAILY: Final = "determinants.daily"
+_NOW: Final = "now"
 # Quantities that are not used up: their sums mean nothing
 _NOT_SUMMED: Final = frozenset(
     {"power", "reactive-power", "apparent-power", "temperature", "voltage", "current", "frequency", "power-factor"}
@@ -43,9 +44,9 @@ class DeterminantsFold:
     """Sums final measurements by time of use per local day and billing period, and differences register readings.
 
     Inbox ``reads.final``: final blocks, ticks; other records are not its business. Every block's days go out at once
-    (``determinants.daily``, to the own partition); billing periods go out on the first tick after their end and delay, and again when
-    something in them changed (``billing.determinants``, by key). ``hot_days`` is how many days VEE keeps: their corrections do not
-    carry what they replace.
+    (``determinants.daily``, to the own partition); billing periods go out on the first tick after their end and delay, later where reads
+    of them are still coming in, and again when something in them changed (``billing.determinants``, by key). ``hot_days`` is how many
+    days VEE keeps: corrections of these do not carry what they replace.
     """
 
     def __init__(self, settings: DeterminantsSettings, partition: int, partitions: int, hot_days: int = 2) -> None:
@@ -60,9 +61,13 @@ class DeterminantsFold:
         if message.type == "FinalBlock":
             self._block(message, result)
         elif message.type == "Tick":
+            self.state.put(_NOW, max(self._now(), message.body["at"]).to_bytes(8, "little"))
             self._intervals.tick(message.body["at"], message.body["close"], result)
             self._registers.tick(message.body["at"], message.body["close"], result)
         return result
+
+    def _now(self) -> int:
+        return int.from_bytes(self.state.entries.get(_NOW, b""), "little")
 
     def _block(self, message: Message, result: Result) -> None:
         block: FinalBlock = message.body
@@ -79,7 +84,7 @@ class DeterminantsFold:
             result.outputs.append(Output(DAILY, "DayBlock", DayBlock.join(days), partition=self.partition))
 
     def _interval_days(self, block: FinalBlock, message: Message, result: Result) -> DayBlock:
-        sums, maps = self._intervals.fold(block, result)
+        sums, maps = self._intervals.fold(block, self._now(), result)
         names, lines, tou, quantities = self._lines(sums, maps)
         counts = sums.counts.sum(axis=1)
         of_map = [name for name, _ in self._intervals.maps.names]
@@ -127,7 +132,7 @@ class DeterminantsFold:
         return names, present.sum(axis=1).astype(np.int8), tou[maps][present], everything[present]
 
     def _register_days(self, block: FinalBlock, message: Message, result: Result) -> DayBlock:
-        days = self._registers.fold(block, result)
+        days = self._registers.fold(block, self._now(), result)
         origins = np.array([day.origin for day in days], np.int64)
         zones = block.zone.take(origins).to_pylist()
         bounds = [calendar.start_of(zone, np.array([day.day, day.day + 1])) for zone, day in zip(zones, days, strict=True)]

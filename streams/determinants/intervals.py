@@ -48,6 +48,7 @@ def columns(slots: int, width: int) -> dict[str, Column]:
         "version": Column(np.uint16, (slots,)),
         "sent": Column(np.int64, (slots,)),  # hash of what was sent last
         "dirty": Column(np.uint8, (slots,)),
+        "touched": Column(np.uint32, (slots,)),  # time of the newest tick when it changed last
     }
 
 
@@ -111,6 +112,7 @@ class Intervals:
         self.maps = Maps(settings)
         self._zones: dict[str, int] = {}
         self._map = self._direction = self._zone = self._cycle = np.zeros(0, np.int64)
+        self._now = 0
         self._next: int | None = None  # no period is due before; None: not known
 
     # --- what is derived from settings and keys, kept in memory only -------------------------------------------------------
@@ -167,8 +169,12 @@ class Intervals:
 
     # --- folding days in ---------------------------------------------------------------------------------------------------
 
-    def fold(self, block: FinalBlock, result: Result) -> tuple[Sums, Array]:
-        """Adds interval rows to the state. Returns the rows' sums and the numbers of the maps they were summed by."""
+    def fold(self, block: FinalBlock, now: int, result: Result) -> tuple[Sums, Array]:
+        """Adds interval rows to the state. Returns the rows' sums and the numbers of the maps they were summed by.
+
+        ``now`` is the time of the newest tick.
+        """
+        self._now = now
         if not self._ready:
             self._prepare()
         days = self._read(block)
@@ -341,8 +347,7 @@ class Intervals:
             self.past[name][rows, place] = column.empty
         self.past.mark(rows)
 
-    @staticmethod
-    def _merge(table: Table, change: Change, places: int) -> None:
+    def _merge(self, table: Table, change: Change, places: int) -> None:
         """Adds differences to periods that are in the table or whose places are empty."""
         rows, place = change.rows, change.period % places
         empty = table["period"][rows, place] == NONE
@@ -361,6 +366,7 @@ class Intervals:
         table["days"][rows, place] |= change.days
         table["held"][rows, place] = table["held"][rows, place] & ~change.cleared | change.held
         table["dirty"][rows, place] = 1
+        table["touched"][rows, place] = self._now
         table.mark(rows)
 
     # --- sending -----------------------------------------------------------------------------------------------------------
@@ -389,8 +395,11 @@ class Intervals:
 
     def _due(self, table: Table, rows: Array, place: Array) -> Array:
         """When periods may be sent, UTC seconds."""
-        end = self._bounds(self._homes(table, rows), table["period"][rows, place])[1]
-        return end + self._settings.billing.delay
+        homes, period = self._homes(table, rows), table["period"][rows, place].astype(np.int64)
+        end = self._bounds(homes, period)[1] + self._settings.billing.delay
+        behind = self.now["r_day"][homes].max(axis=1) >= periods.first_day(period + 1, self._cycle[homes])
+        quiet = table["touched"][rows, place].astype(np.int64) + self._settings.billing.quiet
+        return np.where(behind, end, np.maximum(end, quiet))
 
     def _homes(self, table: Table, rows: Array) -> Array:
         homes = rows if table is self.now else self.now.find([table.keys[row] for row in rows.tolist()])

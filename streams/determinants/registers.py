@@ -65,6 +65,7 @@ def make_table() -> Table:
         "doubts": Column(np.uint32, (DOUBTS,)),  # times of readings that something is wrong with
         "p_since": Column(np.uint16, (PERIODS,)),  # version of the period with which its consumption was first told
         "p_dirty": Column(np.uint8, (PERIODS,)),
+        "touched": Column(np.uint32),  # time of the newest tick when it got its newest read
         "p_sticky": Column(np.uint8, (PERIODS,)),  # more doubts than could be kept: held for good
     }
     return Table(_ring("p", PERIODS) | _ring("d", DAYS) | anchor | own, ("service_point", "zone"))
@@ -159,10 +160,11 @@ class Registers:
 
     # --- folding reads in --------------------------------------------------------------------------------------------------
 
-    def fold(self, block: FinalBlock, result: Result) -> list[Day]:
-        """Adds register rows to the state. Returns the days that say something new."""
+    def fold(self, block: FinalBlock, now: int, result: Result) -> list[Day]:
+        """Adds register rows to the state. Returns the days that say something new. ``now`` is the time of the newest tick."""
         table = self.table
         rows = table.add(keys_of(block))
+        table["touched"][rows] = now
         for name, column in (("service_point", block.service_point), ("zone", block.zone)):
             texts = table.text[name]
             for row, value in zip(rows.tolist(), column.to_pylist(), strict=True):
@@ -362,6 +364,9 @@ class Registers:
         rows, place = np.nonzero(table["p_dirty"][: len(table)])
         due = np.array([self._bounds(r, p)[1] for r, p in zip(rows.tolist(), place.tolist(), strict=True)], np.int64)
         due += self._settings.billing.delay
+        last = table["p_number"][rows, place] == table["p_number"][rows].max(axis=1, initial=NONE)
+        quiet = table["touched"][rows].astype(np.int64) + self._settings.billing.quiet
+        due = np.where(last, np.maximum(due, quiet), due)
         ready = np.flatnonzero((due <= at) | close)
         upcoming = [int(due[due > at].min())] if (due > at).any() else []
         if not close and len(ready) > PER_TICK:

@@ -53,6 +53,23 @@ def test_a_period_is_sent_on_the_first_tick_after_its_end_and_delay() -> None:
     assert len(hub.sent) == 4
 
 
+def test_a_load_in_progress_is_not_sent_at_every_tick() -> None:
+    """Old days coming in order: their months are sent when a later month begins, the last one when nothing has come for a while."""
+    hub = Hub()
+    now = 1_800_000_000
+    for step in range(70):
+        hub.tick(now + 2 * step)
+        hub.give(Row(day_number("2024-01-01") + step, [1000] * slots(ZONE, day_number("2024-01-01") + step, 900)))
+    assert [b["period_start"].isoformat()[:7] for b in hub.sent if not b["tou"]] == ["2023-12", "2024-01"]
+    hub.tick(now + 2 * 70)
+    hub.restart()
+    hub.tick(now + 2 * 71 - 1)
+    assert len(hub.sent) == 8
+    hub.tick(now + 2 * 71 + 1)
+    assert [b["version"] for b in hub.sent if not b["tou"]] == [1, 1, 1]
+    assert next(b for b in hub.sent[8:] if not b["tou"])["quantity"] == Decimal("0.96")
+
+
 def test_the_key_is_account_else_service_point_else_device() -> None:
     hub = Hub()
     hub.give(day("2024-03-04"), day("2024-03-04", account="", device="m2"), day("2024-03-04", account="", service_point="", device="m3"))
