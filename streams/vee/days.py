@@ -293,6 +293,8 @@ class Days:
     def _merge_layer(self, work: _Work, segments: Segments, owner: Ints) -> list[Findings]:
         width, sizes = work.values.shape[1], segments.size
         same = len(sizes) > 0 and (sizes == sizes[0]).all()
+        if same and self._fill(work, segments, owner):
+            return []
         if same:
             step = np.arange(int(sizes[0]))
             target = ((owner * width + segments.slot)[:, None] + step).ravel()
@@ -311,6 +313,20 @@ class Days:
         if not (merged.identical.any() or merged.contradicted.any() or merged.refused.any()):
             return []
         return self._events_of(segments, owner, merged, target % width)
+
+    @staticmethod
+    def _fill(work: _Work, segments: Segments, owner: Ints) -> bool:
+        """Places segments of one shape where nothing is held yet, the way most days come; False where that is not so."""
+        size, slot = int(segments.size[0]), int(segments.slot[0])
+        if (segments.slot != slot).any() or (np.diff(segments.source) != size).any():
+            return False
+        columns = slice(slot, slot + size)
+        if work.coded[owner, columns].any():
+            return False
+        cells = slice(int(segments.source[0]), int(segments.source[0]) + len(owner) * size)
+        work.values[owner, columns] = segments.values[cells].reshape(-1, size)
+        work.coded[owner, columns] = segments.codes[cells].reshape(-1, size)
+        return True
 
     def _events_of(self, segments: Segments, owner: Ints, merged: Merged, slots: Ints) -> list[Findings]:
         events = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -51,12 +51,15 @@ class Emitter:
         if len(decided.emit):
             width = int(decided.batch.counts.max())
             step = max(1, _CELLS // max(1, width))
-            for first in range(0, len(decided.emit), step):
-                part = slice(first, first + step)
-                self._days_block(decided, decided.emit[part], decided.replaces[part], version)
+            partitions = self.channels.labels(decided.channel[decided.emit]).partition
+            for partition in np.unique(partitions).tolist():
+                own = np.flatnonzero(partitions == partition)
+                for first in range(0, len(own), step):
+                    part = own[first : first + step]
+                    self._send(self._days_block(decided, decided.emit[part], decided.replaces[part], version), partition)
         self._day_exceptions(decided, version)
 
-    def _days_block(self, decided: Decided, rows: Ints, replaces: Ints, version: int) -> None:
+    def _days_block(self, decided: Decided, rows: Ints, replaces: Ints, version: int) -> FinalBlock:
         batch = decided.batch
         labels = self.channels.labels(decided.channel[rows])
         counts = batch.counts[rows].astype(np.int32)
@@ -66,7 +69,7 @@ class Emitter:
         changed = rows[kept]
         before = [o if o is not None and o.version else None for o in old]
         before_count = np.array([len(o.final_values) if o else 0 for o in before], np.int32) if before else np.zeros(len(rows), np.int32)
-        block = self._block(
+        return self._block(
             labels, batch.day[rows].astype(np.int32), batch.start[rows], np.full(len(rows), batch.seconds, np.int32), counts, version,
             replaces, decided.state[rows].astype(np.int8), values, codes, _flat(batch.methods, rows, counts),
             reads=np.zeros(len(rows), np.int32), times=np.zeros(0, np.int64),
@@ -77,7 +80,6 @@ class Emitter:
             before=np.concatenate([np.zeros(0, np.int64), *(o.final_values for o in before if o)]),
             before_conditions=np.concatenate([np.zeros(0, np.int32), *(o.final_conditions.astype(np.int32) for o in before if o)]),
         )  # fmt: skip
-        self._send(block, labels.partition)
 
     @staticmethod
     def _received(decided: Decided, rows: Ints) -> Array:
@@ -114,7 +116,9 @@ class Emitter:
             received_count=empty, received=none, received_conditions=none.astype(np.int32),
             before_count=empty, before=none, before_conditions=none.astype(np.int32),
         )  # fmt: skip
-        self._send(block, labels.partition)
+        for partition in np.unique(labels.partition).tolist():
+            own = np.flatnonzero(labels.partition == partition)
+            self._send(block if len(own) == len(block) else block.take(own), partition)
 
     def _register_exceptions(self, changed: Changed, version: int) -> None:
         for rule, entries in (("duplicate-imd", changed.repeated), ("final-measurement-replacement", changed.contradicted)):
@@ -129,19 +133,16 @@ class Emitter:
         values: Ints, codes: Array, methods: Array, **rest: Any,
     ) -> FinalBlock:  # fmt: skip
         return FinalBlock(
-            id="", payload=self.message.payload, source=self.source, device=labels.device, channel=labels.channel, unit=labels.unit,
-            service_point=labels.service_point, account=labels.account, zone=labels.zone, direction=labels.direction, day=day,
-            start=start, seconds=seconds, count=counts, version=np.full(len(day), version, np.int64), replaces=replaces, state=state,
-            dials=labels.dials, multiplier=labels.multiplier, values=values, conditions=codes, methods=methods, **rest,
+            id=self.message.derive("final", self.blocks), payload=self.message.payload, source=self.source, device=labels.device,
+            channel=labels.channel, unit=labels.unit, service_point=labels.service_point, account=labels.account, zone=labels.zone,
+            direction=labels.direction, day=day, start=start, seconds=seconds, count=counts,
+            version=np.full(len(day), version, np.int64), replaces=replaces, state=state, dials=labels.dials,
+            multiplier=labels.multiplier, values=values, conditions=codes, methods=methods, **rest,
         )  # fmt: skip
 
-    def _send(self, block: FinalBlock, partitions: Ints) -> None:
+    def _send(self, block: FinalBlock, partition: int) -> None:
         self.result.count("finals", len(block))
-        for partition in np.unique(partitions).tolist():
-            own = np.flatnonzero(partitions == partition)
-            part = block if len(own) == len(block) else block.take(own)
-            named = replace(part, id=self.message.derive("final", self.blocks, partition))
-            self.result.outputs.append(Output(FINALS, "FinalBlock", named, partition=partition))
+        self.result.outputs.append(Output(FINALS, "FinalBlock", block, partition=partition))
         self.blocks += 1
 
     # --- exceptions -------------------------------------------------------------------------------------------------------------
