@@ -41,6 +41,7 @@ class Settings(BaseSettings):
     host: str = Field(default="127.0.0.1", description="Address the gateway listens on")
     port: int = Field(default=8080, ge=0, le=65_535, description="Port of the gateway; 0: any free one")
     workers: int = Field(default=1, ge=1, le=256)
+    metrics_port: int | None = Field(default=None, ge=1, le=65_535, description="Port at which a worker serves its metrics; none: nowhere")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @field_validator("log_level", mode="before")

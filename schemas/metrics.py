@@ -6,14 +6,16 @@ head ends, of which a hub has few; use :func:`source_label`, which keeps a hosti
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
 
-Metric = Counter | Gauge | Histogram
+SHARED_FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"  # read by prometheus_client when it is imported
 Kind = Literal["counter", "gauge", "histogram"]
 
 
@@ -38,7 +40,8 @@ def _counter(name: str, about: str, *labels: str) -> Counter:
 
 def _gauge(name: str, about: str, *labels: str) -> Gauge:
     METRICS.append(Declared(name, "gauge", about, labels))
-    return Gauge(name, about, labels)
+    # Where processes share their figures (see exposition): a partition may move, so whoever spoke last is right
+    return Gauge(name, about, labels, multiprocess_mode="mostrecent")
 
 
 def _histogram(name: str, about: str, buckets: Sequence[float], *labels: str) -> Histogram:
@@ -67,7 +70,7 @@ CLOCK_SKEW = _gauge("mdh_source_clock_skew_seconds", "How far the newest read of
 EXCEPTIONS = _counter("mdh_exceptions_total", "Exceptions raised, by rule and severity", "rule", "severity")
 ESTIMATED = _counter("mdh_estimated_intervals_total", "Intervals filled or changed, by method", "method")
 CHANNEL_DAYS = _counter("mdh_channel_days_total", "Channel days written, by state (open, finalized, exception)", "state")
-PARKED = _gauge("mdh_parked_rows", "Rows that wait for master data or for a recalled day", "partition")
+PARKED = _gauge("mdh_parked_rows", "Pieces of blocks that wait for master data, for time or for a recalled day", "agent", "partition")
 DETERMINANTS = _counter("mdh_determinants_total", "Bill determinants emitted, by kind and status", "kind", "status")
 
 # --- agents --------------------------------------------------------------------------------------------------------------------
@@ -121,12 +124,22 @@ def source_label(source: str) -> str:
     return source
 
 
+def exposition() -> bytes:
+    """All metrics in Prometheus' text format: of this process, or of all processes that share ``PROMETHEUS_MULTIPROC_DIR``."""
+    registry = REGISTRY
+    if os.environ.get(SHARED_FOLDER):
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return generate_latest(registry)
+
+
 def document() -> str:
     """The list of metrics as Markdown (docs/metrics.md)."""
     lines = [
         "# Metrics",
         "",
-        "Made from `schemas/metrics.py` by `mdh schemas metrics`; change it there. Every process serves its own at `/metrics`.",
+        "Made from `schemas/metrics.py` by `mdh schemas metrics`; change it there. Under `mdh up` the gateway serves those of all",
+        "processes at `/metrics`; elsewhere every process serves its own (`--metrics-port` of `mdh worker`).",
         "Histograms also give `_bucket`, `_count` and `_sum`.",
         "",
         "| metric | kind | labels | meaning |",

@@ -6,6 +6,7 @@ One thread does all of it. Children are on its leash (`leash`), so it must outli
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -27,6 +28,7 @@ log = structlog.get_logger(__name__)
 
 FOR_GOOD = 2  # exit status of bad input or circumstances: starting again would not help
 STOP_SECONDS = 25.0
+RESTARTED = "MDH_RESTARTED"  # set in the environment of a child that is started again
 _PAUSE = 0.05
 _LOG_BYTES = 16 << 20
 _LOG_FILES = 4
@@ -205,13 +207,16 @@ class Supervisor:
         running.excuse = None
         try:
             command = list(child.command())
+            environment = dict(child.environment) if child.environment is not None else None
+            if running.restarts:
+                environment = {**(os.environ if environment is None else environment), RESTARTED: "1"}
             process = subprocess.Popen(
                 leashed(command),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 process_group=0,  # Ctrl-C in the terminal reaches us; the order of stopping is ours
-                env=dict(child.environment) if child.environment is not None else None,
+                env=environment,
             )
         except (EmbeddedError, OSError) as error:
             self.failure = str(error)

@@ -16,7 +16,6 @@ from confluent_kafka import (
     ConsumerGroupTopicPartitions,
     IsolationLevel,
     KafkaError,
-    KafkaException,
     Message,
     TopicPartition,
 )
@@ -55,12 +54,12 @@ class Watch:
         self._moved: dict[tuple[str, int], tuple[int, float]] = {}  # agent and partition → sum of its offsets, and since when
 
     def run(self, stop: threading.Event) -> None:
-        """Looks until ``stop`` is set; a broker that does not answer is asked again."""
+        """Looks until ``stop`` is set. Whatever fails, it looks again: figures for people must not end what they are about."""
         while not stop.wait(self.every):
             try:
                 self.look()
-            except KafkaException as error:
-                log.warning("the broker does not tell how far consumers are", error=error.args[0].str())
+            except Exception as error:
+                log.warning("the broker does not tell how far consumers are", error=str(error))
 
     def look(self) -> list[Lag]:
         """Looks once and sets the metrics. Raises KafkaException where the broker does not answer."""
@@ -135,7 +134,7 @@ class Watch:
             if lag.since is not None:
                 behind.add((lag.topic, lag.partition))
         for name, agent in self.topology.agents.items():
-            for partition in {number for topic, number in positions if topic == agent.inbox}:
+            for partition in {number for topic, number in positions if topic in agent.reads}:
                 at = sum(positions.get((topic, partition), 0) for topic in agent.reads)
                 before, since = self._moved.get((name, partition), (-1, now))
                 waits = any((topic, partition) in behind for topic in agent.reads)

@@ -26,7 +26,7 @@ def main(
     data_dir: Annotated[Path | None, typer.Option(help="Store, drop folder and small files; default .mdh.")] = None,
     port: Annotated[int | None, typer.Option(help="Port of the gateway; default 8080.")] = None,
     host: Annotated[str | None, typer.Option(help="Address the gateway listens on; default 127.0.0.1.")] = None,
-    topology: Annotated[Path | None, typer.Option(help="topology.yaml; default: the one here, else the packaged one.")] = None,
+    topology: Annotated[Path | None, typer.Option(envvar="MDH_TOPOLOGY", help="topology.yaml; default: the one here, else ours.")] = None,
     openapi: Annotated[bool, typer.Option("--openapi", help="Print the OpenAPI document of the gateway and stop.")] = False,
 ) -> None:
     """Run the gateway, the store and its sink, the tick clock and the drop folder until interrupted."""
@@ -35,10 +35,12 @@ def main(
         return
     from mdh.logs import configure
     from mdh.settings import load_settings
+    from mdh.telemetry import announce
     from schemas.topology import TopologyError, load_topology
 
     settings = load_settings(broker=broker, clickhouse=clickhouse, data_dir=data_dir, port=port, host=host)
     configure(settings.log_level, process="hub")
+    announce("hub")
     try:
         system = load_topology(topology)
     except TopologyError as error:
@@ -93,6 +95,7 @@ class HubProcess:
         from connectors.head_end.drop_folder import DropFolder
         from connectors.head_end.gateway import create_app
         from connectors.head_end.publish import KeyLog, Publisher, Writer
+        from connectors.kafka.watch import Watch
         from schemas.codec import Codec
 
         log = structlog.get_logger(__name__)
@@ -104,19 +107,21 @@ class HubProcess:
         sink = Sink.from_topology(store, self.kafka, self.topology)
         ticks = TickClock(writer, Codec(), TICKS, self.topology.topics[TICKS].partitions, self.topology.clock.tick_seconds)
         drop = DropFolder(self.data_dir / "drop", publisher)
+        watch = Watch(self.kafka, self.topology)
         app = create_app(self._desk(publisher, store, sink))
         server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5, server_header=False))
         try:
             self._start("sink", lambda: sink.run(self.stop))
             self._start("clock", lambda: ticks.run(self.stop))
             self._start("drop-folder", lambda: drop.run(self.stop))
+            self._start("watch", lambda: watch.run(self.stop))
             self._start("gateway", lambda: server.run(sockets=[self.listening]))
             log.info("hub runs", address=self.listening.getsockname()[:2], store=str(store.target), broker=self.kafka.bootstrap)
             self.stop.wait()
         finally:
             self.stop.set()
             server.should_exit = True
-            for name in ("gateway", "drop-folder", "clock", "sink"):
+            for name in ("gateway", "watch", "drop-folder", "clock", "sink"):
                 if name in self._threads:
                     self._threads[name].join(15)
             writer.close(5)

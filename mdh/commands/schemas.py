@@ -50,7 +50,7 @@ def freeze(
 @app.command()
 def register(
     url: Annotated[str | None, typer.Option(help="The registry; default: MDH_REGISTRY__URL.")] = None,
-    topology: Annotated[Path | None, typer.Option(help="topology.yaml; default: the one here or the packaged one.")] = None,
+    topology: Annotated[Path | None, typer.Option(envvar="MDH_TOPOLOGY", help="topology.yaml; default: the one here, else ours.")] = None,
     json: Json = False,
 ) -> None:
     """Register all versions under the subjects of all topics, compatibility BACKWARD_TRANSITIVE, and print their ids."""

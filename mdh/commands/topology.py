@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Show, check and apply topology.yaml.", no_args_is_help=True, add_completion=False)
 
-File = Annotated[Path | None, typer.Option("--topology", help="The file; default: ./topology.yaml, else the packaged one.")]
+File = Annotated[Path | None, typer.Option("--topology", envvar="MDH_TOPOLOGY", help="The file; default: ./topology.yaml, else ours.")]
 Broker = Annotated[str | None, typer.Option(help="Kafka bootstrap servers, host:port[,…]; default: MDH_BROKER, else 127.0.0.1:9092.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 AddPartitions = Annotated[

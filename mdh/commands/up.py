@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -32,7 +33,7 @@ def main(
     workers: Annotated[int | None, typer.Option(help="Worker processes; they share the partitions; default 1.")] = None,
     broker: Annotated[str | None, typer.Option(help="Kafka to use instead of the embedded one, host:port[,…].")] = None,
     clickhouse: Annotated[str | None, typer.Option(help="DSN of the store to use instead of the embedded one.")] = None,
-    topology: Annotated[Path | None, typer.Option(help="topology.yaml; default: the one here, else the packaged one.")] = None,
+    topology: Annotated[Path | None, typer.Option(envvar="MDH_TOPOLOGY", help="topology.yaml; default: the one here, else ours.")] = None,
     broker_port: Annotated[int, typer.Option(help="Port of the embedded Kafka; 0: any free one, kept over restarts.")] = 0,
     show_logs: Annotated[bool, typer.Option("--show-logs", help="Repeat the logs of all processes on stderr.")] = False,
 ) -> None:
@@ -181,6 +182,7 @@ class Hub:
         self.place.take()
         if full := self.place.room(ROOM_TO_START):
             raise EmbeddedError(full)
+        self._share_metrics()
         self.port = claim_port(self.port, "the gateway", "--port", self.host)
         self.supervisor = Supervisor(
             self.place.logs, patience=self._patience, checks=[self.place.room], echo=self._echo, changed=self._publish
@@ -204,6 +206,13 @@ class Hub:
         self._await_health()
         self._ready.set()
         self._publish(self.supervisor.processes())
+
+    def _share_metrics(self) -> None:
+        """A fresh folder through which the gateway sees the metrics of all processes."""
+        folder = self.place.root / "run" / "metrics"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        self._environment["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
 
     def _start_broker(self) -> None:
         from connectors.embedded.kafka import START_SECONDS, STOP_SECONDS, Broker

@@ -12,10 +12,11 @@ from mdh.errors import UsageError
 
 def main(
     broker: Annotated[str | None, typer.Option(help="Kafka bootstrap servers, host:port[,…].")] = None,
-    topology: Annotated[Path | None, typer.Option(help="topology.yaml; default: the one here or the packaged one.")] = None,
+    topology: Annotated[Path | None, typer.Option(envvar="MDH_TOPOLOGY", help="topology.yaml; default: the one here, else ours.")] = None,
     agents: Annotated[str, typer.Option(help="Agents to run, joined by commas. Workers that share an agent must run the same set.")] = "",
     index: Annotated[int, typer.Option(help="Number of this worker, for logs.")] = 0,
     data_dir: Annotated[Path, typer.Option(help="Where logs and local files go.")] = Path(".mdh"),
+    metrics_port: Annotated[int | None, typer.Option(help="Serve metrics at this port.")] = None,
     torment: Annotated[float, typer.Option(hidden=True, help="Rate of injected failures, for tests.")] = 0.0,
 ) -> None:
     """Run the agents: ingest, vee and determinants, or those named.
@@ -27,12 +28,14 @@ def main(
     from mdh.agents import plans_and_folds
     from mdh.logs import configure
     from mdh.settings import load_settings
+    from mdh.telemetry import announce
     from schemas.topology import TopologyError, load_topology
     from streams.runtime.app import AgentSpec, RuntimeSettings, create_app
     from streams.runtime.sabotage import Sabotage, Torment
 
-    settings = load_settings(broker=broker)
+    settings = load_settings(broker=broker, metrics_port=metrics_port)
     configure(settings.log_level, process=f"worker-{index}")
+    announce(f"worker-{index}", settings.metrics_port)
     try:
         system = load_topology(topology)
     except TopologyError as error:
@@ -48,5 +51,6 @@ def main(
     )
     data_dir.mkdir(parents=True, exist_ok=True)
     app = create_app([AgentSpec(*pair) for pair in plans_and_folds(system, names)], runtime, Torment(torment) if torment else Sabotage())
-    Worker(app, loglevel="WARNING", redirect_stdouts=False, workdir=str(data_dir), override_logging=False).execute_from_commandline()
+    worker = Worker(app, quiet=True, loglevel="WARNING", redirect_stdouts=False, workdir=str(data_dir), override_logging=False)
+    worker.execute_from_commandline()
 

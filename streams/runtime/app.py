@@ -18,6 +18,7 @@ from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, T
 from mode.supervisors import CrashingSupervisor
 from yarl import URL
 
+from schemas import metrics
 from schemas.codec import Codec
 from streams.runtime.fold import Fold
 from streams.runtime.lane import Lane, Plan, Record
@@ -107,6 +108,8 @@ def _transport(owned: Owned, broker: str, app: Any) -> Any:
             run = asyncio.get_running_loop().run_in_executor
             made = await asyncio.gather(*(run(None, owned.take_over, *lane) for lane in lanes))
             owned.partitions.update(zip(lanes, made, strict=True))
+            for agent, _ in lanes:
+                metrics.REBALANCES.labels(agent).inc()
             starts = {tp: owned.partitions[lane].lane.next_offset(tp.topic) for lane, tps in lanes.items() for tp in tps}
             await self.seek_wait(starts)
             log.info("assigned", partitions=len(lanes), seconds=round(time.monotonic() - began, 3))

@@ -25,7 +25,9 @@ _COUNTERS: Final[dict[str, Any]] = {
     "channel-days": metrics.CHANNEL_DAYS,
     "determinants": metrics.DETERMINANTS,
     "dead-letters": metrics.DEAD_LETTERS,
+    "reads-rejected": metrics.READS_REJECTED,
 }
+_SKEW: Final = "clock-skew"  # not added up: the last one counts
 
 
 def tally(agent: str, message: Message, result: Result) -> Tally:
@@ -47,6 +49,9 @@ def _tally_output(counts: Tally, agent: str, output: Output) -> None:
     body = output.body
     if isinstance(body, ReadBlock | FinalBlock):
         counts["reads-out", agent] += len(body.values)
+    if isinstance(body, ReadBlock) and body.received_at:
+        name = (_SKEW, body.source)
+        counts[name] = max(counts[name], _newest_end(body) - body.received_at)
     if isinstance(body, FinalBlock):
         for state, amount in enumerate(np.bincount(body.state[body.seconds > 0], minlength=3)[:3].tolist()):
             counts["channel-days", _STATES[state]] += amount
@@ -55,15 +60,25 @@ def _tally_output(counts: Tally, agent: str, output: Output) -> None:
                 counts["estimated", METHODS[method]] += amount
     elif output.type == "VeeException" and body["status"] == "open":
         counts["exceptions", body["rule"], body["severity"]] += 1
+        if body["severity"] == "terminate":
+            counts["reads-rejected", agent, body["rule"]] += body["count"]
     elif output.type == "Determinant":
         counts["determinants", body["kind"], body["status"]] += 1
     elif output.topic.endswith(".dlq"):
         counts["dead-letters", output.topic] += 1
 
 
+def _newest_end(block: ReadBlock) -> int:
+    """The end of the newest interval, or the time of the newest register read (UTC seconds)."""
+    ends = block.start + block.seconds * block.count.astype(np.int64)
+    return int(max(ends.max(initial=0), block.times.max(initial=0)))
+
+
 def publish(tallies: Iterable[Tally]) -> None:
     """Adds tallies to the process's metrics."""
     for counts in tallies:
         for (name, *labels), amount in counts.items():
-            if amount:
+            if name == _SKEW:
+                metrics.CLOCK_SKEW.labels(metrics.source_label(labels[0])).set(amount)
+            elif amount:
                 _COUNTERS[name].labels(*labels).inc(amount)

@@ -16,6 +16,9 @@ from streams.runtime.sabotage import Sabotage
 
 log = structlog.get_logger(__name__)
 RESTORE_BATCH: Final = 2_000
+LARGEST: Final = 64 * 1024 * 1024  # of one record: a dead letter is as large as the largest payload, and its headers come on top
+TELL_SECONDS: Final = 5.0  # between two looks at the size of the state, which take as long as it has entries
+WAITING: Final = ("parked/", "late/")  # entries of the state that hold rows which wait for something
 COMMIT_ATTEMPTS: Final = 8
 
 
@@ -44,6 +47,7 @@ class Partition:
         self.plan, self.number, self.make_lane, self.client = plan, number, make_lane, dict(client)
         self.sabotage = sabotage or Sabotage()
         self.closed = False
+        self._told = 0.0
         self.producer = Producer(
             {
                 **self.client,
@@ -53,7 +57,7 @@ class Partition:
                 "compression.type": "lz4",
                 "linger.ms": 5,
                 "batch.size": 1_000_000,
-                "message.max.bytes": 32 * 1024 * 1024,
+                "message.max.bytes": LARGEST,
                 "queue.buffering.max.messages": 1_000_000,
                 "queue.buffering.max.kbytes": 1_048_576,
             }
@@ -174,8 +178,12 @@ class Partition:
         publish(self.lane.tallies)
         self.lane.tallies.clear()
         metrics.TRANSACTION_SECONDS.labels(agent).observe(time.monotonic() - began)
-        metrics.STATE_BYTES.labels(agent, number).set(self.lane.fold.state.nbytes())
-        metrics.STATE_ROWS.labels(agent, number).set(sum(map(len, self.lane.fold.state.tables.values())))
+        if time.monotonic() - self._told > TELL_SECONDS:
+            self._told = time.monotonic()
+            state = self.lane.fold.state
+            metrics.STATE_BYTES.labels(agent, number).set(state.nbytes())
+            metrics.STATE_ROWS.labels(agent, number).set(sum(map(len, state.tables.values())))
+            metrics.PARKED.labels(agent, number).set(sum(key.startswith(WAITING) for key in state.entries))
 
     def _commit_transaction(self) -> None:
         for attempt in range(1, COMMIT_ATTEMPTS + 1):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -88,3 +91,26 @@ def test_sources_do_not_multiply_without_end(monkeypatch: pytest.MonkeyPatch) ->
     assert len(labels) == metrics._MOST_SOURCES + 1
     assert source_label("source-3") == "source-3"
     assert source_label("source-999") == "other"
+
+
+def test_processes_that_share_a_folder_are_seen_as_one(tmp_path: Path) -> None:
+    program = """
+import sys
+from schemas import metrics
+metrics.READS_IN.labels("vee").inc(int(sys.argv[1]))
+metrics.STATE_ROWS.labels("vee", "0").set(int(sys.argv[1]))
+metrics.INSERT_SECONDS.labels("t").observe(0.5)
+sys.stdout.write(metrics.exposition().decode())
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), metrics.SHARED_FOLDER: str(tmp_path)}
+    seen = ""
+    for amount in ("5", "7"):
+        seen = subprocess.run([sys.executable, "-c", program, amount], env=environment, capture_output=True, text=True, check=True).stdout
+    assert 'mdh_reads_in_total{step="vee"} 12.0' in seen
+    assert 'mdh_state_rows{agent="vee",partition="0"} 7.0' in seen, "whoever spoke last is right"
+    assert 'mdh_store_insert_seconds_count{table="t"} 2.0' in seen
+
+
+def test_a_process_alone_shows_itself() -> None:
+    assert b"mdh_ticks_total" in metrics.exposition()
+    assert b"python_info" in metrics.exposition()
