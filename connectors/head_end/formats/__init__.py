@@ -85,6 +85,13 @@ def detect(data: bytes) -> str | None:
     return next((f.name for f in FORMATS.values() if f.recognises(head)), None)
 
 
+def warm() -> None:
+    """Compiles what decoding needs (or loads it compiled), so that the first payload of a process does not wait for it."""
+    zone = Options(zone="Europe/Berlin")
+    decode(b"device,channel,unit,seconds,start,value,condition\nM,c,kWh,900,2024-10-27T02:00:00,1,actual\n", zone)
+    decode(b"200,M,E1,1,E1,N1,S,kWh,1440,\n300,20240101,1,V\n400,1,1,A\n900\n", Options())
+
+
 def _decode_file(data: bytes, options: Options, first: int) -> Decoded:
     if not data.strip():
         raise DecodeError(options.name, 1, "the file is empty")
@@ -97,4 +104,4 @@ def _decode_file(data: bytes, options: Options, first: int) -> Decoded:
     return Decoded(name, builder.blocks(first), problems.all(), problems.notes, stated or [])
 
 
-__all__ = ["FORMATS", "DecodeError", "Decoded", "Format", "Options", "Problem", "Quantity", "decode", "detect"]
+__all__ = ["FORMATS", "DecodeError", "Decoded", "Format", "Options", "Problem", "Quantity", "decode", "detect", "warm"]

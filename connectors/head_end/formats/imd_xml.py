@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -16,15 +18,16 @@ import numpy.typing as npt
 from lxml import etree
 
 from connectors.head_end.formats import text
-from connectors.head_end.formats.assemble import Builder, Kind, Pieces, kind_of
-from connectors.head_end.formats.model import DecodeError, Options, Problems, shown
-from connectors.head_end.formats.times import FINE, SKIPPED, known_zone, to_utc
+from connectors.head_end.formats.assemble import Builder, Pieces, kind_of
+from connectors.head_end.formats.model import MAX_PROBLEMS, DecodeError, Options, Problems, shown
+from connectors.head_end.formats.times import FINE, known_zone, to_utc
 from schemas import conditions, quantity
 
 Ints = npt.NDArray[np.int64]
-MAX_DEPTH: Final = 40
+Row = tuple[str, str, str, str]
+MAX_TAGS: Final = 8_000_000
 MAX_INTERVALS: Final = 200_000  # of one IMD
-_IMD: Final = frozenset({"D1-InitialLoadIMD", "initialMeasurementData"})
+_WATCHED: Final = ("{*}D1-InitialLoadIMD", "{*}initialMeasurementData", "{*}deviceIdentifierNumber", "{*}Device")
 _ENCODING = re.compile(rb"<\?xml[^>]{0,200}?encoding\s*=\s*[\"']([A-Za-z0-9._-]{1,40})[\"']")
 _ENCODINGS: Final = frozenset({"utf-8", "utf8", "us-ascii", "ascii", "iso-8859-1", "windows-1252"})
 _ISO: Final = text.compile_format("iso")
@@ -46,20 +49,19 @@ def decode(data: bytes, options: Options, problems: Problems, builder: Builder) 
             known_zone(options.zone)
         except ValueError as error:
             raise DecodeError(file, 1, str(error)) from error
-    found, kept = 0, 0
+    found = 0
     reader = _Reader(options, problems, builder)
     for imd, device in _imds(data, file):
         found += 1
         try:
-            kept += reader.add(imd, device)
+            reader.take(imd, device)
         except ValueError as error:
             problems.add(imd.sourceline or 1, f"IMD refused: {error}")
     if not found:
         raise DecodeError(file, 1, "XML without D1-InitialLoadIMD or initialMeasurementData")
-    if not kept:
-        raise DecodeError(file, problems.found[0].line, problems.found[0].what) if problems.found else DecodeError(file, 1, "no reads")
-    if reader.assumed_utc:
-        problems.note(reader.assumed_utc, "times carry no offset and no zone was given: taken as UTC")
+    if not reader.add_all():
+        first = problems.found[0] if problems.found else None
+        raise DecodeError(file, first.line if first else 1, first.what if first else "no reads")
 
 
 def _refuse_unsafe(data: bytes, file: str) -> None:
@@ -74,184 +76,227 @@ def _refuse_unsafe(data: bytes, file: str) -> None:
             raise DecodeError(file, data.count(b"\n", 0, at) + 1, "XML with a document type or entities is refused")
 
 
+@lru_cache(maxsize=1000)
+def _bare(tag: str) -> str:
+    return tag.rpartition("}")[2]
+
+
 def _local(element: Any) -> str:
     tag = element.tag
-    return tag.rpartition("}")[2] if isinstance(tag, str) else ""
+    return _bare(tag) if isinstance(tag, str) else ""
 
 
 def _imds(data: bytes, file: str) -> Iterator[tuple[Any, str]]:
-    """Each IMD element with the device its wrapper names; elements are freed behind it."""
-    depth, devices = 0, [""]
+    """Each IMD element with the device its wrapper names; elements are freed behind it. libxml2 bounds depth and the size of texts."""
+    if data.count(b"<") > MAX_TAGS:
+        raise DecodeError(file, 1, f"XML with more than {MAX_TAGS} tags")
+    device = ""
     try:
-        context = etree.iterparse(
-            io.BytesIO(data), events=("start", "end"), resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False,
+        for _, element in etree.iterparse(
+            io.BytesIO(data), events=("end",), tag=_WATCHED, resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False,
             remove_comments=True, remove_pis=True,
-        )  # fmt: skip
-        inside = False
-        for event, element in context:
-            name = _local(element)
-            if event == "start":
-                depth += 1
-                if depth > MAX_DEPTH:
-                    raise DecodeError(file, element.sourceline or 1, f"XML nested deeper than {MAX_DEPTH}")
-                inside = inside or name in _IMD
+        ):  # fmt: skip
+            name, parent = _local(element), element.getparent()
+            if name == "deviceIdentifierNumber":
+                if parent is not None and _local(parent) == "Device":
+                    device = _text(element)
                 continue
-            depth -= 1
-            if name in _IMD:
-                yield element, devices[0]
-                inside = False
-            elif name == "deviceIdentifierNumber" and not inside:
-                devices[0] = (element.text or "").strip()
-            elif name == "Device":
-                devices[0] = ""
-            if not inside and name != "preVEE":
-                element.clear()
-                parent = element.getparent()
-                while parent is not None and element.getprevious() is not None:
-                    del parent[0]
+            if name == "Device":
+                device = ""
+            else:
+                yield element, device
+            element.clear()
+            while parent is not None and element.getprevious() is not None:
+                del parent[0]
     except etree.XMLSyntaxError as error:
-        line = error.lineno or 1
-        raise DecodeError(file, line, f"not well-formed XML: {' '.join(str(error.msg).split())[:200]}") from error
+        raise DecodeError(file, error.lineno or 1, f"not well-formed XML: {' '.join(str(error.msg).split())[:200]}") from error
+
+
+@dataclass(frozen=True)
+class _Imd:
+    """One IMD that may hold reads: where it stands, its channel and its period; ``count`` measurements."""
+
+    line: int
+    name: str
+    code: int
+    seconds: int  # 0: register reads, each with a time of its own
+    readings: bool  # of a subtractive component: one reading at the end of each interval
+    count: int
 
 
 class _Reader:
+    """Collects what all IMDs hold and reads it in one go."""
+
     def __init__(self, options: Options, problems: Problems, builder: Builder) -> None:
         self.zone, self.problems, self.builder = options.zone, problems, builder
         self.named_source = bool(options.source)
-        self.assumed_utc = 0  # line of the first time without offset or zone
-        self.line = 1
+        self._imds: list[_Imd] = []
+        self._times: list[str] = []  # two per IMD: start and end, or of register reads
+        self._values: list[str] = []
+        self._words: list[str] = []
+        self._places: list[int] = []  # sequence numbers from 1; -1 where one is none
 
-    def add(self, imd: Any, device: str) -> int:
-        """Adds one IMD; returns its number of reads. ValueError refuses it."""
-        self.line = imd.sourceline or 1
+    def take(self, imd: Any, device: str) -> None:
+        """Notes one IMD. Raises ValueError where it is refused."""
         outer = {_local(child): child for child in imd}
-        body = outer.get("preVEE", imd)
-        parts = {_local(child): child for child in body}
+        parts = {_local(child): child for child in outer.get("preVEE", imd)}
         provider = _text(outer.get("serviceProviderExternalId"))
         if provider and not self.named_source and not self.builder.source:
             self.builder.source = provider[:200]
-        seconds = self._seconds(_text(parts.get("spi")))
-        name = _text(parts.get("dvcIdN")) or device
+        rows = [_entry(child) for child in parts["msrs"] if _local(child) == "mL"] if "msrs" in parts else []
+        seconds = _seconds(_text(parts.get("spi")))
+        start, end = _text(parts.get("stDt")), _text(parts.get("enDt"))
+        if "enQty" in parts or not seconds:
+            reads = _scalar(parts, rows, start, end)
+            for at, value, word in reads:
+                self._note(imd, device, parts, 0, False, [("1", value, "", word)], (at, at))
+            return
+        if not rows:
+            raise ValueError("no measurements")
+        if len(rows) > MAX_INTERVALS:
+            raise ValueError(f"{len(rows)} intervals; {MAX_INTERVALS} are allowed")
+        readings = not any(value for _, value, _, _ in rows) and any(reading for _, _, reading, _ in rows)
+        self._note(imd, device, parts, seconds, readings, rows, (start, end))
+
+    def _note(
+        self, imd: Any, device: str, parts: dict[str, Any], seconds: int, readings: bool, rows: list[Row], period: tuple[str, str]
+    ) -> None:
+        if not all(period):
+            raise ValueError("stDt and enDt are needed")
         multiplier = _text(parts.get("mcm"))
         micros = quantity.parse(multiplier) if multiplier else 0
         if micros < 0:
             raise ValueError("mcm is negative")
         unit = _text(parts.get("externalUOM")) or _text(parts.get("uom"))
         kind = kind_of(_text(parts.get("mcIdN")), unit, seconds, "none", micros)
-        start, end = _text(parts.get("stDt")), _text(parts.get("enDt"))
-        lists = [child for child in parts["msrs"] if _local(child) == "mL"] if "msrs" in parts else []
-        if len(lists) > MAX_INTERVALS:
-            raise ValueError(f"{len(lists)} intervals; {MAX_INTERVALS} are allowed")
-        if "enQty" in parts or not seconds:
-            return self._scalar(name, kind._replace(seconds=0), start, end, parts, lists)
-        rows = [_entry(child) for child in lists]
-        if not rows:
-            raise ValueError("no measurements")
-        first, last = self._moments([start, end])
-        return self._intervals(name, kind, first, last, rows)
-
-    @staticmethod
-    def _seconds(written: str) -> int:
-        if not written:
-            return 0
-        if not (written.isascii() and written.isdigit() and len(written) <= 6):
-            raise ValueError(f"spi {shown(written)} is not a number of seconds")
-        return int(written)
-
-    def _moments(self, cells: list[str]) -> list[int]:
-        found: list[int] = []
-        for cell in cells:
-            if not cell or "\n" in cell or '"' in cell:
-                raise ValueError("stDt and enDt are needed")
-            table = text.split(cell.encode(), "\n", "")
-            at = np.zeros((1, 1), np.int64)
-            local, offsets, status = table.stamps(at, _ISO)
-            if status[0] == text.BAD:
-                local, offsets, status = table.stamps(at, _OLD)
-            if status[0] != text.OK:
-                raise ValueError(f"{shown(cell)} is not a time between 1970 and 2100")
-            if offsets[0] == text.NAIVE and self.zone is None:
-                self.assumed_utc = self.assumed_utc or self.line
-            utc, where = to_utc(local, offsets, self.zone or "UTC", at[0])
-            if where[0] == SKIPPED:
-                raise ValueError(f"{shown(cell)} does not exist in {self.zone}: clocks skip it")
-            assert where[0] == FINE
-            found.append(int(utc[0]))
-        return found
-
-    def _condition(self, word: str) -> int:
-        """The code of a status; one that is not known is kept as suspect and told."""
-        if not word:
-            return conditions.REGULAR
-        known = _WORDS.get(word.lower())
-        if known is not None:
-            return known
-        try:
-            return conditions.parse(word)
-        except ValueError:
-            self.problems.note(self.line, f"condition {shown(word)} is not known: kept as suspect")
-            return conditions.SUSPECT
-
-    def _scalar(self, device: str, kind: Kind, start: str, end: str, parts: dict[str, Any], lists: list[Any]) -> int:
-        reads: list[tuple[str, str, str]] = []
-        status = _status(parts)
-        if "stQty" in parts:
-            reads.append((start, _text(parts["stQty"]), status))
-        if "enQty" in parts:
-            reads.append((end or start, _text(parts["enQty"]), status))
-        elif len(lists) == 1:
-            _, value, reading, word = _entry(lists[0])
-            reads.append((end or start, reading or value, word or status))
-        elif lists:
-            raise ValueError("several measurements without spi")
-        if not reads:
-            raise ValueError("neither enQty nor measurements")
-        code = self.builder.code(device, kind)
-        times = self._moments([at for at, _, _ in reads])
-        micros = [quantity.parse(value) if value else 0 for _, value, _ in reads]
-        codes = [self._condition(word) if value else conditions.REPORTED_MISSING for _, value, word in reads]
-        codes_, micros_ = _settled(codes, micros)
-        ones = np.ones(len(reads), np.int64)
-        self.builder.registers(Pieces(ones * code, np.array(times, np.int64), ones, ones * self.line, micros_, codes_))
-        return len(reads)
-
-    def _intervals(self, device: str, kind: Kind, first: int, last: int, rows: list[tuple[str, str, str, str]]) -> int:
-        seconds = kind.seconds
-        due, rest = divmod(last - first, seconds)
-        if last <= first or rest:
-            raise ValueError(f"from stDt to enDt is no whole number of intervals of {seconds} seconds")
-        if first % int(np.gcd(seconds, 900)):
-            raise ValueError("stDt lies on no quarter of an hour (or multiple of a shorter length)")
-        readings = not any(value for _, value, _, _ in rows) and any(reading for _, _, reading, _ in rows)
-        places: list[int] = []
-        micros: list[int] = []
-        codes: list[int] = []
+        name = _text(parts.get("dvcIdN")) or device
+        code = self.builder.code(name, kind._replace(seconds=0) if readings else kind)
+        label = f"{shown(name)} {shown(kind.channel)}"
+        self._imds.append(_Imd(imd.sourceline or 1, label, code, seconds, readings, len(rows)))
+        self._times += period
         for order, (sequence, value, reading, word) in enumerate(rows, 1):
-            try:
-                if sequence and not (sequence.isascii() and sequence.isdigit() and len(sequence) <= 9):
-                    raise ValueError(f"sequence {shown(sequence)} is not a number")
-                place = int(sequence) if sequence else order
-                if not 1 <= place <= due:
-                    raise ValueError(f"interval {place} lies outside stDt to enDt, which hold {due}")
-                cell = reading if readings else value
-                micros.append(quantity.parse(cell) if cell else 0)
-                places.append(place)
-                codes.append(self._condition(word) if cell else self._unless_outage(word))
-            except ValueError as error:
-                self.problems.add(self.line, f"{shown(device)} {shown(kind.channel)}: {error}")
-        if not places:
-            raise ValueError("no measurement can be read")
-        codes_, micros_ = _settled(codes, micros)
-        ones = np.ones(len(places), np.int64)
-        at = first + (np.array(places, np.int64) - (0 if readings else 1)) * seconds
-        code = self.builder.code(device, kind._replace(seconds=0) if readings else kind)
-        pieces = Pieces(ones * code, at, ones, ones * self.line, micros_, codes_)
-        (self.builder.registers if readings else self.builder.intervals)(pieces)
-        return len(places)
+            self._values.append(reading if readings else value)
+            self._words.append(word)
+            known = sequence.isascii() and sequence.isdigit() and len(sequence) <= 9
+            self._places.append(int(sequence) if known else -1 if sequence else order)
 
-    def _unless_outage(self, word: str) -> int:
-        code = self._condition(word)
-        return conditions.OUTAGE if code == conditions.OUTAGE else conditions.REPORTED_MISSING
+    def add_all(self) -> int:
+        """Adds what was collected to the builder; returns how many reads there are."""
+        if not self._imds:
+            return 0
+        line, code, seconds, count = (np.array([getattr(i, n) for i in self._imds], np.int64) for n in ("line", "code", "seconds", "count"))
+        readings = np.array([i.readings for i in self._imds], np.bool_)
+        starts, ends = self._periods()
+        due = self._due(starts, ends, seconds)
+        owner = np.repeat(np.arange(len(self._imds)), count)
+        place = np.array(self._places, np.int64)
+        good = due[owner] > 0
+        outside = good & ((place < 1) | (place > due[owner]))
+        self._tell(owner, outside, lambda i: f"the sequence is no number from 1 to {due[owner[i]]}, which stDt to enDt hold")
+        good &= ~outside
+        micros, status = text.column(self._values).decimals(np.arange(len(self._values)))
+        bad = good & ((status == text.BAD) | (status == text.LARGE))
+        self._tell(owner, bad, lambda i: f"{shown(self._values[i])} is not a plain decimal number the hub can hold")
+        good &= ~bad
+        micros, quality = self._settled(micros, status == text.EMPTY, line[owner])
+        at = starts[owner] + (place - np.where(readings[owner], 0, 1)) * seconds[owner]
+        scalar = readings[owner] | (seconds[owner] == 0)
+        for chosen, add in ((good & ~scalar, self.builder.intervals), (good & scalar, self.builder.registers)):
+            rows = np.flatnonzero(chosen)
+            add(Pieces(code[owner[rows]], at[rows], np.ones(len(rows), np.int64), line[owner[rows]], micros[rows], quality[rows]))
+        return int(good.sum())
+
+    def _periods(self) -> tuple[Ints, Ints]:
+        """(start, end) of each IMD in UTC seconds; -1 and a problem where one is none."""
+        table = text.column(self._times)
+        fields = np.arange(len(self._times))[np.newaxis, :]
+        local, offsets, status = table.stamps(fields, _ISO)
+        older = np.flatnonzero(status == text.BAD)
+        if len(older):
+            local[older], offsets[older], status[older] = table.stamps(fields[:, older], _OLD)
+        naive = np.flatnonzero((status == text.OK) & (offsets == text.NAIVE))
+        if len(naive) and self.zone is None:
+            line = self._imds[int(naive[0]) // 2].line
+            self.problems.note(line, "times carry no offset and no zone was given: taken as UTC")
+        utc, where = to_utc(local, offsets, self.zone or "UTC", fields[0])
+        told: set[int] = set()
+        for i in np.flatnonzero((status != text.OK) | (where != FINE)).tolist():
+            what = f"does not exist in {self.zone}: clocks skip it" if status[i] == text.OK else "is not a time between 1970 and 2100"
+            if i // 2 not in told:
+                self.problems.add(self._imds[i // 2].line, f"IMD refused: {shown(self._times[i])} {what}")
+            told.add(i // 2)
+            utc[i] = -1
+        return utc[::2], utc[1::2]
+
+    def _due(self, starts: Ints, ends: Ints, seconds: Ints) -> Ints:
+        """How many intervals each IMD's period holds, 1 for a register read; 0 and a problem where it is none."""
+        step = np.maximum(seconds, 1)
+        due = np.where(seconds == 0, 1, (ends - starts) // step)
+        known = (starts >= 0) & (ends >= 0)
+        uneven = known & (seconds > 0) & ((ends <= starts) | ((ends - starts) % step != 0))
+        off = known & ~uneven & (seconds > 0) & (starts % np.gcd(step, 900) != 0)
+        for k in np.flatnonzero(uneven).tolist():
+            what = f"IMD refused: from stDt to enDt is no whole number of intervals of {seconds[k]} seconds"
+            self.problems.add(self._imds[k].line, what)
+        for k in np.flatnonzero(off).tolist():
+            what = "IMD refused: stDt lies on no quarter of an hour (or multiple of a shorter length)"
+            self.problems.add(self._imds[k].line, what)
+        return np.where(known & ~uneven & ~off, due, 0)
+
+    def _tell(self, owner: Ints, rows: npt.NDArray[np.bool_], what: Callable[[int], str]) -> None:
+        found = np.flatnonzero(rows)
+        for i in found[:MAX_PROBLEMS].tolist():
+            self.problems.add(self._imds[owner[i]].line, f"{self._imds[owner[i]].name}: {what(i)}")
+        self.problems.count(max(0, len(found) - MAX_PROBLEMS))
+
+    def _settled(self, micros: Ints, empty: npt.NDArray[np.bool_], line: Ints) -> tuple[Ints, Ints]:
+        """(millionths, condition): a status that is not known is kept as suspect and told; what is missing is zero."""
+        known: dict[str, int] = {"": conditions.REGULAR}
+        quality = np.empty(len(self._words), np.int64)
+        for i, word in enumerate(self._words):
+            code = known.get(word)
+            if code is None:
+                code = known[word] = _condition(word)
+                if code == conditions.SUSPECT:
+                    self.problems.note(int(line[i]), f"condition {shown(word)} is not known: kept as suspect")
+            quality[i] = code
+        quality[empty & (quality != conditions.OUTAGE)] = conditions.REPORTED_MISSING
+        quality[(quality == conditions.INVALID) & (micros == 0)] = conditions.REPORTED_MISSING
+        return np.where((quality >= conditions.MISSING) & (quality < conditions.OUTAGE), 0, micros), quality
+
+
+def _condition(word: str) -> int:
+    known = _WORDS.get(word.lower())
+    if known is not None:
+        return known
+    try:
+        return conditions.parse(word)
+    except ValueError:
+        return conditions.SUSPECT
+
+
+def _seconds(written: str) -> int:
+    if not written:
+        return 0
+    if not (written.isascii() and written.isdigit() and len(written) <= 6):
+        raise ValueError(f"spi {shown(written)} is not a number of seconds")
+    return int(written)
+
+
+def _scalar(parts: dict[str, Any], rows: list[Row], start: str, end: str) -> list[tuple[str, str, str]]:
+    """(time, reading, status) of a scalar IMD."""
+    status = _status(parts)
+    reads = [(start, _text(parts["stQty"]), status)] if "stQty" in parts else []
+    if "enQty" in parts:
+        reads.append((end or start, _text(parts["enQty"]), status))
+    elif len(rows) == 1:
+        _, value, reading, word = rows[0]
+        reads.append((end or start, reading or value, word or status))
+    elif rows:
+        raise ValueError("several measurements without spi")
+    if not reads:
+        raise ValueError("neither enQty nor measurements")
+    return reads
 
 
 def _text(element: Any) -> str:
@@ -269,13 +314,17 @@ def _status(parts: dict[str, Any]) -> str:
     return _text(parts["sts"])
 
 
-def _entry(element: Any) -> tuple[str, str, str, str]:
+def _entry(element: Any) -> Row:
     """(sequence, quantity, reading, status) of one ``mL``."""
-    parts = {_local(child): child for child in element}
-    return _text(parts.get("s")), _text(parts.get("q")), _text(parts.get("r")), _status(parts)
-
-
-def _settled(codes: list[int], micros: list[int]) -> tuple[Ints, Ints]:
-    quality, values = np.array(codes, np.int64), np.array(micros, np.int64)
-    quality[(quality == conditions.INVALID) & (values == 0)] = conditions.REPORTED_MISSING
-    return quality, np.where((quality >= conditions.MISSING) & (quality < conditions.OUTAGE), 0, values)
+    sequence = value = reading = word = ""
+    for child in element:
+        name = _local(child)
+        if name == "s":
+            sequence = _text(child)
+        elif name == "q":
+            value = _text(child)
+        elif name == "r":
+            reading = _text(child)
+        elif name in ("sts", "fc"):
+            word = _status({_local(item): item for item in element})
+    return sequence, value, reading, word

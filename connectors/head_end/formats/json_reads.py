@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
 import numpy as np
@@ -18,10 +20,14 @@ from connectors.head_end.formats.assemble import Builder, Pieces, kind_of
 from connectors.head_end.formats.model import MAX_PROBLEMS, DecodeError, Options, Problems, shown
 from connectors.head_end.formats.times import FINE, SKIPPED, known_zone, to_utc
 from schemas import conditions, quantity
+from schemas.block import starts_of
 
 Ints = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
 _INTERVAL_KEYS: Final = frozenset({"device", "channel", "unit", "seconds", "start", "values", "conditions", "direction", "multiplier"})
 _REGISTER_KEYS: Final = frozenset({"device", "channel", "unit", "readings", "direction", "multiplier"})
+_READING_KEYS: Final = frozenset({"at", "value", "condition"})
+_LAST: Final = 4_133_980_800  # the end of 2100
 _ISO: Final = text.compile_format("iso")
 
 
@@ -75,171 +81,193 @@ def decode(data: bytes, options: Options, problems: Problems, builder: Builder) 
             known_zone(options.zone)
         except ValueError as error:
             raise DecodeError(file, 1, str(error)) from error
-    kept = 0
+    found = _Reads(options.zone, problems, builder)
     for number, item in enumerate(reads):
         try:
-            kept += _Item(item, f"reads[{number}]", options.zone, problems, builder).add()
+            found.take(number, item)
         except ValueError as error:
             problems.add(1, f"reads[{number}]: {error}")
+    kept = found.intervals() + found.registers()
     if reads and not kept:
         raise DecodeError(file, 1, f"no reads can be read: {problems.found[0].what if problems.found else 'all are empty'}")
 
 
+@dataclass(frozen=True)
 class _Item:
-    """One object of ``reads``. ValueError refuses it whole."""
+    """One object of ``reads`` that may hold reads: its place in the list and its channel."""
 
-    def __init__(self, item: Any, place: str, zone: str | None, problems: Problems, builder: Builder) -> None:
+    number: int
+    code: int
+    seconds: int
+    count: int
+
+
+class _Reads:
+    """Collects what all objects hold and reads it in one go."""
+
+    def __init__(self, zone: str | None, problems: Problems, builder: Builder) -> None:
+        self.zone, self.problems, self.builder = zone, problems, builder
+        self._items: dict[bool, list[_Item]] = {False: [], True: []}  # by: are they registers
+        self._times: dict[bool, list[Any]] = {False: [], True: []}
+        self._values: dict[bool, list[Any]] = {False: [], True: []}
+        self._words: dict[bool, list[Any]] = {False: [], True: []}
+
+    def take(self, number: int, item: Any) -> None:
+        """Notes one object. Raises ValueError where it is refused whole."""
         if not isinstance(item, dict):
             raise ValueError("is not an object")
-        self.item, self.place, self.zone, self.problems, self.builder = item, place, zone, problems, builder
-        self.scalar = "readings" in item
-        unknown = set(item) - (_REGISTER_KEYS if self.scalar else _INTERVAL_KEYS)
+        scalar = "readings" in item
+        unknown = set(item) - (_REGISTER_KEYS if scalar else _INTERVAL_KEYS)
         if unknown:
             raise ValueError(f"unknown key {shown(min(unknown))}")
+        seconds = 0 if scalar else _seconds(item)
+        values, words, times = _readings(item) if scalar else _series(item)
+        code = self._code(item, seconds)
+        self._items[scalar].append(_Item(number, code, seconds, len(values)))
+        self._values[scalar] += values
+        self._words[scalar] += words
+        self._times[scalar] += times
 
-    def add(self) -> int:
-        """Adds the object's reads to the builder; returns how many there are."""
-        code = self._channel()
-        return self._readings(code) if self.scalar else self._values(code)
-
-    def _text(self, key: str, default: str | None = None) -> str:
-        value = self.item.get(key, default)
-        if not isinstance(value, str):
-            raise ValueError(f"{key} is not a text")
-        return value
-
-    def _channel(self) -> int:
-        seconds = 0
-        if not self.scalar:
-            written = self.item.get("seconds")
-            if not isinstance(written, str) or not (written.isascii() and written.isdigit()) or len(written) > 5 or int(written) == 0:
-                raise ValueError("seconds is not a whole number above zero")
-            seconds = int(written)
-        multiplier = self.item.get("multiplier")
+    def _code(self, item: dict[str, Any], seconds: int) -> int:
+        multiplier = item.get("multiplier")
         micros = quantity.parse(str(multiplier)) if multiplier is not None else 0
         if micros < 0:
             raise ValueError("multiplier is negative")
-        device, channel, unit = self._text("device"), self._text("channel"), self._text("unit")
-        return self.builder.code(device, kind_of(channel, unit, seconds, self._text("direction", "none"), micros))
+        device, channel, unit = _text(item, "device"), _text(item, "channel"), _text(item, "unit")
+        return self.builder.code(device, kind_of(channel, unit, seconds, _text(item, "direction", "none"), micros))
 
-    def _values(self, code: int) -> int:
-        values, quality = self.item.get("values"), self.item.get("conditions")
-        if not isinstance(values, list):
-            raise ValueError("values is not a list")
-        if quality is not None and (not isinstance(quality, list) or len(quality) != len(values)):
-            raise ValueError("conditions is not a list as long as values")
-        if not values:
+    def intervals(self) -> int:
+        """Adds all interval values to the builder; returns how many there are."""
+        items = self._items[False]
+        if not items:
             return 0
-        start = int(self._times([self._text("start")])[0])
-        seconds = int(self.item["seconds"])
-        if start % int(np.gcd(seconds, 900)):
-            raise ValueError("start lies on no quarter of an hour (or multiple of a shorter length)")
-        if start + len(values) * seconds > 4_133_980_800:
-            raise ValueError("the values reach beyond the year 2100")
-        micros, bad = self._decimals(values, "values")
-        codes, unknown = self._conditions(quality, values)
-        bad |= unknown
-        codes, micros = _settled(codes, micros, np.array([v is None or v == "" for v in values], np.bool_))
-        good = ~bad
-        edges = np.flatnonzero(np.diff(good.astype(np.int8), prepend=0, append=0))
-        firsts, ends = edges[::2], edges[1::2]
-        lines = np.ones(len(firsts), np.int64)
-        self.builder.intervals(
-            Pieces(np.full(len(firsts), code), start + firsts * seconds, ends - firsts, lines, micros[good], codes[good])
-        )
+        code, seconds, count = (np.array([getattr(i, name) for i in items], np.int64) for name in ("code", "seconds", "count"))
+        starts, wrong = self._moments(self._times[False], code)
+        for k in np.flatnonzero(starts % np.gcd(seconds, 900) != 0).tolist():
+            wrong.setdefault(k, "start lies on no quarter of an hour (or multiple of a shorter length)")
+        for k in np.flatnonzero(starts + count * seconds > _LAST).tolist():
+            wrong.setdefault(k, "the values reach beyond the year 2100")
+        for k, what in sorted(wrong.items()):
+            self.problems.add(1, f"reads[{items[k].number}]: {what}")
+        refused = np.isin(np.arange(len(items)), list(wrong))
+        owner = np.repeat(np.arange(len(items)), count)
+        micros, quality, good = self._cells(False, owner, ~refused[owner], "values", "conditions")
+        good &= ~refused[owner]
+        # A run of good values of one object is one piece
+        heads = good & ~np.concatenate(([False], good[:-1] & (owner[1:] == owner[:-1]))) if len(good) else good
+        first = np.flatnonzero(heads)
+        run = np.cumsum(heads)[good] - 1
+        slot = first - starts_of(count)[owner[first]]
+        own = owner[first]
+        lines = np.ones(len(first), np.int64)
+        begins = starts[own] + slot * seconds[own]
+        lengths = np.bincount(run, minlength=len(first)).astype(np.int64)
+        self.builder.intervals(Pieces(code[own], begins, lengths, lines, micros[good], quality[good]))
         return int(good.sum())
 
-    def _readings(self, code: int) -> int:
-        readings = self.item["readings"]
-        if not isinstance(readings, list) or not all(isinstance(r, dict) and set(r) <= {"at", "value", "condition"} for r in readings):
-            raise ValueError("readings is not a list of objects with at, value and condition")
-        if not readings:
+    def registers(self) -> int:
+        """Adds all register reads to the builder; returns how many there are."""
+        items = self._items[True]
+        if not self._values[True]:
             return 0
-        times = self._times([r.get("at") for r in readings])
-        values = [r.get("value") for r in readings]
-        micros, bad = self._decimals(values, "readings")
-        codes, unknown = self._conditions([r.get("condition") for r in readings], values)
-        codes, micros = _settled(codes, micros, np.array([v is None or v == "" for v in values], np.bool_))
-        rows = np.flatnonzero(~(bad | unknown | (times < 0)))
+        count = np.array([i.count for i in items], np.int64)
+        owner = np.repeat(np.arange(len(items)), count)
+        code = np.array([i.code for i in items], np.int64)[owner]
+        times, wrong = self._moments(self._times[True], code)
+        begins = starts_of(count)
+        for k, what in sorted(wrong.items()):
+            self.problems.add(1, f"reads[{items[owner[k]].number}].readings[{k - begins[owner[k]]}]: {what}")
+        timed = ~np.isin(np.arange(len(owner)), list(wrong))
+        micros, quality, good = self._cells(True, owner, timed, "readings", "readings")
+        rows = np.flatnonzero(good & timed)
         ones = np.ones(len(rows), np.int64)
-        self.builder.registers(Pieces(ones * code, times[rows], ones, ones, micros[rows], codes[rows]))
+        self.builder.registers(Pieces(code[rows], times[rows], ones, ones, micros[rows], quality[rows]))
         return len(rows)
 
-    def _problem(self, where: str, number: int, what: str) -> None:
-        self.problems.add(1, f"{self.place}.{where}[{number}]: {what}")
-
-    def _times(self, cells: list[Any]) -> Ints:
-        """UTC seconds; -1 and a problem for a reading's bad time, ValueError for the only one."""
-        texts = [c if isinstance(c, str) and "\n" not in c and '"' not in c and c else "?" for c in cells]
-        table = text.split("\n".join(texts).encode("utf-8", "replace"), "\n", "")
-        local, offsets, status = table.stamps(np.arange(len(cells))[np.newaxis, :], _ISO)
-        utc, where = to_utc(local, offsets, self.zone, np.zeros(len(cells), np.int64))
-        wrong = np.flatnonzero((status != text.OK) | (where != FINE))
-        for i in wrong[:MAX_PROBLEMS]:
-            cell = shown(texts[i]) if texts[i] != "?" else "the time"
-            if status[i] == text.RANGE:
-                what = f"{cell} lies outside 1970 to 2100"
-            elif status[i] != text.OK:
-                what = f"{cell} is not a time as 2026-03-29T00:15:00+01:00"
-            elif where[i] == SKIPPED:
-                what = f"{cell} does not exist in {self.zone}: clocks skip it"
-            else:
-                what = f"{cell} has no offset and no zone was given"
-            if not self.scalar:
-                raise ValueError(what)
-            self._problem("readings", int(i), what)
-        self.problems.count(max(0, len(wrong) - MAX_PROBLEMS))
-        utc[wrong] = -1
-        return utc
-
-    def _decimals(self, values: list[Any], where: str) -> tuple[Ints, npt.NDArray[np.bool_]]:
-        """(millionths, which are none)."""
-        table = None
-        try:
-            joined = "\n".join(["" if value is None else value for value in values])
-            if '"' not in joined and "\r" not in joined:
-                table = text.split((joined + "\n").encode("utf-8", "replace"), "\n", "")
-        except (TypeError, DecodeError):
-            table = None  # something that is no text, or a text longer than any number
-        if table is not None and len(table) == len(values):
-            micros, status = table.decimals(np.arange(len(values)))
-        else:
-            micros, status = np.zeros(len(values), np.int64), np.zeros(len(values), np.int8)
-            for i, value in enumerate(values):
-                try:
-                    micros[i] = quantity.parse(value) if value not in (None, "") else 0
-                except (ValueError, AttributeError, TypeError):
-                    status[i] = text.BAD
+    def _cells(self, scalar: bool, owner: Ints, wanted: Flags, values: str, words: str) -> tuple[Ints, Ints, Flags]:
+        """(millionths, condition, which can be used) of all values; what is wrong with wanted ones is told."""
+        cells, items = self._values[scalar], self._items[scalar]
+        begins = starts_of(np.array([i.count for i in items], np.int64))
+        micros, status = text.column(cells).decimals(np.arange(len(cells)))
         bad = (status == text.BAD) | (status == text.LARGE)
-        wrong = np.flatnonzero(bad)
-        for i in wrong[:MAX_PROBLEMS]:
-            self._problem(where, int(i), f"{shown(str(values[i]))} is not a plain decimal number the hub can hold")
-        self.problems.count(max(0, len(wrong) - MAX_PROBLEMS))
-        return micros, bad
+        quality, unknown = _conditions(self._words[scalar])
 
-    def _conditions(self, given: list[Any] | None, values: list[Any]) -> tuple[Ints, npt.NDArray[np.bool_]]:
-        """(codes, which are unknown); REGULAR where nothing is given."""
-        codes, bad = np.full(len(values), conditions.REGULAR, np.int64), np.zeros(len(values), np.bool_)
-        known: dict[Any, int] = {}
-        for i, word in enumerate(given or ()):
-            if word is None:
-                continue
-            code = known.get(word) if isinstance(word, str) else -1
-            if code is None:
-                try:
-                    code = conditions.parse(word)
-                except ValueError:
-                    code = -1
-                known[word] = code
-            codes[i] = max(code, 0)
-            if code < 0:
-                bad[i] = True
-                self._problem("conditions", i, f"{shown(str(word))} is no condition")
-        return codes, bad
+        def tell(rows: Ints, where: str, what: Callable[[int], str]) -> None:
+            for i in rows[:MAX_PROBLEMS].tolist():
+                self.problems.add(1, f"reads[{items[owner[i]].number}].{where}[{i - begins[owner[i]]}]: {what(i)}")
+            self.problems.count(max(0, len(rows) - MAX_PROBLEMS))
+
+        tell(np.flatnonzero(bad & wanted), values, lambda i: f"{shown(str(cells[i]))} is not a plain decimal number the hub can hold")
+        tell(np.flatnonzero(unknown & wanted & ~bad), words, lambda i: f"{shown(str(self._words[scalar][i]))} is no condition")
+        empty = status == text.EMPTY
+        quality = np.where(empty & (quality >= conditions.EXT_ESTIMATE), conditions.REPORTED_MISSING, quality)
+        missing = (quality >= conditions.MISSING) & (quality < conditions.OUTAGE)
+        return np.where(missing, 0, micros), quality, ~(bad | unknown)
+
+    def _moments(self, cells: list[Any], group: Ints) -> tuple[Ints, dict[int, str]]:
+        """(UTC second of each time, what is wrong with those that have none)."""
+        table = text.column(cells)
+        local, offsets, status = table.stamps(np.arange(len(cells))[np.newaxis, :], _ISO)
+        utc, where = to_utc(local, offsets, self.zone, group)
+        wrong: dict[int, str] = {}
+        for i in np.flatnonzero((status != text.OK) | (where != FINE)).tolist():
+            cell = shown(str(cells[i]))
+            if status[i] == text.RANGE:
+                wrong[i] = f"{cell} lies outside 1970 to 2100"
+            elif status[i] != text.OK:
+                wrong[i] = f"{cell} is not a time as 2026-03-29T00:15:00+01:00"
+            elif where[i] == SKIPPED:
+                wrong[i] = f"{cell} does not exist in {self.zone}: clocks skip it"
+            else:
+                wrong[i] = f"{cell} has no offset and no zone was given"
+            utc[i] = 0
+        return utc, wrong
 
 
-def _settled(codes: Ints, micros: Ints, empty: npt.NDArray[np.bool_]) -> tuple[Ints, Ints]:
-    """An empty value is missing unless its condition explains it; what is missing is zero."""
-    codes = np.where(empty & (codes >= conditions.EXT_ESTIMATE), conditions.REPORTED_MISSING, codes)
-    missing = (codes >= conditions.MISSING) & (codes < conditions.OUTAGE)
-    return codes, np.where(missing | empty, 0, micros)
+def _text(item: dict[str, Any], key: str, default: str | None = None) -> str:
+    value = item.get(key, default)
+    if not isinstance(value, str):
+        raise ValueError(f"{key} is not a text")
+    return value
+
+
+def _seconds(item: dict[str, Any]) -> int:
+    written = item.get("seconds")
+    if not isinstance(written, str) or not (written.isascii() and written.isdigit()) or len(written) > 5 or int(written) == 0:
+        raise ValueError("seconds is not a whole number above zero")
+    return int(written)
+
+
+def _series(item: dict[str, Any]) -> tuple[list[Any], list[Any], list[Any]]:
+    """(values, conditions, the start) of an object of intervals."""
+    values, words = item.get("values"), item.get("conditions")
+    if not isinstance(values, list):
+        raise ValueError("values is not a list")
+    if words is not None and (not isinstance(words, list) or len(words) != len(values)):
+        raise ValueError("conditions is not a list as long as values")
+    return values, [None] * len(values) if words is None else words, [_text(item, "start")]
+
+
+def _readings(item: dict[str, Any]) -> tuple[list[Any], list[Any], list[Any]]:
+    """(values, conditions, times) of an object of register reads."""
+    readings = item["readings"]
+    if not isinstance(readings, list) or not all(isinstance(r, dict) and set(r) <= _READING_KEYS for r in readings):
+        raise ValueError("readings is not a list of objects with at, value and condition")
+    values, words = [r.get("value") for r in readings], [r.get("condition") for r in readings]
+    return values, words, [r.get("at", "?") for r in readings]
+
+
+def _conditions(words: list[Any]) -> tuple[Ints, Flags]:
+    """(codes, which words are none); REGULAR where nothing is given."""
+    known: dict[Any, int] = {None: conditions.REGULAR}
+    codes = np.empty(len(words), np.int64)
+    for i, word in enumerate(words):
+        code = known.get(word) if word is None or isinstance(word, str) else -1
+        if code is None:
+            try:
+                code = conditions.parse(word)
+            except ValueError:
+                code = -1
+            known[word] = code
+        codes[i] = code
+    return np.maximum(codes, 0), codes < 0

@@ -590,3 +590,16 @@ def split(data: bytes, delimiter: str, file: str) -> Table:
     numbers = np.empty(lines, np.int32)
     _scan(raw, ord(delimiter), starts, firsts, numbers, True)
     return Table(raw, starts, firsts, numbers, delimiter)
+
+
+def column(cells: list[Any]) -> Table:
+    """Texts as a table of one field each: None is an empty field, what is no text or none that a number or time can be is ``?``."""
+    plain = [cell if type(cell) is str else "" if cell is None else "?" for cell in cells]
+    joined = "\n".join(plain)
+    if '"' in joined or "\r" in joined or joined.count("\n") != len(plain) - 1 or len(joined) > MAX_LINE:
+        plain = [cell if len(cell) <= 2 * _LONGEST and not _BREAKING & set(cell) else "?" for cell in plain]
+        joined = "\n".join(plain)
+    return split((joined + "\n").encode("utf-8", "replace") if cells else b"", "\n", "")
+
+
+_BREAKING: Final = frozenset('"\r\n')
