@@ -42,7 +42,8 @@ class Codec:
     def __init__(self, ids: dict[int, str] | None = None) -> None:
         table = ids if ids is not None else {int(k): v for k, v in json.loads((FOLDER / "ids.json").read_text()).items()}
         self.ids: dict[int, str] = table
-        newest = {versioned.rpartition(".v")[0]: number for number, versioned in sorted(table.items())}
+        by_version = sorted(table.items(), key=lambda item: int(item[1].rpartition(".v")[2]))
+        newest = {versioned.rpartition(".v")[0]: number for number, versioned in by_version}
         self._heads = {name: b"\0" + number.to_bytes(4, "big") for name, number in newest.items()}
 
     def encode(self, name: str, record: dict[str, Any]) -> bytes:

@@ -17,6 +17,7 @@ from mdh.errors import UsageError
 if TYPE_CHECKING:
     from connectors.clickhouse.store import Store
     from connectors.kafka.settings import KafkaSettings
+    from schemas.codec import Codec
     from schemas.topology import Topology
 
 
@@ -33,6 +34,7 @@ def main(
     if openapi:
         sys.stdout.write(openapi_text())
         return
+    from mdh.contracts import codec_of
     from mdh.logs import configure
     from mdh.settings import load_settings
     from mdh.telemetry import announce
@@ -47,7 +49,7 @@ def main(
         raise UsageError(str(error)) from error
     kafka = settings.kafka.at(settings.broker)
     listening = listen(settings.host, settings.port)
-    hub = HubProcess(system, kafka, settings.clickhouse, settings.data_dir, listening)
+    hub = HubProcess(system, kafka, settings.clickhouse, settings.data_dir, listening, codec_of(settings, system))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: hub.stop.set())
     raise SystemExit(hub.run())
@@ -78,7 +80,16 @@ def listen(host: str, port: int) -> socket.socket:
 class HubProcess:
     """The parts of the process and their threads. A part that ends by itself ends the process, so that it is started anew."""
 
-    def __init__(self, topology: Topology, kafka: KafkaSettings, clickhouse: str | None, data_dir: Path, listening: socket.socket) -> None:
+    def __init__(
+        self,
+        topology: Topology,
+        kafka: KafkaSettings,
+        clickhouse: str | None,
+        data_dir: Path,
+        listening: socket.socket,
+        codec: Codec,
+    ) -> None:
+        self.codec = codec
         self.topology, self.kafka, self.data_dir, self.listening = topology, kafka, data_dir.expanduser().absolute(), listening
         self.clickhouse = clickhouse or f"chdb://{self.data_dir / 'store'}"
         self.stop = threading.Event()
@@ -96,7 +107,6 @@ class HubProcess:
         from connectors.head_end.gateway import create_app
         from connectors.head_end.publish import KeyLog, Publisher, Writer
         from connectors.kafka.watch import Watch
-        from schemas.codec import Codec
 
         log = structlog.get_logger(__name__)
         store = self._open_store()
@@ -104,8 +114,8 @@ class HubProcess:
         keys = KeyLog(self.data_dir / "gateway" / "keys.sqlite")
         writer = Writer(self.kafka, max_bytes=limit)
         publisher = Publisher(writer, self.topology.agents["ingest"].inbox, max_payload_bytes=limit, keys=keys)
-        sink = Sink.from_topology(store, self.kafka, self.topology)
-        ticks = TickClock(writer, Codec(), TICKS, self.topology.topics[TICKS].partitions, self.topology.clock.tick_seconds)
+        sink = Sink.from_topology(store, self.kafka, self.topology, codec=self.codec)
+        ticks = TickClock(writer, self.codec, TICKS, self.topology.topics[TICKS].partitions, self.topology.clock.tick_seconds)
         drop = DropFolder(self.data_dir / "drop", publisher)
         watch = Watch(self.kafka, self.topology)
         app = create_app(self._desk(publisher, store, sink))
@@ -165,7 +175,6 @@ class HubProcess:
         from connectors.head_end.health import Readiness
         from connectors.head_end.master_desk import KafkaMasterDesk
         from connectors.head_end.reading import StoreReader
-        from schemas.codec import Codec
 
         topology = self.topology
         partitions = topology.topics[topology.agents["ingest"].inbox].partitions
@@ -183,7 +192,7 @@ class HubProcess:
         return Desk(
             publisher,
             reader,
-            KafkaMasterDesk(publisher.writer, Codec(), MASTER, topology.topics[MASTER].partitions),
+            KafkaMasterDesk(publisher.writer, self.codec, MASTER, topology.topics[MASTER].partitions),
             ready.reasons,
             quiet_seconds=topology.vee.quiet,
             formats=frozenset(FORMATS) | frozenset(topology.profiles),

@@ -26,6 +26,7 @@ def main(
     from faust import Worker
 
     from mdh.agents import plans_and_folds
+    from mdh.contracts import codec_of
     from mdh.logs import configure
     from mdh.settings import load_settings
     from mdh.telemetry import announce
@@ -50,7 +51,8 @@ def main(
         broker=kafka.bootstrap, client=kafka.librdkafka(), group=group, faust=kafka.faust(), session_timeout=6.0 if torment else 20.0
     )
     data_dir.mkdir(parents=True, exist_ok=True)
-    app = create_app([AgentSpec(*pair) for pair in plans_and_folds(system, names)], runtime, Torment(torment) if torment else Sabotage())
+    specs = [AgentSpec(*pair) for pair in plans_and_folds(system, names)]
+    app = create_app(specs, runtime, Torment(torment) if torment else Sabotage(), codec_of(settings, system))
     worker = Worker(app, quiet=True, loglevel="WARNING", redirect_stdouts=False, workdir=str(data_dir), override_logging=False)
     worker.execute_from_commandline()
 

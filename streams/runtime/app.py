@@ -52,9 +52,9 @@ class RuntimeSettings:
 class Owned:
     """The partitions this worker owns, by agent and number."""
 
-    def __init__(self, agents: Sequence[AgentSpec], settings: RuntimeSettings, sabotage: Sabotage | None) -> None:
+    def __init__(self, agents: Sequence[AgentSpec], settings: RuntimeSettings, sabotage: Sabotage | None, codec: Codec | None) -> None:
         self.agents = {spec.plan.agent: spec for spec in agents}
-        self.settings, self.sabotage, self.codec = settings, sabotage, Codec()
+        self.settings, self.sabotage, self.codec = settings, sabotage, codec or Codec()
         self.partitions: dict[tuple[str, int], Partition] = {}
 
     def take_over(self, agent: str, number: int) -> Partition:
@@ -143,9 +143,12 @@ def _faust_settings(settings: RuntimeSettings) -> dict[str, Any]:
     }
 
 
-def create_app(agents: Sequence[AgentSpec], settings: RuntimeSettings, sabotage: Sabotage | None = None) -> Any:
-    """A Faust app that runs the given agents. Workers with the same group share the partitions."""
-    owned = Owned(agents, settings, sabotage)
+def create_app(
+    agents: Sequence[AgentSpec], settings: RuntimeSettings, sabotage: Sabotage | None = None, codec: Codec | None = None
+) -> Any:
+    """A Faust app that runs the given agents. Workers with the same group share the partitions. ``codec`` without means the committed
+    schema ids."""
+    owned = Owned(agents, settings, sabotage, codec)
     app = faust.App(settings.group, broker=f"aiokafka://{settings.broker}", **{**_faust_settings(settings), **settings.faust})
     app.transport = _transport(owned, settings.broker, app)
 

@@ -65,6 +65,12 @@ def test_ids_of_a_registry_take_the_place_of_the_committed_ones() -> None:
         CODEC.decode(data)
 
 
+def test_the_newest_version_is_written_whatever_its_id() -> None:
+    """A registry may have seen a later version first, in another subject."""
+    assert Codec({7: "Tick.v2", 9: "Tick.v1"})._heads["Tick"] == b"\0\0\0\0\x07"
+    assert Codec({7: "Tick.v9", 9: "Tick.v10"})._heads["Tick"] == b"\0\0\0\0\x09"
+
+
 def test_old_versions_are_read_with_what_their_writer_lacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second version with a new defaulted field: bytes of the first still decode, and are given the default."""
     import json

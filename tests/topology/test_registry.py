@@ -119,3 +119,21 @@ def test_the_login_is_sent() -> None:
     with registry(answer) as connection, pytest.raises(RegistryError):
         connection.ids(TOPOLOGY, read()[1])
     assert httpx.BasicAuth("hub", "secret")._auth_header == seen[0]
+
+
+def test_the_codec_of_an_installation_has_the_ids_of_its_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    from connectors.kafka import registry as module
+    from mdh.contracts import codec_of
+    from mdh.errors import UsageError
+    from mdh.settings import RegistrySettings, load_settings
+
+    fake = FakeRegistry()
+    client = httpx.Client
+    monkeypatch.setattr(module.httpx, "Client", lambda **options: client(**options | {"transport": httpx.MockTransport(fake)}))
+    settings = load_settings().model_copy(update={"registry": RegistrySettings(url="http://registry:8081")})
+    with pytest.raises(UsageError, match="`mdh schemas register` registers what is missing"):
+        codec_of(settings, TOPOLOGY)
+    with module.Registry("http://registry:8081") as connection:
+        ids = connection.register(TOPOLOGY, read()[1])
+    assert codec_of(settings, TOPOLOGY).ids == ids
+    assert codec_of(load_settings(), TOPOLOGY).ids == Codec().ids
