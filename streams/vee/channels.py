@@ -51,7 +51,7 @@ class Labels:
     service_point: pa.StringArray
     account: pa.StringArray
     zone: pa.StringArray
-    partition: Ints
+    partition: Array
     direction: Array
     dials: Array
     multiplier: Ints
@@ -66,7 +66,8 @@ class Channels:
         self.zones: list[str] = []
         self.unit = np.zeros(0, np.int32)
         self.zone = np.zeros(0, np.int32)
-        self._filled = 0
+        self.partition = np.zeros(0, np.int32)  # where finals go
+        self.names: list[tuple[str, str]] = []
         self._rows: OrderedDict[bytes, Ints] = OrderedDict()
         self._labels: OrderedDict[bytes, Labels] = OrderedDict()
 
@@ -121,23 +122,27 @@ class Channels:
     def refresh(self) -> None:
         """Brings unit and zone numbers up to the rows there are."""
         size = len(self.table)
-        if self._filled == size:
+        first = len(self.names)
+        if first == size:
             return
         if len(self.unit) < size:
-            grown = max(64, size * 5 // 4)
-            self.unit, self.zone = (np.concatenate([a, np.zeros(grown - len(a), np.int32)]) for a in (self.unit, self.zone))
-        texts = self.table.text
-        for row in range(self._filled, size):
-            self.unit[row] = _number(self.units, texts["unit"][row])
-            self.zone[row] = _number(self.zones, texts["zone"][row])
-        self._filled = size
+            room = np.zeros(max(64, size * 5 // 4) - len(self.unit), np.int32)
+            self.unit, self.zone, self.partition = (np.concatenate([a, room]) for a in (self.unit, self.zone, self.partition))
+        self.names += [names_of(key) for key in self.table.keys[first:]]
+        for row in range(first, size):
+            self._derive(row)
 
     def changed(self, row: int) -> None:
         """Says that a row's texts changed."""
         self._labels.clear()
         self.refresh()
-        self.unit[row] = _number(self.units, self.table.text["unit"][row])
-        self.zone[row] = _number(self.zones, self.table.text["zone"][row])
+        self._derive(row)
+
+    def _derive(self, row: int) -> None:
+        texts = self.table.text
+        self.unit[row] = _number(self.units, texts["unit"][row])
+        self.zone[row] = _number(self.zones, texts["zone"][row])
+        self.partition[row] = partition_of(self.routing(row), self.partitions)
 
     def attributes(self, rows: Ints) -> Attributes:
         """What rules may ask of these channels."""
@@ -146,8 +151,9 @@ class Channels:
 
     def routing(self, row: int) -> str:
         """The key finals of a channel travel by: account, else service point, else device."""
+        self.refresh()
         texts = self.table.text
-        return texts["account"][row] or texts["service_point"][row] or names_of(self.table.keys[row])[0]
+        return texts["account"][row] or texts["service_point"][row] or self.names[row][0]
 
     def labels(self, rows: Ints) -> Labels:
         """Labels of these channels; the same list asked again costs nothing."""
@@ -161,12 +167,11 @@ class Channels:
 
     def _make_labels(self, rows: Ints) -> Labels:
         table, chosen = self.table, rows.tolist()
-        names = [names_of(table.keys[row]) for row in chosen]
+        names = [self.names[row] for row in chosen]
         texts = {name: strings([values[row] for row in chosen]) for name, values in table.text.items()}
-        partition = np.array([partition_of(self.routing(row), self.partitions) for row in chosen], np.int64)
         return Labels(
             strings([device for device, _ in names]), strings([channel for _, channel in names]),
-            texts["unit"], texts["service_point"], texts["account"], texts["zone"], partition,
+            texts["unit"], texts["service_point"], texts["account"], texts["zone"], self.partition[rows],
             table["direction"][rows], table["dials"][rows], table["multiplier"][rows],
         )  # fmt: skip
 

@@ -16,7 +16,7 @@ from schemas.topology.vee import Group
 from streams.calendar import day_of
 from streams.runtime.fold import Message, Output, Result
 from streams.vee.batch import Array, Ints
-from streams.vee.channels import Channels, Labels, names_of
+from streams.vee.channels import Channels, Labels
 from streams.vee.days import Decided
 from streams.vee.merging import STEP
 from streams.vee.registers import Changed
@@ -51,7 +51,7 @@ class Emitter:
         if len(decided.emit):
             width = int(decided.batch.counts.max())
             step = max(1, _CELLS // max(1, width))
-            partitions = self.channels.labels(decided.channel[decided.emit]).partition
+            partitions = self.channels.partition[decided.channel[decided.emit]]
             for partition in np.unique(partitions).tolist():
                 own = np.flatnonzero(partitions == partition)
                 for first in range(0, len(own), step):
@@ -171,7 +171,7 @@ class Emitter:
     ) -> None:  # fmt: skip
         """One exception of a known channel; ``day`` is what tells it from others of the rule and channel."""
         table = self.channels.table
-        device, name = names_of(table.keys[channel])
+        device, name = self.channels.names[channel]
         point = table.text["service_point"][channel]
         self.write(rule, severity, device, name, point, start, end, count, detail, version, day, status)
 
@@ -192,7 +192,7 @@ class Emitter:
 
     def recall(self, channel: int, seconds: int, day: int, partition: int) -> None:
         """Asks the store for a channel-day."""
-        device, name = names_of(self.channels.table.keys[channel])
+        device, name = self.channels.names[channel]
         body = {"device": device, "channel": name, "seconds": seconds, "day": day}
         self.result.outputs.append(Output(FINALS, "Recall", body, partition=partition))
 

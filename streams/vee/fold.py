@@ -149,7 +149,7 @@ class VeeFold:
         for seconds in sorted({seconds for seconds, _ in who}):
             ready, asked = self.late.look([channel for length, channel in sorted(who) if length == seconds], seconds)
             for channel, day in asked:
-                emitter.recall(channel, seconds, day, partition_of(self.channels.routing(channel), self.partitions))
+                emitter.recall(channel, seconds, day, int(self.channels.partition[channel]))
             if ready:
                 version = self._next("version")
                 segments, stored = self.late.gather(seconds, ready)
