@@ -8,12 +8,12 @@ Python objects, functions that call other machines); and clients that nothing el
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from connectors.clickhouse.store import Limits, Store, StoreError
 
-__all__ = ["Limits", "SqlError", "StoreReader", "check_sql", "run_readonly", "settled", "settled_tick", "stored_parts", "ticks_settled"]
+__all__ = ["Limits", "SqlError", "check_sql", "run_readonly", "settled", "settled_tick", "stored_parts", "ticks_settled"]
 
 CHUNK: Final = 1 << 18
 _STATEMENTS: Final = frozenset({"select", "with", "show", "describe", "desc", "explain", "exists", "("})
@@ -217,26 +217,3 @@ def stored_parts(store: Store) -> dict[str, int]:
         {"name": store.database},
     )
     return {row["table"]: row["parts"] for row in rows.to_pylist()}
-
-
-class StoreReader:
-    """The store as the gateway asks it (its protocol ``Reader``)."""
-
-    def __init__(self, store: Store, partitions: int, limits: Limits | None = None) -> None:
-        self.store, self.partitions, self.limits = store, partitions, limits or Limits()
-
-    def payloads(self, ids: Sequence[str]) -> list[dict[str, Any]]:
-        """What became of payloads, see :func:`settled`."""
-        return list(settled(self.store, ids).values())
-
-    def settled_tick(self) -> int | None:
-        """See :func:`settled_tick`."""
-        return settled_tick(self.store, self.partitions)
-
-    def rows(self, sql: str, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Rows of one of our own queries: times aware, decimals exact."""
-        return self.store.query_rows(sql, parameters)
-
-    def stream(self, sql: str) -> Iterator[bytes]:
-        """NDJSON of somebody else's query; raises ValueError at the first piece if it is refused or fails."""
-        yield from run_readonly(self.store, sql, self.limits)

@@ -201,7 +201,7 @@ def with_seconds(record: Mapping[str, Any], *fields: str) -> dict[str, Any]:
 
 
 def recalled(found: pa.Table, asked: Mapping[str, Any], id: str, payload: str) -> FinalBlock:
-    """The answer to one recall: rows of ``final_days`` as a FinalBlock, or a single row without slots for the day asked for."""
+    """The answer to one recall: its row of ``final_days`` as a FinalBlock, or a row without slots where the store has none."""
     if not found.num_rows:
         return _nothing(asked, id, payload)
     column = {name: found[name].combine_chunks() for name in found.column_names}

@@ -482,18 +482,15 @@ def forget_position(store: Store, group: str, place: Place) -> None:
 
 
 def stored_days(store: Store, recalls: Sequence[Mapping[str, Any]]) -> list[pa.Table]:
-    """For each recall the current rows of ``final_days`` of the day asked for and the days beside it."""
-    keys = sorted({(r["device"], r["channel"]) for r in recalls})
-    wanted = sorted({(r["device"], r["channel"], r["seconds"], r["day"] + d) for r in recalls for d in (-1, 0, 1)})
+    """For each recall the current row of ``final_days``, or no row where the store has none."""
+    asked = [(recall["device"], recall["channel"], recall["seconds"], recall["day"]) for recall in recalls]
     found = store.query_arrow(
         "SELECT * EXCEPT (day), toInt32(day) AS day FROM final_days FINAL "
-        "WHERE (device, channel) IN {keys:Array(Tuple(String, String))} "
-        "AND (device, toString(channel), toInt32(seconds), toInt32(day)) IN {wanted:Array(Tuple(String, String, Int32, Int32))} "
-        "ORDER BY device, channel, day",
-        {"keys": keys, "wanted": wanted},
+        "WHERE (device, channel) IN {channels:Array(Tuple(String, String))} "
+        "AND (device, toString(channel), toInt32(seconds), toInt32(day)) IN {days:Array(Tuple(String, String, Int32, Int32))}",
+        {"channels": sorted({place[:2] for place in asked}), "days": sorted(set(asked))},
         {"do_not_merge_across_partitions_select_final": "1"},
     )
     keyed = zip(*(found[name].to_pylist() for name in ("device", "channel", "seconds", "day")), strict=True)
     at = {key: i for i, key in enumerate(keyed)}
-    beside = [[(r["device"], r["channel"], r["seconds"], r["day"] + d) for d in (-1, 0, 1)] for r in recalls]
-    return [found.take(pa.array([at[key] for key in keys_ if key in at], pa.int64())) for keys_ in beside]
+    return [found.slice(at[place], 1) if place in at else found.slice(0, 0) for place in asked]

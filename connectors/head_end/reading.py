@@ -3,25 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
-from connectors.clickhouse.query import SqlError, run_readonly, settled
+from connectors.clickhouse.query import run_readonly, settled, settled_tick
 from connectors.clickhouse.store import Limits, Store
-
-DONE: Final = frozenset({"stored", "dead", "duplicate"})
-LOOK_BACK: Final = 900  # seconds: an older tick says nothing about the present
-_SETTLED_TICK: Final = """
-SELECT lane, max(toUnixTimestamp(at)) AS newest
-FROM
-(
-    SELECT splitByChar('/', payload)[3] AS lane, at
-    FROM tick_receipts FINAL
-    WHERE at >= (SELECT max(at) FROM tick_receipts) - {look_back:UInt32}
-    GROUP BY payload, at
-    HAVING countIf(agent = 'ingest') > 0 AND count() = 1 + sum(children)
-)
-GROUP BY lane
-"""
 
 
 class StoreReader:
@@ -32,21 +17,16 @@ class StoreReader:
 
     def payloads(self, ids: Sequence[str]) -> list[dict[str, Any]]:
         """Known payloads, with ``complete``: all they led to is in the store."""
-        return [{**row, "complete": row["status"] in DONE} for row in settled(self.store, ids).values()]
+        return list(settled(self.store, ids).values())
 
     def settled_tick(self) -> int | None:
         """The latest time to which every partition has stored all its ticks led to; None before the first."""
-        rows = self.store.query_arrow(_SETTLED_TICK, {"look_back": LOOK_BACK}).to_pylist()
-        return min(int(row["newest"]) for row in rows) if len(rows) >= self.partitions else None
+        return settled_tick(self.store, self.partitions)
 
     def rows(self, sql: str, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Rows of one of the gateway's own queries."""
-        found: list[dict[str, Any]] = self.store.query_arrow(sql, parameters).to_pylist()
-        return found
+        """Rows of one of the gateway's own queries: aware times, exact decimals."""
+        return self.store.query_rows(sql, parameters)
 
     def stream(self, sql: str) -> Iterator[bytes]:
-        """NDJSON of somebody else's query; ValueError in the engine's words where it is refused."""
-        try:
-            yield from run_readonly(self.store, sql, self.limits)
-        except SqlError as error:
-            raise ValueError(str(error)) from None
+        """NDJSON of somebody else's query; raises ValueError in the engine's words, at the first piece, where it is refused."""
+        yield from run_readonly(self.store, sql, self.limits)

@@ -378,19 +378,21 @@ def test_recalled_days_are_what_was_stored(store: Store) -> None:
     row = {"values": [1000, 2, -3, 0], "conditions": [REGULAR, EST_INTERPOLATED, REGULAR, 0], "methods": [0, 2, 0, 0], "version": 4,
            "replaces": 3, "state": 2, "received": [1000, 0, 7, 0], "zone": "Europe/Berlin", "start": 19_800 * 86_400 - 3600,
            "direction": 2, "multiplier": 3_000_000}  # fmt: skip
-    before = {**row, "day": 19_799, "start": row["start"] - 86_400, "version": 1, "received": []}
-    log.put(
-        "reads.final", finals([{**row, "version": 3}, before, {**row, "day": 19_802}, {**row, "seconds": 900}, {**row, "device": "M2"}])
-    )
+    others = [{**row, "version": 3}, {**row, "day": 19_799}, {**row, "seconds": 900}, {**row, "device": "M2"}, {**row, "channel": "B"}]
+    log.put("reads.final", finals(others))
     log.put("reads.final", finals([row]))
     log.put("reads.final", recall(), {"mdh-id": "r1", "mdh-payload": "p"}, kind="Recall")
     log.put("reads.final", recall(device="nobody", day=3), {"mdh-id": "r2"}, kind="Recall")
+    log.put("reads.final", recall(device="M2"), {"mdh-id": "r3"}, kind="Recall")
+    log.put("reads.final", recall(channel="B"), {"mdh-id": "r4"}, kind="Recall")
     feed(sink, log.messages, producer)
-    (topic, block, key, headers), (_, none, other, without) = producer.sent
+    (topic, block, key, headers), (_, none, other, without), *more = producer.sent
     assert (topic, key, headers) == ("vee.recalled", b"M1", {"id": b"recall/r1", "mdh-payload": b"p", "mdh-parent": b"recall:r1"})
     assert (other, without) == (b"nobody", {"id": b"recall/r2", "mdh-payload": b"", "mdh-parent": b"recall:r2"})
-    wanted = finals([before, row], id="r1", payload="p", source="store")
+    wanted = finals([row], id="r1", payload="p", source="store")
     assert CODEC.encode_block(block) == CODEC.encode_block(wanted)
+    for (_, found, _, _), changed in zip(more, ({"device": "M2"}, {"channel": "B"}), strict=True):
+        assert CODEC.encode_block(found) == CODEC.encode_block(finals([{**row, **changed}], id=found.id, payload="", source="store"))
     assert (none.id, len(none), none.count.tolist(), none.day.tolist(), none.seconds.tolist()) == ("r2", 1, [0], [3], [1800])
     assert none.device.to_pylist() == ["nobody"]
 

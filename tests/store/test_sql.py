@@ -11,8 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from connectors.clickhouse import rows
-from connectors.clickhouse.query import Limits, SqlError, StoreReader, check_sql, run_readonly
+from connectors.clickhouse.query import Limits, SqlError, check_sql, run_readonly
 from connectors.clickhouse.store import Store, StoreError
+from connectors.head_end.reading import StoreReader
 from tests.store.conftest import emptied, finals
 
 
