@@ -117,6 +117,11 @@ class HubClient:
             raise UsageError(f"the hub at {self.url} broke off: {error or type(error).__name__}") from None
 
 
+def printable(text: str) -> str:
+    """Text of somebody else that a terminal can show: what would drive it becomes visible escapes, line ends stay."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
 def reason_of(answer: httpx.Response) -> str:
     """The detail of a problem document in one line, or what there is instead."""
     try:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mdh.errors import UsageError
-from mdh.running import kafka_of
+from mdh.running import kafka_of, printable
 
 if TYPE_CHECKING:
     from connectors.head_end.dead_letters import DeadLetters, Letter
@@ -75,7 +75,7 @@ def show(
         print(json_.dumps({**found.summary(), "headers": headers, "excerpt": excerpt(body)}, indent=1))
         return
     for name, text in {**found.summary(), **{f"header {name}": text for name, text in headers.items()}}.items():
-        print(f"{name:<50} {text}")
+        print(f"{name:<50} {printable(str(text))}")
     print(f"\n{excerpt(body)}")
 
 
@@ -110,7 +110,9 @@ def replay(
             outcomes = Replay(letters, writer, frozenset(plain), "hub.receipts").run(
                 chosen,
                 policy,  # type: ignore[arg-type]  # checked above
-                lambda outcome: print(f"{outcome.ref}  {outcome.id}  {outcome.status}  {outcome.reason}".rstrip(), file=sys.stderr),
+                lambda outcome: print(
+                    printable(f"{outcome.ref}  {outcome.id}  {outcome.status}  {outcome.reason}").rstrip(), file=sys.stderr
+                ),
             )
         except PublishError as error:
             raise UsageError(f"Kafka does not take records: {error}") from error
@@ -162,9 +164,9 @@ def opened(
 
 def excerpt(body: bytes) -> str:
     """The beginning of the bytes as text a terminal can show: control characters and what is no UTF-8 as escapes."""
-    text = body[:EXCERPT].decode(errors="backslashreplace")
-    shown = "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
-    return shown + (f"\n… {len(body) - EXCERPT} more bytes" if len(body) > EXCERPT else "")
+    return printable(body[:EXCERPT].decode(errors="backslashreplace")) + (
+        f"\n… {len(body) - EXCERPT} more bytes" if len(body) > EXCERPT else ""
+    )
 
 
 def _table(rows: list[dict[str, object]]) -> None:
@@ -177,7 +179,7 @@ def _table(rows: list[dict[str, object]]) -> None:
         table.add_column(name, no_wrap=True, justify="right" if name in ("bytes", "attempt") else "left")
     table.add_column("reason", overflow="fold")
     for row in rows:
-        cells = (excerpt(str(row[name]).encode()) for name in ("ref", "at", "source", "name", "bytes", "attempt", "reason"))
+        cells = (printable(str(row[name])) for name in ("ref", "at", "source", "name", "bytes", "attempt", "reason"))
         table.add_row(*(Text(cell) for cell in cells))
     console = Console()
     if not console.is_terminal:

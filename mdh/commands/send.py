@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from mdh.errors import UsageError
-from mdh.running import HubClient, hub_url
+from mdh.running import HubClient, hub_url, printable
 
 ASKED_AT_ONCE = 5_000
 FIGURES = ("payloads", "reads", "finals", "exceptions", "parked", "dead")
@@ -49,9 +49,10 @@ def main(
             return
         with bar("deciding", len(shipment.sent)) as advance:
             counts = shipment.settle(patience, advance)
+    names = shipment.names
     for id, reason, whole in shipment.dead:
         what = "dead letter" if whole else "partly refused"
-        print(f"mdh: {shipment.names.get(id, id)}: {what}: {reason}", file=sys.stderr)
+        print(printable(f"mdh: {names.get(id, id)}: {what}: {reason}"), file=sys.stderr)
     print(json.dumps({**{name: counts.get(name, 0) for name in FIGURES}, "seconds": round(time.monotonic() - begun, 3)}))
 
 
