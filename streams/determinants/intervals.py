@@ -22,7 +22,7 @@ from streams.determinants import periods
 from streams.determinants.keys import SEPARATOR, keys_of, parts_of
 from streams.determinants.maps import UNMAPPED, Maps
 from streams.determinants.records import Figure, Subject, determinant
-from streams.determinants.sums import ESTIMATED, GOOD, Sums, limits_of, sum_days, worst_of
+from streams.determinants.sums import ESTIMATED, GOOD, MOST, Sums, limits_of, sum_days, worst_of
 from streams.runtime.fold import Result
 from streams.runtime.state import Column, State, Table
 
@@ -424,34 +424,46 @@ class Intervals:
         held, number = (table["held"][rows, place] != 0).tolist(), table["map"][rows, place].tolist()
         table["dirty"][rows, place] = 0
         table.mark(rows)
+        said = _said(quantities, counts)
+        contents = np.concatenate(
+            [said.reshape(len(rows), -1), table["held"][rows, place, None] != 0, table["map"][rows, place, None]], axis=1
+        )
         for i, (row, home) in enumerate(zip(rows.tolist(), homes.tolist(), strict=True)):
-            names = self.maps.names[abs(number[i])][1]
-            content = quantities[i, : len(names)].tobytes() + counts[i, : len(names)].tobytes() + bytes((held[i], number[i] < 0))
-            digest = int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little", signed=True)
-            if table["version"][row, place[i]] and table["sent"][row, place[i]] == digest:
-                continue
-            table["version"][row, place[i]] += 1
-            table["sent"][row, place[i]] = digest
-            subject = Subject.of(table.keys[row], self.now.text["service_point"][home], int(begin[i]), int(end[i]))
+            digest = int.from_bytes(hashlib.blake2b(contents[i].tobytes(), digest_size=8).digest(), "little", signed=True)
             version = int(table["version"][row, place[i]])
-            for figure in _figures(names, quantities[i], counts[i], held[i], number[i] >= 0):
+            if version and table["sent"][row, place[i]] == digest:
+                continue
+            version += 1
+            table["version"][row, place[i]], table["sent"][row, place[i]] = version, digest
+            subject = Subject.of(table.keys[row], self.now.text["service_point"][home], int(begin[i]), int(end[i]))
+            names = self.maps.names[abs(number[i])][1]
+            for figure in _figures(names, said[i].tolist(), held[i], number[i] >= 0):
                 result.outputs.append(determinant(subject, figure, version))
 
 
-def _figures(names: list[str], quantities: Array, counts: Array, held: bool, split: bool) -> list[Figure]:
+def _said(quantities: Array, counts: Array) -> Array:
+    """Quantity, condition, slots, actual and estimated of whole periods (first) and of each line: rows × (1 + lines) × 5."""
+    amount = np.concatenate([quantities.sum(axis=1, keepdims=True), quantities], axis=1)
+    slots = np.concatenate([counts.sum(axis=1, keepdims=True), counts], axis=1)
+    return np.stack([amount, worst_of(slots), slots.sum(axis=2), slots[:, :, GOOD], slots[:, :, ESTIMATED].sum(axis=2)], axis=2)
+
+
+def _figures(names: list[str], said: list[list[int]], held: bool, split: bool) -> list[Figure]:
     """The whole period, and each line of a mapped one; where days under other maps cannot be ``split``, the lines are invalid and held."""
-    whole = _figure("interval-consumption", "", quantities.sum(), counts.sum(axis=0), held)
+    whole = _figure("interval-consumption", "", said[0], held)
     if names == [""]:
         return [whole]
     kind = "tou-interval-consumption"
     if not split:
         return [whole, *(Figure(kind, name, 0, c.INVALID, 0, 0, 0, True) for name in names)]
-    return [whole, *(_figure(kind, name, q, n, held) for name, q, n in zip(names, quantities, counts, strict=False))]
+    return [whole, *(_figure(kind, name, line, held) for name, line in zip(names, said[1:], strict=False))]
 
 
-def _figure(kind: str, tou: str, quantity: Any, counts: Array, held: bool) -> Figure:
-    slots, actual, estimated = int(counts.sum()), int(counts[GOOD]), int(counts[ESTIMATED].sum())
-    return Figure(kind, tou, int(quantity), int(worst_of(counts)), slots, actual, estimated, held)
+def _figure(kind: str, tou: str, said: list[int], held: bool) -> Figure:
+    quantity, condition, slots, actual, estimated = said
+    if abs(quantity) > MOST:  # intervals of several lengths can add up to more than a record can carry
+        return Figure(kind, tou, 0, c.INVALID, slots, actual, estimated, True)
+    return Figure(kind, tou, quantity, condition, slots, actual, estimated, held)
 
 
 def _counts(table: Table, prefix: str, rows: Array, place: Array) -> Array:

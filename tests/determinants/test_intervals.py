@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from schemas.block import EXCEPTION, OPEN
 from schemas.topology.tou import DeterminantsSettings
+from streams.determinants.sums import limits_of
 from streams.runtime.fold import Message
 from tests.determinants.kit import Hub, Row, day_number, finals, slots, slow_determinants, told
 
@@ -200,6 +201,18 @@ def test_values_too_large_to_add_up_are_invalid() -> None:
     hub.close()
     body = next(b for b in hub.sent if b["tou"] == "")
     assert (body["quantity"], body["condition"], body["slots"], body["actual"]) == (Decimal("0.094"), 10_000, 96, 94)
+
+
+def test_a_sum_no_record_can_carry_is_held() -> None:
+    hub = Hub()
+    for number in range(1, 32):
+        for seconds in (900, 1800):
+            most = int(limits_of(np.array([seconds]))[0])
+            hub.give(day(f"2024-01-{number:02d}", most, seconds=seconds, zone="UTC"))
+    hub.close()
+    whole = next(b for b in hub.sent if not b["tou"])
+    assert (whole["quantity"], whole["condition"], whole["status"], whole["slots"]) == (0, 10_000, "held", 31 * 144)
+    assert next(b for b in hub.sent if b["tou"] == "peak")["status"] == "released"
 
 
 def test_two_interval_lengths_of_a_channel_add_up() -> None:
