@@ -10,7 +10,7 @@ import pytest
 from connectors.clickhouse import migrate
 from connectors.clickhouse.migrate import FOLDER, MigrationError
 from connectors.clickhouse.query import run_readonly
-from connectors.clickhouse.store import Store, StoreError, open_store
+from connectors.clickhouse.store import Limits, Store, StoreError, open_store
 from connectors.clickhouse.tables import TABLES, VIEWS, arrow_schema
 from schemas.conditions import RANGES, name_of
 from schemas.rules import METHODS
@@ -189,3 +189,16 @@ def test_a_closed_store_is_away_not_a_bad_query(store: Store) -> None:
     with pytest.raises(StoreError) as error:
         run_readonly(store, "SELECT 1 AS a")
     assert error.value.away
+
+
+def test_the_page_of_tables_names_every_column_of_the_views_and_every_table() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "tables.md").read_text()
+    sections = {part.split("\n")[0].strip(): part for part in page.split("\n## ")}
+    for view, held in VIEWS.items():
+        assert [name for name in held if f"`{name}`" not in sections[view]] == [], view
+    for table in TABLES:
+        assert f"`{table}`" in sections["Behind the views"]
+    limits = Limits()
+    assert f"{limits.seconds} s, {limits.rows:,} rows, {limits.bytes // 2**20} MiB of result, {limits.memory // 2**30} GiB" in " ".join(
+        page.split()
+    )
