@@ -62,8 +62,8 @@ READS_IN = _counter("mdh_reads_in_total", "Reads that a step received", "step")
 READS_OUT = _counter("mdh_reads_out_total", "Reads that a step passed on", "step")
 READS_REJECTED = _counter("mdh_reads_rejected_total", "Reads that a step did not pass on, by rule or reason", "step", "rule")
 READ_AGE = _histogram("mdh_read_age_seconds", "Age of a read (end of its interval) when it was stored", _AGES)
-PAYLOAD_SECONDS = _histogram("mdh_payload_seconds", "From a payload's arrival to the last of its effects in the store", _RECOVERY)
-COMPLETENESS = _gauge("mdh_completeness_ratio", "Share of the due intervals that were received, by source and day", "source", "day")
+PAYLOAD_SECONDS = _histogram("mdh_payload_seconds", "From arrival to the last effect in the store, measured on ticks", _RECOVERY)
+COMPLETENESS = _gauge("mdh_completeness_ratio", "Received of the due intervals; day is today, yesterday or before", "source", "day")
 CLOCK_SKEW = _gauge("mdh_source_clock_skew_seconds", "How far the newest read of a source lies in the future, 0 if it does not", "source")
 
 # --- VEE and determinants ------------------------------------------------------------------------------------------------------

@@ -101,6 +101,7 @@ class HubProcess:
         import structlog
         import uvicorn
 
+        from connectors.clickhouse.figures import Figures
         from connectors.clickhouse.sink import Sink
         from connectors.head_end.clock import TickClock
         from connectors.head_end.drop_folder import DropFolder
@@ -118,6 +119,7 @@ class HubProcess:
         ticks = TickClock(writer, self.codec, TICKS, self.topology.topics[TICKS].partitions, self.topology.clock.tick_seconds)
         drop = DropFolder(self.data_dir / "drop", publisher)
         watch = Watch(self.kafka, self.topology)
+        figures = Figures(store, self.topology.topics[TICKS].partitions)
         app = create_app(self._desk(publisher, store, sink))
         server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5, server_header=False))
         try:
@@ -125,13 +127,14 @@ class HubProcess:
             self._start("clock", lambda: ticks.run(self.stop))
             self._start("drop-folder", lambda: drop.run(self.stop))
             self._start("watch", lambda: watch.run(self.stop))
+            self._start("figures", lambda: figures.run(self.stop))
             self._start("gateway", lambda: server.run(sockets=[self.listening]))
             log.info("hub runs", address=self.listening.getsockname()[:2], store=str(store.target), broker=self.kafka.bootstrap)
             self.stop.wait()
         finally:
             self.stop.set()
             server.should_exit = True
-            for name in ("gateway", "watch", "drop-folder", "clock", "sink"):
+            for name in ("gateway", "figures", "watch", "drop-folder", "clock", "sink"):
                 if name in self._threads:
                     self._threads[name].join(15)
             writer.close(5)
