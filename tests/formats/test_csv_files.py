@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -269,6 +269,7 @@ VALUES = st.integers(-4 * 10**18, 4 * 10**18) | st.none()
 CONDITIONS = st.sampled_from([EXT_ESTIMATE, REGULAR, USER_EDIT])
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(
         st.tuples(NAMES, NAMES, st.sampled_from(["kWh", "m3"]), st.sampled_from([300, 900, 1800, 3600])),

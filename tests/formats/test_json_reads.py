@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from connectors.head_end.formats import DecodeError, Options, decode
@@ -167,6 +167,7 @@ def test_a_million_digits_cost_nothing() -> None:
     assert len(problems[0]) < 200
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(

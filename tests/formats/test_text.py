@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from connectors.head_end.formats import text
@@ -94,11 +94,13 @@ def test_edges_of_decimals_are_read_as_the_contract_says(cell: str) -> None:
     assert compiled(cell) == plain(cell)
 
 
+@settings(deadline=None)
 @given(st.text("0123456789.+- eE,\t", max_size=70) | st.from_regex(r"[+-]?\d{0,14}\.?\d{0,12}", fullmatch=True))
 def test_decimals_equal_the_contract(cell: str) -> None:
     assert compiled(cell) == plain(cell)
 
 
+@settings(deadline=None)
 @given(st.decimals(allow_nan=False, allow_infinity=False, min_value=-(10**13), max_value=10**13).map(lambda d: f"{d:f}"))
 def test_every_decimal_equals_the_contract(cell: str) -> None:
     assert compiled(cell) == plain(cell)
@@ -137,6 +139,7 @@ def stamp(cell: str, form: str = "iso") -> tuple[int, int, int]:
     return int(seconds[0]), int(offsets[0]), int(status[0])
 
 
+@settings(deadline=None)
 @given(
     st.datetimes(datetime(1970, 1, 1), datetime(2100, 12, 31, 23, 59, 59)),
     st.sampled_from([None, 0, 3600, -12600, 50400]),
@@ -232,6 +235,7 @@ def test_transitions_equal_the_zone_database(zone: str) -> None:
             assert found == timedelta(seconds=expected)
 
 
+@settings(deadline=None)
 @given(st.sampled_from(ZONES), st.lists(st.datetimes(datetime(1990, 1, 1), datetime(2037, 1, 1)), min_size=1, max_size=5))
 def test_local_times_equal_the_zone_database(zone: str, moments: list[datetime]) -> None:
     info = ZoneInfo(zone)
