@@ -15,6 +15,7 @@ from typing import Final, Literal
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
+Metric: Final = (Counter, Gauge, Histogram)
 SHARED_FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"  # read by prometheus_client when it is imported
 Kind = Literal["counter", "gauge", "histogram"]
 

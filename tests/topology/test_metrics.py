@@ -114,3 +114,10 @@ sys.stdout.write(metrics.exposition().decode())
 def test_a_process_alone_shows_itself() -> None:
     assert b"mdh_ticks_total" in metrics.exposition()
     assert b"python_info" in metrics.exposition()
+
+
+def test_every_declared_metric_is_set_somewhere() -> None:
+    names = {name for name, value in vars(metrics).items() if isinstance(value, metrics.Metric)}
+    assert len(names) == len(METRICS)
+    code = "\n".join(path.read_text() for path in CODE if path.name != "metrics.py")
+    assert not [name for name in names if not re.search(rf"\bmetrics\.{name}\b", code)]
