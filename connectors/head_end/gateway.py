@@ -400,12 +400,13 @@ class Gateway:
 
     async def settle(self, question: SettleQuestion) -> Settled:
         """How far payloads have come, after waiting for them at most as long as asked."""
-        deadline = time.monotonic() + question.wait
+        deadline, pause = time.monotonic() + question.wait, 0.1
         while True:
             answer = await run_in_threadpool(self._settled, question.ids)
             if not answer.waiting or time.monotonic() >= deadline:
                 return answer
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(min(pause, max(deadline - time.monotonic(), 0)))
+            pause = min(pause * 1.5, 1.0)
 
     def _settled(self, ids: list[str]) -> Settled:
         wanted = set(ids)
