@@ -213,6 +213,7 @@ class Hub:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         self._environment["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+        self._environment.pop("MDH_METRICS_PORT", None)  # one port is not for several workers
 
     def _start_broker(self) -> None:
         from connectors.embedded.kafka import START_SECONDS, STOP_SECONDS, Broker
