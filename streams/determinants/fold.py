@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import lru_cache
 from typing import Any, Final
 
@@ -23,6 +24,7 @@ Array = npt.NDArray[Any]
 
 DAILY: Final = "determinants.daily"
 _NOW: Final = "now"
+_TICKS: Final = "ticks"  # VEE partition → its last tick
 # Quantities that are not used up: their sums mean nothing
 _NOT_SUMMED: Final = frozenset(
     {"power", "reactive-power", "apparent-power", "temperature", "voltage", "current", "frequency", "power-factor"}
@@ -61,10 +63,23 @@ class DeterminantsFold:
         if message.type == "FinalBlock":
             self._block(message, result)
         elif message.type == "Tick":
-            self.state.put(_NOW, max(self._now(), message.body["at"]).to_bytes(8, "little"))
-            self._intervals.tick(message.body["at"], message.body["close"], result)
-            self._registers.tick(message.body["at"], message.body["close"], result)
+            self._tick(message, result)
         return result
+
+    def _tick(self, message: Message, result: Result) -> None:
+        """Time has come only as far as every VEE partition says: each of them may have written reads to this one."""
+        at, close = message.body["at"], message.body["close"]
+        if message.writer:
+            told = json.loads(self.state.entries.get(_TICKS, b"{}"))
+            told[message.writer] = [at, close]
+            self.state.put(_TICKS, json.dumps(told, sort_keys=True).encode())
+            if len(told) < self.partitions:
+                return
+            at, close = min(told.values())
+        if at > self._now() or close:
+            self.state.put(_NOW, max(self._now(), at).to_bytes(8, "little"))
+            self._intervals.tick(at, close, result)
+            self._registers.tick(at, close, result)
 
     def _now(self) -> int:
         return int.from_bytes(self.state.entries.get(_NOW, b""), "little")

@@ -24,6 +24,7 @@ class Message:
     topic: str = ""
     partition: int = 0
     offset: int = -1
+    writer: str = ""  # agent and partition that wrote it; empty: the outside
     headers: Mapping[str, bytes] = field(default_factory=dict)
 
     def derive(self, *parts: str | int) -> str:

@@ -154,7 +154,8 @@ class Lane:
                 payload = headers[PAYLOAD].decode(errors="replace")  # an answer from the store belongs to the payload that asked
         else:
             own, payload = headers[ID].decode(), headers.get(PAYLOAD, b"").decode()
-        return Message(kind, body, own, payload, record.key, record.topic, record.partition, record.offset, headers)
+        writer = headers.get(WRITER, b"").decode()
+        return Message(kind, body, own, payload, record.key, record.topic, record.partition, record.offset, writer, headers)
 
     def _seal(self, message: Message, result: Result) -> list[Record]:
         plan, mark = self.plan, self.checkpoint

@@ -18,12 +18,15 @@ from schemas import conditions
 from schemas.block import ReadBlock, starts_of
 from schemas.topology.vee import VeeSettings
 from schemas.units import resolve
+from streams.calendar import LAST_DAY
 from streams.vee.batch import Array, Ints, Mask, iso
 from streams.vee.channels import UNSET, Channels
 from streams.vee.merging import STEP
-from streams.vee.ring import Rings
+from streams.vee.ring import NEVER, Rings
 from streams.vee.spans import DAILY, Segments, cut
 
+_CALENDAR: Final = LAST_DAY * DAILY - DAILY  # no local day begins behind this
+_LONGEST: Final = 366 * DAILY
 _TOP: Final = 7_999  # highest condition in hundredths
 
 
@@ -100,6 +103,11 @@ class Admission:
         return np.where(unknown, -1, channels) if unknown.any() else channels
 
     def _check_size(self, block: ReadBlock, channels: Ints, open_: Mask, admitted: Admitted) -> None:
+        senseless = ((block.seconds < 0) | (block.seconds > _LONGEST)) & open_
+        if senseless.any():
+            said = "an interval length that no meter has"
+            admitted.refused.append(Refused("interval-size", np.flatnonzero(senseless), lambda _: said))
+            open_ &= ~senseless
         if not self.sizes_matter or not open_.any():
             return
         want = self.channels.table["seconds"][channels]
@@ -137,13 +145,15 @@ class Admission:
 
     def _check_future(self, block: ReadBlock, now: int, open_: Mask, admitted: Admitted) -> None:
         clock = max(now, block.received_at)
-        if not clock or not len(block):
+        if not len(block):
             return
-        limit = clock + self.settings.future_tolerance
+        limit = min(clock + self.settings.future_tolerance, _CALENDAR) if clock else _CALENDAR
         last = block.start + np.maximum(block.count.astype(np.int64) - 1, 0) * block.seconds
         registers = np.flatnonzero(block.reads > 0)
         if len(registers):
             last[registers] = np.maximum.reduceat(block.times, starts_of(block.reads)[registers])
+            outside = np.minimum.reduceat(block.times, starts_of(block.reads)[registers]) < 0
+            last[registers[outside]] = NEVER  # before 1970: no calendar, no day
         early = np.flatnonzero((last > limit) & open_)
         begins = starts_of(block.count)
         for row in early.tolist():  # values that a source announces as missing may lie ahead
@@ -153,7 +163,9 @@ class Admission:
                 last[row] = 0
         early = early[last[early] > limit]
         if len(early):
-            ahead = f"reads ahead of the clock, which shows {iso(clock)}"
+            ahead = (
+                f"reads ahead of the clock, which shows {iso(clock)}" if limit < _CALENDAR else "reads lie outside the years 1970 to 2100"
+            )
             admitted.refused.append(Refused("future-read", early, lambda _: ahead))
             open_[early] = False
 
@@ -163,7 +175,9 @@ class Admission:
         owner = rings.rows(seconds, part.channels)
         self.channels.refresh()
         zone = self.channels.zone[part.channels]
-        origin, day, slot, size, ahead, phase = cut(block.start[part.rows], block.count[part.rows], seconds, zone, self.channels.zones)
+        origin, day, slot, size, ahead, phase, slots = cut(
+            block.start[part.rows], block.count[part.rows], seconds, zone, self.channels.zones
+        )
         row = owner[origin]
         outside = day < 0
         fresh = (table["phase"][row] < 0) & ~outside
@@ -171,7 +185,7 @@ class Admission:
             first, at = np.unique(row[fresh], return_index=True)
             table["phase"][first] = phase[fresh][at]
         off = (phase != table["phase"][row]) & ~outside if seconds < DAILY else np.zeros(len(row), np.bool_)
-        off |= slot + size > table.columns["values"].shape[1]
+        off |= slot + size > slots
         off &= ~outside
         time = block.start[part.rows][origin] + ahead * seconds
         refused = []

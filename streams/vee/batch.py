@@ -108,7 +108,12 @@ class DayBatch:
 
 def iso(second: int) -> str:
     """A UTC second as ``2024-03-31T01:00:00Z``."""
-    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return moment(second).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def moment(second: int) -> datetime:
+    """A UTC second as datetime; what lies outside the years 1 to 9999 is put at their ends."""
+    return datetime.fromtimestamp(min(max(second, -62_135_596_800), 253_402_300_799), UTC)
 
 
 @dataclass(slots=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import numpy as np
@@ -15,7 +14,7 @@ from schemas.rules import BIT
 from schemas.topology.vee import Group
 from streams.calendar import day_of
 from streams.runtime.fold import Message, Output, Result
-from streams.vee.batch import Array, Ints
+from streams.vee.batch import Array, Ints, moment
 from streams.vee.channels import Channels, Labels
 from streams.vee.days import Decided
 from streams.vee.merging import STEP
@@ -184,7 +183,7 @@ class Emitter:
         body = {
             "id": identity(rule, device, channel, day), "rule": rule, "severity": severity, "status": status, "version": version,
             "device": device, "channel": channel, "service_point": point, "payload": self.message.payload,
-            "start": _moment(start), "end": _moment(end), "count": count, "detail": detail,
+            "start": moment(start), "end": moment(end), "count": count, "detail": detail,
         }  # fmt: skip
         self.result.outputs.append(Output(EXCEPTIONS, "VeeException", body, device.encode()))
 
@@ -205,7 +204,3 @@ def _flat(matrix: Array, rows: Ints, counts: Array) -> Array:
     if (counts == counts[0]).all():
         return part[:, : int(counts[0])].reshape(-1)
     return part[np.arange(part.shape[1]) < counts[:, None]]
-
-
-def _moment(second: int) -> datetime:
-    return datetime.fromtimestamp(second, UTC)

@@ -208,7 +208,8 @@ class VeeFold:
             codes = self.days.due(seconds, now, close=close)
             if len(codes):
                 self._decide_again(seconds, codes, emitter, close=True)
-        emitter.result.outputs.append(Output(FINALS, "Tick", body, partition=self.partition))
+        # To every partition: what this one wrote went to any of them, and a reader may act on a time only when all have reached it
+        emitter.result.outputs.extend(Output(FINALS, "Tick", body, partition=number) for number in range(self.partitions))
 
     def _decide_again(self, seconds: int, codes: Ints, emitter: Emitter, *, close: bool) -> None:
         version = self._next("version")

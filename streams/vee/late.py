@@ -69,13 +69,16 @@ class LateReads:
         )  # fmt: skip
 
     def answer(self, block: FinalBlock) -> set[tuple[int, int]]:
-        """Takes days in that the store gave back (``count`` 0: it has none); returns who waited for them."""
+        """Takes days in that the store gave back (``count`` 0: it has none); returns who has all they asked for."""
         who: set[tuple[int, int]] = set()
         index = self.channels.table.index
         for row in range(len(block)):
             key = key_of(block.device[row].as_py(), block.channel[row].as_py())
             seconds = int(block.seconds[row])
-            if key in index and self.parking.answer(seconds, key, int(block.day[row]), block.take(np.array([row]))):
+            if key not in index or not self.parking.answer(seconds, key, int(block.day[row]), block.take(np.array([row]))):
+                continue
+            late = self.parking.late(seconds, key)
+            if late.asked == late.answered:
                 who.add((seconds, index[key]))
         return who
 

@@ -42,7 +42,7 @@ class Segments:
 
 
 def cut(start: Ints, count: Array, seconds: int, zone: Array, zones: list[str]) -> tuple[Ints, ...]:
-    """Cuts rows at local midnights. Returns origin, day, first slot, size, position in the row, and phase of each part.
+    """Cuts rows at local midnights. Returns origin, day, first slot, size, position in the row, phase, and the day's slots of each part.
 
     The phase is how far behind a multiple of the interval length, counted from midnight, the intervals start. Parts come row by
     row in the order of time. Rows outside the calendar (1970-2100) give parts with day -1.
@@ -60,7 +60,7 @@ def _cut(rows: Ints, start: Ints, count: Array, seconds: int, zone: str) -> tupl
     midnights = day_starts(zone)
     first, last = day_of(zone, begins), day_of(zone, begins + (sizes - 1) * seconds)
     first, last = np.where(last >= len(midnights) - 1, -1, first), np.where((last >= len(midnights) - 1) | (first < 0), -1, last)
-    parts = last - first + 1
+    parts = np.maximum(0, last - first + 1)
     which = np.repeat(np.arange(len(rows)), parts)
     day = np.repeat(first - starts_of(parts), parts) + np.arange(len(which))
     begin, size = begins[which], sizes[which]
@@ -70,10 +70,11 @@ def _cut(rows: Ints, start: Ints, count: Array, seconds: int, zone: str) -> tupl
     inside, behind = np.where(valid, inside, 0), np.where(valid, behind, size)
     offset = begin + inside * seconds - midnights[day]
     slot, phase = offset // seconds, offset % seconds
+    slots = np.maximum(1, (midnights[day + 1] - midnights[day]) // seconds)
     if seconds >= DAILY:
         slot, phase = np.zeros_like(slot), offset
     keep = behind > inside
-    return tuple(column[keep] for column in (rows[which], day, slot, behind - inside, inside, phase))
+    return tuple(column[keep] for column in (rows[which], day, slot, behind - inside, inside, phase, slots))
 
 
 def summary(

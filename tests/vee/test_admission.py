@@ -122,9 +122,12 @@ def test_master_data_are_forwarded_to_the_old_and_the_new_partition() -> None:
     assert sorted(places) == sorted({partition_of("A1", 8), partition_of("A2", 8)})
 
 
-def test_ticks_go_to_the_partition_of_the_same_number() -> None:
+def test_ticks_go_to_every_partition_behind_what_they_closed() -> None:
     hub = Hub(partitions=4)
-    assert [(o.type, o.partition) for o in hub.tick(5).outputs] == [("Tick", 0)]
+    hub.send(hours([1.0]))
+    outputs = hub.tick(close=True).outputs
+    assert [o.type for o in outputs] == ["FinalBlock", *["Tick"] * 4]
+    assert [o.partition for o in outputs[1:]] == [0, 1, 2, 3]
 
 
 def test_a_new_unit_converts_what_is_held() -> None:
@@ -177,3 +180,27 @@ def test_an_unknown_kind_of_message_is_a_bug() -> None:
 
 def test_an_empty_block_does_nothing() -> None:
     assert Hub().apply("ReadBlock", block_of([])).outputs == []
+
+
+@pytest.mark.parametrize("start", [-(1 << 50), 1 << 50, (1 << 62)])
+def test_absurd_times_are_refused_and_stop_nothing(start: int) -> None:
+    hub = Hub()
+    hub.send(hours([1.0], start), register_row([(start, 1.0)]), hours([1.0]))
+    assert {e["channel"] for e in hub.open()} == {"E1", "R1"}
+    assert len(hub.days) == 1
+    assert hub.reads == {}
+
+
+@pytest.mark.parametrize("seconds", [-900, 420, 1 << 30])
+def test_interval_lengths_without_a_place_in_the_day_lose_nothing_silently(seconds: int) -> None:
+    hub = Hub()
+    hub.send(interval_row(START, [1.0] * 206, seconds=seconds))
+    kept = sum(int((one.conditions == REGULAR).sum()) for one in hub.days.values())
+    assert kept in (0, 206)
+    assert (kept == 206) or hub.rules() == ["interval-size"]
+
+
+def test_rows_without_values_do_nothing() -> None:
+    hub = Hub()
+    hub.send(interval_row(START, []), hours([1.0]))
+    assert len(hub.days) == 1
