@@ -52,7 +52,7 @@ class Chain:
 
     def _start(self, name: str, command: list[str]) -> subprocess.Popen[bytes]:
         with (self.folder / f"{name}.log").open("ab") as output:
-            return subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output, env={**os.environ, "MDH_LOG_LEVEL": "warning"})
+            return subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output, env={**os.environ, "MDH_LOG_LEVEL": "info"})
 
     def send(self, topic: str, key: str, value: bytes, id: str, **headers: str) -> str:
         """Writes one record as the outside does; returns its id."""
@@ -84,7 +84,7 @@ class Chain:
         deadline = time.monotonic() + seconds
         while True:
             committed = {(tp.topic, tp.partition): tp.offset for tp in reader.committed(places, timeout=10)}
-            behind = {place: offset for place, offset in last.items() if committed[place] <= offset}
+            behind = {place: offset for place, offset in last.items() if 0 <= offset >= committed[place]}
             if not behind:
                 break
             if time.monotonic() > deadline:
@@ -106,7 +106,8 @@ class Watch:
         self.reader.assign([TopicPartition(topic, n, 0) for topic in topics for n in range(TOPOLOGY.topics[topic].partitions)])
         self.nodes: Counter[str] = Counter()
         self.children: Counter[str] = Counter()
-        self.roots: Counter[str] = Counter()
+        self.entries: Counter[str] = Counter()
+        self.roots: Counter[str] = Counter()  # entries that are payloads; answers to recalls and master data are none
         self.last: dict[tuple[str, int], int] = {}  # place → offset of its last record
 
     def settle(self, ids: set[str], seconds: float) -> None:
@@ -119,7 +120,7 @@ class Watch:
                     self._take(message)
 
     def done(self, id: str) -> bool:
-        return self.roots[id] > 0 and self.nodes[id] == self.roots[id] + self.children[id]
+        return self.entries[id] > 0 and self.nodes[id] == max(self.roots[id], 1) + self.children[id]
 
     def _take(self, message: Any) -> None:
         self.last[message.topic(), message.partition()] = message.offset()
@@ -133,8 +134,8 @@ class Watch:
             payload = receipt["payload"]
             self.nodes[payload] += 1
             self.children[payload] += receipt["children"]
-            if receipt["agent"] == "ingest" and (receipt["status"] or not self.roots[payload]):
-                self.roots[payload] += 1
+            self.entries[payload] += receipt["agent"] == "ingest"
+            self.roots[payload] += bool(receipt["status"])
             return
         if kind == "Recall":
             self.nodes[payload] += 1
