@@ -25,6 +25,7 @@ def main(
     """
     from faust import Worker
 
+    from connectors.head_end.formats import warm
     from mdh.agents import plans_and_folds
     from mdh.contracts import codec_of
     from mdh.logs import configure
@@ -51,6 +52,8 @@ def main(
         broker=kafka.bootstrap, client=kafka.librdkafka(), group=group, faust=kafka.faust(), session_timeout=6.0 if torment else 20.0
     )
     data_dir.mkdir(parents=True, exist_ok=True)
+    if "ingest" in names:
+        warm()  # compiles the decoders once per machine, before a payload waits for them
     specs = [AgentSpec(*pair) for pair in plans_and_folds(system, names)]
     app = create_app(specs, runtime, Torment(torment) if torment else Sabotage(), codec_of(settings, system))
     worker = Worker(app, quiet=True, loglevel="WARNING", redirect_stdouts=False, workdir=str(data_dir), override_logging=False)

@@ -78,6 +78,7 @@ class Partition:
                 "enable.partition.eof": True,
                 "auto.offset.reset": "error",
                 "fetch.message.max.bytes": 16 * 1024 * 1024,
+                "fetch.wait.max.ms": 10,  # an empty partition answers at once
             }
         )
         try:
