@@ -213,6 +213,7 @@ class Sink:
         self.codec = codec or Codec()
         self.health = Health()
         self._sorter = Sorter(self.codec, raw)
+        self._stop = threading.Event()
         self._batch = Batch()
 
     @classmethod
@@ -226,6 +227,7 @@ class Sink:
 
     def run(self, stop: threading.Event) -> None:
         """Stores until ``stop`` is set. Raises KafkaException where the broker refuses for good (no right, unknown settings)."""
+        self._stop = stop
         # A store may be away for longer than the five minutes after which a group gives up on its member
         consumer = make_consumer(self.kafka, self.group, enable_partition_eof=True, max_poll_interval_ms=1_800_000)
         producer = make_producer(self.kafka, linger_ms=5)
@@ -288,7 +290,7 @@ class Sink:
         raise StoppedError
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        consumer.assign(self._placed(consumer, partitions, threading.Event()))
+        consumer.assign(self._placed(consumer, partitions, self._stop))
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:  # noqa: ARG002
         # Not yet stored and no longer ours: whoever takes over goes on from the positions in the store

@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -22,6 +21,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 from schemas import metrics
 
 TOO_MANY_PARTS: Final = 252
+FOREIGN_QUERIES: Final = 4  # at a time: each may take its memory, and the sink must not starve
 _WRITE: Final = {
     "async_insert": "0",  # the sink batches; the server must have stored a batch when the insert returns
     "max_partitions_per_insert_block": "0",  # a load of twenty years touches 240 months
@@ -130,17 +130,13 @@ class Store:
         self._lock = threading.Lock()
         self._idle: dict[Limits | None, list[Any]] = {}
         self._closed = False
+        self._foreign = threading.BoundedSemaphore(FOREIGN_QUERIES)
         self.notes: dict[str, Any] = {}  # what callers learned of this engine once and for all
 
     @property
     def database(self) -> str:
         """The database all names are looked up in."""
         return self.target.database
-
-    @cached_property
-    def engine_version(self) -> str:
-        """The version of the engine."""
-        return str(self.query_arrow("SELECT version() AS v")["v"][0].as_py())
 
     def command(self, sql: str, params: Mapping[str, Any] | None = None) -> None:
         """Runs a statement whose result nobody needs (DDL, INSERT … SELECT)."""
@@ -183,7 +179,7 @@ class Store:
     def query_json(self, sql: str, limits: Limits) -> bytes:
         """NDJSON of a query that can change nothing and takes no more than its limits. Check foreign SQL first: see query.py."""
         started = time.perf_counter()
-        with self._client(limits) as client:
+        with self._foreign, self._client(limits) as client:
             rows = client.raw_query(sql, fmt="JSONEachRow")
         metrics.QUERY_SECONDS.observe(time.perf_counter() - started)
         return bytes(rows)

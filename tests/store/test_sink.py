@@ -672,3 +672,25 @@ def _belongs(message: FakeMessage, id: str) -> bool:
     if message.topic() == "hub.receipts":
         return bool(CODEC.decode(message.value())["payload"] == id)
     return headers.get("mdh-payload") == id.encode() and "mdh-receipt" in headers
+
+
+@pytest.mark.broker
+def test_several_sinks_share_the_partitions(
+    expected: dict[str, list[Any]], store: Store, broker: str, make_topics: Any, topic_prefix: str
+) -> None:
+    names = [topic_prefix + topic for topic in (*TOPICS, "vee.recalled")]
+    make_topics(*names, partitions=2)
+    messages = whole_log().messages
+    publish(broker, messages[:12], topic_prefix)
+    first = start(store, broker, topic_prefix, share=True)
+    first.until(lambda sink: sink.health.records >= 12)
+    second = start(store, broker, topic_prefix, share=True)
+    second.until(lambda sink: bool(sink.health.positions), 60)
+    publish(broker, messages[12:], topic_prefix)
+    deadline = time.monotonic() + 60
+    while sum(positions(store, topic_prefix + "mdh.sink").values()) < len(messages) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    first.end()
+    second.end()
+    found = contents(store, VIEWS)
+    assert {name: found[name] for name in VIEWS if name != "payloads"} == {name: expected[name] for name in VIEWS if name != "payloads"}
