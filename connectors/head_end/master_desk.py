@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from typing import Final
 
 from connectors.enterprise.master import parse_master
-from connectors.head_end.gateway import MasterAnswer, MasterLine
+from connectors.head_end.documents import MasterAnswer, MasterLine
 from connectors.head_end.publish import UnavailableError, Writer
 from schemas.codec import Codec
 from schemas.identity import identity

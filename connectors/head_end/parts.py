@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import re
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ UNPACKED_BYTES: Final = 1024 * 1024 * 1024
 MEMBERS: Final = 1000
 _NEM_BLOCK: Final = (b"200,", b"250,")
 _NEM_END: Final = b"900\n"
-_CSV_START: Final = (b"device,", b"service_point,", b'"device"', b'"service_point"')
+_CSV_COLUMNS: Final = {b"device", b"channel"}
 
 
 class PartsError(ValueError):
@@ -75,13 +76,18 @@ def _cut(data: bytes, name: str, limit: int) -> Iterator[tuple[str, bytes]]:
     head = data[:4096].removeprefix(b"\xef\xbb\xbf").lstrip()
     if head.startswith(b"100,NEM1"):
         pieces = _cut_nem(data, limit)
-    elif head.lower().startswith(_CSV_START):
+    elif _is_our_csv(head):
         pieces = _cut_csv(data, limit)
     else:
         yield name, data
         return
     for number, piece in enumerate(pieces, 1):
         yield f"{name}#{number}", piece
+
+
+def _is_our_csv(head: bytes) -> bool:
+    names = re.split(rb"[,;\t|]", head.partition(b"\n")[0].lower())
+    return {name.strip(b' "\r') for name in names} >= _CSV_COLUMNS
 
 
 def _cut_csv(data: bytes, limit: int) -> Iterator[bytes]:

@@ -173,8 +173,8 @@ class HubProcess:
         return store
 
     def _desk(self, publisher: Any, store: Store, sink: Any) -> Any:
+        from connectors.head_end.desk import Desk
         from connectors.head_end.formats import FORMATS
-        from connectors.head_end.gateway import Desk
         from connectors.head_end.health import Readiness
         from connectors.head_end.master_desk import KafkaMasterDesk
         from connectors.head_end.reading import StoreReader

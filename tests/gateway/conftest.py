@@ -11,7 +11,9 @@ import pytest
 from confluent_kafka import Message, TopicPartition
 from fastapi.testclient import TestClient
 
-from connectors.head_end.gateway import Desk, MasterAnswer, MasterLine, create_app
+from connectors.head_end.desk import Desk
+from connectors.head_end.documents import MasterAnswer, MasterLine
+from connectors.head_end.gateway import create_app
 from connectors.head_end.publish import KeyLog, Publisher, Writer
 from connectors.kafka.client import KafkaSettings, administrator, consumer, producer
 from connectors.kafka.mock import MockBroker

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 import uvicorn
 
-from connectors.head_end.gateway import Desk, create_app
+from connectors.head_end.desk import Desk
+from connectors.head_end.gateway import create_app
 from connectors.head_end.publish import KeyLog, Publisher, Writer
 from connectors.kafka.client import KafkaSettings
 from mdh.commands.doctor import consumers, disk, grade, judge, machine, port_check

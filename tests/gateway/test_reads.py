@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from connectors.head_end.gateway import Desk, create_app
+from connectors.head_end.desk import Desk
+from connectors.head_end.gateway import create_app
 from connectors.head_end.publish import ConflictError, KeyLog, Publisher, UnavailableError, Writer
 from connectors.kafka.client import KafkaSettings
 from schemas.identity import identity, partition_of

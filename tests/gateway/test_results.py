@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +12,18 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from connectors.clickhouse.store import StoreError
-from connectors.head_end.gateway import EXCEPTIONS, after_cursor, cursor_of, describe, page_query
+from connectors.head_end.gateway import describe
+from connectors.head_end.listing import EXCEPTIONS, after_cursor, cursor_of, page_query
 from tests.gateway.conftest import Door
 from tests.gateway.test_reads import is_problem
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def row(device: str, start: int) -> dict[str, Any]:
+def row(device: str, second: int) -> dict[str, Any]:
+    start = datetime.fromtimestamp(second, UTC)
     return {
-        "rule": "interval-spike", "severity": "issue", "device": device, "channel": "1", "start": start, "end": start + 1800,
+        "rule": "interval-spike", "severity": "issue", "device": device, "channel": "1", "start": start, "end": start + timedelta(minutes=30),
         "status": "open", "detail": "d", "id": f"id-{device}",
     }  # fmt: skip
 

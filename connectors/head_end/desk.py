@@ -1,0 +1,52 @@
+"""What stands behind the HTTP interface."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from connectors.head_end.documents import MasterAnswer
+from connectors.head_end.publish import Publisher
+
+
+class Reader(Protocol):
+    """Questions to the store. All of them block: the gateway asks from threads."""
+
+    def payloads(self, ids: Sequence[str]) -> list[dict[str, Any]]:
+        """What is known of payloads: id, status, complete and the figures of their receipts; unknown ids are left out."""
+        ...
+
+    def settled_tick(self) -> int | None:
+        """The latest tick all of whose work, on every partition, is in the store."""
+        ...
+
+    def rows(self, sql: str, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The rows of one of our own queries, parameters bound by the engine."""
+        ...
+
+    def stream(self, sql: str) -> Iterator[bytes]:
+        """NDJSON of somebody else's query, read-only and bounded. Raises ValueError with the engine's words if it is refused."""
+        ...
+
+
+class MasterDesk(Protocol):
+    """Takes master data in."""
+
+    def take(self, data: bytes) -> MasterAnswer:
+        """Publishes the good lines of an NDJSON document and waits for Kafka. Raises PublishError."""
+        ...
+
+
+@dataclass(frozen=True)
+class Desk:
+    """Everything behind the routes."""
+
+    publisher: Publisher
+    reader: Reader
+    master: MasterDesk
+    ready: Callable[[], list[str]]  # reasons why reads cannot flow; none: ready
+    quiet_seconds: int = 3
+    formats: frozenset[str] = frozenset()  # known format names; empty: anything goes
+    about: Mapping[str, Any] = field(default_factory=dict)
+    inflight_bytes: int = 256 * 1024 * 1024

@@ -1,0 +1,123 @@
+"""Views read in pages: the query of a page, the cursor between two, rows as JSON."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import orjson
+
+from connectors.head_end.problems import ProblemError
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A view that is read in pages: what is shown, in which unique order, by which filters.
+
+    ``order`` gives the columns that identify a row, in sort order, each with its ClickHouse type.
+    """
+
+    view: str
+    order: Mapping[str, str]
+    start: str  # the time columns that `from` and `to` compare with
+    end: str
+    equals: tuple[str, ...]  # columns that can be filtered by value
+
+
+TIME: Final = "DateTime('UTC')"
+EXCEPTIONS: Final = Listing(
+    "exceptions",
+    {"start": TIME, **dict.fromkeys(("device", "channel", "rule", "id"), "String")},
+    "start",
+    "end",
+    ("device", "channel", "rule", "severity", "status"),
+)
+DETERMINANTS: Final = Listing(
+    "determinants",
+    {"period_start": TIME, **dict.fromkeys(("account", "device", "channel", "kind", "tou", "period"), "String")},
+    "period_start",
+    "period_end",
+    ("account", "device", "channel", "kind", "tou", "unit", "period", "status"),
+)
+INTERVALS: Final = Listing("intervals", {"start": TIME, "device": "String", "channel": "String"}, "start", "start", ("device", "channel"))
+
+
+def cursor_of(values: Sequence[str]) -> str:
+    """The cursor after a row, opaque to clients."""
+    return base64.urlsafe_b64encode(orjson.dumps(list(values))).decode().rstrip("=")
+
+
+def after_cursor(cursor: str, size: int) -> list[str]:
+    """The row values of a cursor. Raises Problem 422 if it is not one of ours."""
+    try:
+        values = orjson.loads(base64.urlsafe_b64decode(cursor.encode() + b"=" * (-len(cursor) % 4)))
+    except (binascii.Error, ValueError):
+        values = None
+    if not isinstance(values, list) or len(values) != size or not all(isinstance(v, str) for v in values):
+        raise ProblemError(422, "not-valid", "cursor: not one that this hub gave out")
+    return values
+
+
+def page_query(
+    listing: Listing,
+    filters: Mapping[str, str | None],
+    since: datetime | None,
+    until: datetime | None,
+    cursor: str | None,
+    limit: int,
+) -> tuple[str, dict[str, Any]]:
+    """The query of one page and its parameters; one row more than the limit, which tells whether there is a next page."""
+    where, parameters = [], dict[str, Any]()
+    for column in listing.equals:
+        value = filters.get(column)
+        if value is not None:
+            where.append(f"{column} = {{{column}:String}}")
+            parameters[column] = value
+    if since is not None:
+        overlaps = f"{listing.start} >=" if listing.end == listing.start else f"{listing.end} >"
+        where.append(f"{overlaps} {{since:{TIME}}}")
+        parameters["since"] = clickhouse_time(since)
+    if until is not None:
+        where.append(f"{listing.start} < {{until:{TIME}}}")
+        parameters["until"] = clickhouse_time(until)
+    key = ", ".join(listing.order)
+    if cursor is not None:
+        values = after_cursor(cursor, len(listing.order))
+        names = [f"after_{column}" for column in listing.order]
+        bound = ", ".join(f"{{{name}:{kind}}}" for name, kind in zip(names, listing.order.values(), strict=True))
+        where.append(f"({key}) > ({bound})")
+        parameters |= dict(zip(names, values, strict=True))
+    condition = f" WHERE {' AND '.join(where)}" if where else ""
+    return f"SELECT * FROM {listing.view}{condition} ORDER BY {key} LIMIT {limit + 1}", parameters
+
+
+def clickhouse_time(at: datetime) -> str:
+    """UTC seconds as ClickHouse writes them; a time without zone is UTC."""
+    aware = at if at.tzinfo else at.replace(tzinfo=UTC)
+    return aware.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def cursor_text(value: Any) -> str:
+    """A column value as ClickHouse's ``toString`` writes it."""
+    return clickhouse_time(value) if isinstance(value, datetime) else str(value)
+
+
+def readable(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row as JSON: ISO times in UTC, decimals as strings."""
+    return {name: readable_value(value) for name, value in row.items()}
+
+
+def readable_value(value: Any) -> Any:
+    """One value as JSON."""
+    if isinstance(value, datetime):
+        aware = value if value.tzinfo else value.replace(tzinfo=UTC)
+        return aware.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    if value is None or isinstance(value, (str, int, float, bool)):
+        return value
+    if isinstance(value, (list, tuple)):
+        return [readable_value(item) for item in value]
+    return str(value)
