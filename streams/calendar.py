@@ -36,23 +36,27 @@ def day_starts(zone: str) -> Ints:
 
 def day_of(zone: str, seconds: Any) -> Ints:
     """The local day number of UTC seconds (array or scalar). Seconds outside 1970-2100 give -1 or the last day."""
-    return np.searchsorted(day_starts(zone), seconds, side="right") - 1
+    days: Ints = np.searchsorted(day_starts(zone), seconds, side="right") - 1
+    return days
 
 
 def start_of(zone: str, day: Any) -> Ints:
     """The UTC second at which local days begin."""
-    return day_starts(zone)[day]
+    starts: Ints = day_starts(zone)[day]
+    return starts
 
 
 def length_of(zone: str, day: Any) -> Ints:
     """Length of local days in seconds: 82 800, 86 400, 90 000 …"""
     starts = day_starts(zone)
-    return starts[np.asarray(day) + 1] - starts[day]
+    lengths: Ints = starts[np.asarray(day) + 1] - starts[day]
+    return lengths
 
 
 def slots_of(zone: str, day: Any, seconds: Any) -> Ints:
     """How many intervals of a length a local day has; at least one (a daily interval is one slot however long the day)."""
-    return np.maximum(1, length_of(zone, day) // np.asarray(seconds))
+    slots: Ints = np.maximum(1, length_of(zone, day) // np.asarray(seconds))
+    return slots
 
 
 def width_of(seconds: int) -> int:
