@@ -1,0 +1,292 @@
+"""``mdh bench pipeline``: a backlog on a real broker through the hub into the store, against the same rules read by read.
+
+All on one machine in turn: the broker stays, one contender runs at a time. The results of the peers' part of the load are
+compared, value for value, before any rate is given. A contender's clock runs from its first record to its last result: for the hub
+that is the last row in the store, for the peers the last record on their output topic.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+from confluent_kafka import OFFSET_BEGINNING, TopicPartition
+from confluent_kafka.admin import NewTopic
+
+from benchmarks.load import FIRST_DAY, SLOTS, Load
+from connectors.embedded.kafka import Broker
+from connectors.head_end.publish import MEGABYTE, Publisher, Writer
+from connectors.kafka.admin import Administrator
+from connectors.kafka.client import administrator, consumer, producer
+from connectors.kafka.settings import KafkaSettings
+from mdh.errors import UsageError
+from mdh.simulation.hub import HubAt
+from schemas.quantity import parse
+from schemas.topology import load_topology
+
+HERE = Path(__file__).resolve().parent
+PARTITIONS = 4
+PATIENCE = 900.0
+Key = tuple[str, int]  # device, day
+Results = dict[Key, dict[str, Any]]
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How much each contender gets: channels and days. The peers' reads are the first of the hub's."""
+
+    channels: int = 20_000
+    days: int = 7
+    faust_channels: int = 300
+    quix_channels: int = 300
+
+
+def run(sizes: Sizes, say: Say) -> dict[str, Any]:
+    """The figures. Raises UsageError where the results differ."""
+    load = Load(sizes.channels, sizes.days)
+    with tempfile.TemporaryDirectory(prefix="mdh-bench-") as name:
+        folder = Path(name)
+        with Broker(folder / "kafka", say=say) as broker:
+            say(f"hub: {load.reads:,} reads of {load.channels:,} channels")
+            ours, json_rate, rate = hub(broker.bootstrap, folder, load, max(sizes.faust_channels, sizes.quix_channels), say)
+            figures: dict[str, Any] = {
+                "reads": load.reads, "ours_reads_per_s": round(rate), "ours_decode_reads_per_s": round(json_rate),
+            }  # fmt: skip
+            equal = True
+            for peer, channels, command in (("faust", sizes.faust_channels, _faust()), ("quix", sizes.quix_channels, _quix(say))):
+                say(f"{peer}: {channels * SLOTS:,} reads of {channels:,} channels")
+                theirs, theirs_rate = read_by_read(peer, command, broker.bootstrap, folder, load, channels, say)
+                differ = compare(ours, theirs)
+                if differ:
+                    raise UsageError(f"{peer} and the hub differ in {len(differ)} channel days, first {differ[0]}")
+                figures |= {f"{peer}_reads_per_s": round(theirs_rate), f"ratio_{peer}": round(rate / theirs_rate, 1)}
+    return figures | {"equal": equal}
+
+
+# --- the hub -----------------------------------------------------------------------------------------------------------------
+
+
+def hub(broker: str, folder: Path, load: Load, compared: int, say: Say) -> tuple[Results, float, float]:
+    """Results of the first channels' first day; reads/s of decoding into the inbox, and of everything behind it up to the store."""
+    kafka = KafkaSettings(bootstrap=broker)
+    topology = load_topology(None)
+    Administrator(kafka).apply(topology)
+    ids = _publish(kafka, load)
+    log = folder / "ingest.log"
+    with _process(_mdh("worker", broker, folder / "data", "--agents", "ingest"), log):
+        began = _logged(log, "assigned")
+        _decoded(kafka, len(ids))
+        decoding = load.reads / (time.time() - began)
+    say(f"  decoded {decoding:,.0f} reads/s")
+    port, log = _free_port(), folder / "worker.log"
+    with (
+        _process([*_mdh("hub", broker, folder / "data"), "--port", str(port)], folder / "hub.log"),
+        HubAt(f"http://127.0.0.1:{port}") as there,
+    ):
+        _answers(there)
+        with _process(_mdh("worker", broker, folder / "data", "--agents", "vee,determinants"), log):
+            began = _logged(log, "assigned")
+            _stored(there, ids)
+            rate = load.reads / (time.time() - began)
+            say(f"  {rate:,.0f} reads/s into the store")
+            return _results(there, compared), decoding, rate
+
+
+def _publish(kafka: KafkaSettings, load: Load) -> list[str]:
+    """Puts the backlog onto the raw topic, spread over sources so that all partitions have work."""
+    writer = Writer(kafka, max_bytes=32 * MEGABYTE)
+    publisher = Publisher(writer, "hes.reads", max_payload_bytes=32 * MEGABYTE)
+    ids = []
+    for number, (name, data) in enumerate(load.payloads()):
+        source = f"bench-{number % 16}"
+        ids.append(publisher.publish(data, source=source, name=name))
+    writer.close()
+    return ids
+
+
+def _stored(there: HubAt, ids: list[str]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        answers = [there._ask("/v1/settle", json={"ids": ids[a : a + 5000]}).json() for a in range(0, len(ids), 5000)]
+        if not any(answer["waiting"] for answer in answers):
+            return
+        time.sleep(0.1)
+    raise UsageError(f"the hub has not stored everything after {PATIENCE:.0f} s")
+
+
+def _results(there: HubAt, channels: int) -> Results:
+    """Finals, exceptions and sums by time of use of the first channels' first day, as the peers write them."""
+    last = f"B{channels:07d}"
+    where = f"device < '{last}'"
+    results: Results = {}
+    for row in there.sql(
+        "SELECT device, toUInt32(any(day)) AS number, arraySort(x -> x.1, groupArray((start, value, condition))) AS slots"
+        f" FROM intervals WHERE {where} AND day = toDate({FIRST_DAY}) GROUP BY device"
+    ):
+        values = [parse(str(slot[1])) if slot[1] is not None else 0 for slot in row["slots"]]
+        results[row["device"], int(row["number"])] = {"values": values, "codes": [slot[2] for slot in row["slots"]], "found": {}, "tou": {}}
+    day = "toUInt32(toDate({}, 'UTC'))"
+    for row in there.sql(f"SELECT device, {day.format('start')} AS number, rule, count FROM exceptions WHERE {where}"):
+        if (row["device"], int(row["number"])) in results:
+            results[row["device"], int(row["number"])]["found"][row["rule"]] = int(row["count"])
+    for row in there.sql(
+        f"SELECT device, {day.format('period_start')} AS number, tou, quantity FROM determinants"
+        f" WHERE {where} AND kind = 'tou-interval-consumption-daily'"
+    ):
+        if (row["device"], int(row["number"])) in results:
+            results[row["device"], int(row["number"])]["tou"][row["tou"]] = parse(str(row["quantity"]))
+    return results
+
+
+# --- the peers -----------------------------------------------------------------------------------------------------------------
+
+
+def read_by_read(peer: str, command: list[str], broker: str, folder: Path, load: Load, channels: int, say: Say) -> tuple[Results, float]:
+    """Results and reads/s of one peer over the first channels' first day."""
+    kafka = KafkaSettings(bootstrap=broker)
+    reads, days = f"bench.{peer}.reads", f"bench.{peer}.days"
+    admin = administrator(kafka)
+    for future in admin.create_topics([NewTopic(topic, PARTITIONS, 1) for topic in (reads, days)]).values():
+        future.result()
+    write = producer(kafka, queue_buffering_max_messages=1_000_000)
+    for key, value in load.messages(channels, 1):
+        write.produce(reads, value, key)
+        write.poll(0)
+    write.flush(60)
+    data = folder / peer
+    data.mkdir()
+    environment = {
+        **os.environ, "BENCH_BROKER": broker, "BENCH_READS": reads, "BENCH_DAYS": days, "BENCH_DATA": str(data),
+        "BENCH_PARTITIONS": str(PARTITIONS), "PYTHONUNBUFFERED": "1",
+    }  # fmt: skip
+    log = folder / f"{peer}.log"
+    with _process(command, log, environment) as process:
+        results = _collect(kafka, days, channels, process)
+        ended = time.time()
+        first = re.search(r"first (\d+\.\d+)", log.read_text())
+    if first is None:
+        raise UsageError(f"{peer} gave results without having begun")
+    rate = channels * SLOTS / (ended - float(first[1]))
+    say(f"  {rate:,.0f} reads/s")
+    return results, rate
+
+
+def _collect(kafka: KafkaSettings, topic: str, wanted: int, process: subprocess.Popen[bytes]) -> Results:
+    reader = consumer(kafka, f"bench-{topic}")
+    reader.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in range(PARTITIONS)])
+    results: Results = {}
+    deadline = time.monotonic() + PATIENCE
+    while len(results) < wanted and time.monotonic() < deadline and process.poll() is None:
+        for message in reader.consume(500, 0.2):
+            if message.error() is None:
+                day = orjson.loads(message.value())
+                results[day.pop("device"), day.pop("day")] = {name: day[name] for name in ("values", "codes", "found", "tou")}
+    reader.close()
+    if len(results) < wanted:
+        raise UsageError(f"{topic}: {len(results)} of {wanted} channel days came")
+    return results
+
+
+def compare(ours: Results, theirs: Results) -> list[Key]:
+    """Channel days on which a peer's result is not the hub's."""
+    return [key for key, result in theirs.items() if ours.get(key) != result]
+
+
+def _faust() -> list[str]:
+    return [sys.executable, str(HERE / "peers" / "faust_agent" / "agent.py"), "worker", "-l", "warn", "--without-web"]
+
+
+def _quix(say: Say) -> list[str]:
+    """The peer's interpreter: its pins clash with ours, so it lives in an environment of its own, made on first use."""
+    home = HERE / "peers" / "quix"
+    python = home / ".venv" / "bin" / "python"
+    if not python.exists():
+        say("setting up the environment of Quix Streams")
+        subprocess.run([sys.executable, "-m", "venv", str(home / ".venv")], check=True)
+        pip = [str(python), "-m", "pip", "install", "-q", "-r", str(home / "requirements.txt")]
+        if subprocess.run(pip, check=False).returncode:
+            shutil.rmtree(home / ".venv")
+            raise UsageError("Quix Streams could not be installed: see above")
+    return [str(python), str(home / "app.py")]
+
+
+# --- processes -----------------------------------------------------------------------------------------------------------------
+
+
+def _mdh(command: str, broker: str, data: Path, *more: str) -> list[str]:
+    return [sys.executable, "-m", "mdh", command, "--broker", broker, "--data-dir", str(data), *more]
+
+
+@contextmanager
+def _process(command: list[str], log: Path, environment: dict[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
+    """Runs a command, its output in a log; ended with TERM, then KILL. What it said last is told if it ended by itself."""
+    with log.open("wb") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=out, env=environment, cwd=HERE.parent, start_new_session=True)
+    try:
+        yield process
+    except UsageError as error:
+        tail = log.read_text(errors="replace")[-600:]
+        raise UsageError(f"{error}; {log.name}: …{tail}") from None
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(15)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _logged(log: Path, event: str, seconds: float = 60.0) -> float:
+    """When the event stood in a JSON log for the first time, seconds since 1970."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        for line in log.read_text(errors="replace").splitlines():
+            if f'"event":"{event}"' in line:
+                return datetime.fromisoformat(json.loads(line)["at"]).timestamp()
+        time.sleep(0.02)
+    raise UsageError(f"{log.name}: no {event!r} within {seconds:.0f} s")
+
+
+def _decoded(kafka: KafkaSettings, wanted: int) -> None:
+    """Returns when as many payloads are decoded: each has its receipt then."""
+    reader = consumer(kafka, "bench-receipts")
+    reader.assign([TopicPartition("hub.receipts", number, OFFSET_BEGINNING) for number in range(PARTITIONS)])
+    deadline, seen = time.monotonic() + PATIENCE, 0
+    while seen < wanted:
+        seen += sum(1 for message in reader.consume(500, 0.1) if message.error() is None)
+        if time.monotonic() > deadline:
+            raise UsageError(f"{seen} of {wanted} payloads decoded after {PATIENCE:.0f} s")
+    reader.close()
+
+
+def _answers(there: HubAt, seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            there.sql("SELECT 1")
+            return
+        except UsageError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+
+
+def _free_port() -> int:
+    from connectors.embedded.place import free_port
+
+    return int(free_port())

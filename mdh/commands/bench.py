@@ -1,0 +1,70 @@
+"""``mdh bench``: ratios against other ways of doing the same, measured in turn in one run."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mdh.errors import UsageError
+
+app = typer.Typer(add_completion=False, no_args_is_help=True)
+Json = Annotated[bool, typer.Option("--json", help="Print the last line only.")]
+
+
+@app.callback()
+def bench() -> None:
+    """Measure ratios against other ways of doing the same; results are compared before any rate is given."""
+
+
+def _need_source() -> None:
+    """The benchmarks are not part of the installed package."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / "benchmarks" / "pipeline.py").is_file():
+        raise UsageError("the benchmarks come with the source: run this in a clone of the repository")
+    if importlib.util.find_spec("benchmarks") is None:
+        sys.path.insert(0, str(root))
+
+
+def _show(title: str, rows: list[tuple[str, ...]], figures: dict[str, Any], only_json: bool) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    if not only_json:
+        table = Table(title=title, title_justify="left", box=None, header_style="dim", padding=(0, 2))
+        for position, name in enumerate(rows[0]):
+            table.add_column(name, justify="left" if position == 0 else "right")
+        for row in rows[1:]:
+            table.add_row(*row)
+        Console(width=100, highlight=False).print(table)
+    print(json.dumps(figures))
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+@app.command()
+def pipeline(
+    channels: Annotated[int, typer.Option(help="Channels the hub gets, a multiple of 500 for full blocks.")] = 20_000,
+    days: Annotated[int, typer.Option(help="Days the hub gets.")] = 7,
+    faust_channels: Annotated[int, typer.Option(help="Channels of one day that the Faust agent gets.")] = 300,
+    quix_channels: Annotated[int, typer.Option(help="Channels of one day that Quix Streams gets.")] = 300,
+    json: Json = False,
+) -> None:
+    """Backlog to store: the hub against a per-read Faust agent with a Table and a stateful Quix Streams app."""
+    _need_source()
+    from benchmarks.pipeline import Sizes, run
+
+    if min(channels, days, faust_channels, quix_channels) < 1 or max(faust_channels, quix_channels) > channels:
+        raise UsageError("all sizes must be at least 1, and the peers get part of the hub's channels")
+    figures = run(Sizes(channels, days, faust_channels, quix_channels), _say)
+    rows: list[tuple[str, ...]] = [("", "reads/s", "hub is faster by")]
+    rows.append(("hub: blocks, exactly once, into the store", f"{figures['ours_reads_per_s']:,}", ""))
+    rows.append(("Faust: per read, Table", f"{figures['faust_reads_per_s']:,}", f"{figures['ratio_faust']:,} ×"))
+    rows.append(("Quix Streams: per read, state", f"{figures['quix_reads_per_s']:,}", f"{figures['ratio_quix']:,} ×"))
+    _show(f"{figures['reads']:,} reads; the peers' results are equal", rows, figures, json)
