@@ -43,6 +43,7 @@ class Record:
 class Plan:
     """What the runtime must know of one agent and of the topics around it; made from topology.yaml."""
 
+    system: str  # the name of the topology: one per hub and cluster
     agent: str
     inbox: str | None  # written by agents only, sequence numbers in the envelope
     plain: frozenset[str]  # written from outside, their offsets are the sequence

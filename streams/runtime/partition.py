@@ -51,7 +51,7 @@ class Partition:
         self.producer = Producer(
             {
                 **self.client,
-                "transactional.id": f"mdh-{plan.agent}-{number}",
+                "transactional.id": f"{plan.system}-{plan.agent}-{number}",
                 "transaction.timeout.ms": 60_000,
                 "partitioner": "murmur2_random",
                 "compression.type": "lz4",
@@ -72,7 +72,7 @@ class Partition:
         reader = Consumer(
             {
                 **self.client,
-                "group.id": f"mdh-{self.plan.agent}-restore",
+                "group.id": f"{self.plan.system}.{self.plan.agent}.restore",
                 "enable.auto.commit": False,
                 "isolation.level": "read_committed",
                 "enable.partition.eof": True,

@@ -12,6 +12,7 @@ def plan_of(topology: Topology, name: str) -> Plan:
     agent, topics = topology.agents[name], topology.topics
     plain = frozenset(agent.reads) if agent.entry else frozenset()
     return Plan(
+        system=topology.name,
         agent=name,
         inbox=None if agent.entry else agent.inbox,
         plain=plain,

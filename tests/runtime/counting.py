@@ -35,6 +35,7 @@ def plan(agent: str) -> Plan:
     """``first`` reads raw bytes from ``in`` and writes ``middle``; ``second`` reads that and writes ``out``."""
     first = agent == "first"
     return Plan(
+        system="toy",
         agent=agent,
         inbox=None if first else "middle",
         plain=frozenset({"in"}) if first else frozenset(),

@@ -23,7 +23,7 @@ from connectors.kafka.settings import KafkaSettings
 from schemas.codec import Codec
 from schemas.identity import partition_of
 from schemas.topology import load_topology
-from streams.runtime.lane import PAYLOAD, RECEIPT
+from streams.runtime.lane import ID, PAYLOAD, RECEIPT
 
 ROOT = Path(__file__).resolve().parents[2]
 CODEC = Codec()
@@ -104,10 +104,8 @@ class Watch:
         self.reader = Consumer({"bootstrap.servers": bootstrap, "group.id": "watch", "isolation.level": "read_committed"})
         topics = [name for name in TOPOLOGY.stored if name != "hes.reads"]
         self.reader.assign([TopicPartition(topic, n, 0) for topic in topics for n in range(TOPOLOGY.topics[topic].partitions)])
-        self.nodes: Counter[str] = Counter()
-        self.children: Counter[str] = Counter()
-        self.entries: Counter[str] = Counter()
-        self.roots: Counter[str] = Counter()  # entries that are payloads; answers to recalls and master data are none
+        self.due: Counter[str] = Counter()  # payload → children announced less children seen, each weighed with its parent's id
+        self.entries: set[str] = set()
         self.last: dict[tuple[str, int], int] = {}  # place → offset of its last record
 
     def settle(self, ids: set[str], seconds: float) -> None:
@@ -120,7 +118,7 @@ class Watch:
                     self._take(message)
 
     def done(self, id: str) -> bool:
-        return self.entries[id] > 0 and self.nodes[id] == max(self.roots[id], 1) + self.children[id]
+        return id in self.entries and self.due[id] == 0
 
     def _take(self, message: Any) -> None:
         self.last[message.topic(), message.partition()] = message.offset()
@@ -131,17 +129,17 @@ class Watch:
         kind = CODEC.name_of(message.value())
         if kind == "Receipt":
             receipt = CODEC.decode(message.value())
-            payload = receipt["payload"]
-            self.nodes[payload] += 1
-            self.children[payload] += receipt["children"]
-            self.entries[payload] += receipt["agent"] == "ingest"
-            self.roots[payload] += bool(receipt["status"])
+            if receipt["agent"] == "ingest":
+                self.entries.add(receipt["payload"])
+            self._count(receipt["payload"], receipt["id"], receipt["children"], receipt["parent"])
             return
-        if kind == "Recall":
-            self.nodes[payload] += 1
-            self.children[payload] += 2
+        if kind == "Recall":  # the sink's answer is its child
+            self._count(payload, f"recall:{headers[ID].decode()}", 1, "")
         if RECEIPT in headers:
-            self.nodes[payload] += 1
+            self._count(payload, "", 0, headers[RECEIPT].decode())
+
+    def _count(self, payload: str, id: str, children: int, parent: str) -> None:
+        self.due[payload] += children * hash(id) - (hash(parent) if parent else 0)
 
     def close(self) -> None:
         self.reader.close()
