@@ -134,7 +134,7 @@ class DeadLetters:
 
     def __init__(self, settings: KafkaSettings, topics: Sequence[str], group: str, patience: float = PATIENCE) -> None:
         self.settings, self.topics, self.group, self.patience = settings, list(topics), group, patience
-        self._consumer: Consumer = consumer(settings, group, enable_partition_eof=True)
+        self._consumer: Consumer = consumer(settings, group, enable_partition_eof=True, fetch_wait_max_ms=50)
         self._listed: dict[Place, list[int]] = {}  # offsets per partition, from the committed one to the end when last read
 
     def __enter__(self) -> DeadLetters:
@@ -149,7 +149,7 @@ class DeadLetters:
 
     def places(self) -> list[Place]:
         """All partitions of the topics. Raises DeadLettersError where there is no broker or no topic."""
-        return [(topic, number) for topic in self.topics for number in _partitions(self._consumer, topic, min(self.patience, 10))]
+        return [(topic, number) for topic in self.topics for number in _partitions(self._consumer, topic, min(self.patience, 5))]
 
     def waiting(self) -> list[Letter]:
         """The letters not dealt with yet, by time, without their bytes."""
@@ -299,7 +299,7 @@ class ReceiptWatch:
 
     def __init__(self, settings: KafkaSettings, topic: str, codec: Codec) -> None:
         self.codec = codec
-        self._consumer: Consumer = consumer(settings, "mdh-receipt-watch", auto_offset_reset="latest")
+        self._consumer: Consumer = consumer(settings, "mdh-receipt-watch", auto_offset_reset="latest", fetch_wait_max_ms=50)
         # The present ends are looked up, not left to the first fetch: a receipt must not slip by before it
         places = []
         for partition in _partitions(self._consumer, topic):
@@ -327,7 +327,7 @@ class ReceiptWatch:
         self._consumer.close()
 
 
-def _partitions(reading: Consumer, topic: str, timeout: float = 10) -> list[int]:
+def _partitions(reading: Consumer, topic: str, timeout: float = 5) -> list[int]:
     for pause in (0.2, 0.5, 1.0, 0):  # a topic just made may show no partitions yet
         try:
             found = reading.list_topics(topic, timeout=timeout).topics.get(topic)

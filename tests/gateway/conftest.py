@@ -99,12 +99,12 @@ def partitions(kafka: KafkaSettings, topic: str) -> int:
 
 def read_all(kafka: KafkaSettings, topic: str) -> list[Message]:
     """Every committed record of a topic, by partition and offset."""
-    reading = consumer(kafka, "test", enable_partition_eof=True)
+    reading = consumer(kafka, "test", enable_partition_eof=True, fetch_wait_max_ms=20)
     partitions = reading.list_topics(topic, timeout=5).topics[topic].partitions
     reading.assign([TopicPartition(topic, number, 0) for number in partitions])
     left, found = set(partitions), []
     while left:
-        for message in reading.consume(100, 0.2):
+        for message in reading.consume(100, 0.05):
             if message.error() is None:
                 found.append(message)
             else:
@@ -116,7 +116,7 @@ def read_all(kafka: KafkaSettings, topic: str) -> list[Message]:
 @pytest.fixture
 def write(kafka: KafkaSettings) -> Iterator[Callable[..., None]]:
     """Writes records and waits for them."""
-    made = producer(kafka)
+    made = producer(kafka, linger_ms=0)
 
     def put(topic: str, value: bytes, **options: Any) -> None:
         made.produce(topic, value, **options)

@@ -5,21 +5,23 @@ from __future__ import annotations
 import json
 import os
 import socket
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 import uvicorn
 
 from connectors.head_end.desk import Desk
 from connectors.head_end.gateway import create_app
 from connectors.head_end.publish import KeyLog, Publisher, Writer
 from connectors.kafka.client import KafkaSettings
+from mdh.cli import main
 from mdh.commands.doctor import consumers, disk, grade, judge, machine, port_check
 from schemas.topology import load_topology
 from tests.gateway.conftest import FakeMaster, FakeReader, read_all
@@ -65,23 +67,51 @@ class Served:
 
 @pytest.fixture
 def served(kafka: KafkaSettings, tmp_path: Path) -> Iterator[Served]:
+    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())  # its logs must not mix with what the command says
     running = Served(kafka, tmp_path, 10 * 1024 * 1024)
     yield running
     running.close()
+    structlog.reset_defaults()
 
 
-def mdh(*arguments: str | Path, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("MDH_")} | variables
-    command = [sys.executable, "-m", "mdh", *map(str, arguments)]
-    root = Path(__file__).resolve().parents[2]
-    environment["PYTHONPATH"] = str(root)
-    return subprocess.run(command, capture_output=True, text=True, timeout=90, check=False, cwd=folder, env=environment)
+@dataclass
+class Done:
+    """What a command said and how it ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Mdh = Callable[..., Done]
+
+
+@pytest.fixture
+def mdh(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Mdh:
+    """Runs the command line in this process, as its entry point does."""
+    for name in list(os.environ):
+        if name.startswith("MDH_"):
+            monkeypatch.delenv(name)
+
+    def run(*arguments: str | Path, folder: Path, **variables: str) -> Done:
+        with monkeypatch.context() as patch:
+            patch.chdir(folder)
+            patch.setattr(sys, "argv", ["mdh", *map(str, arguments)])
+            for name, value in variables.items():
+                patch.setenv(name, value)
+            capsys.readouterr()
+            with pytest.raises(SystemExit) as end:
+                main()
+        said = capsys.readouterr()
+        return Done(int(end.value.code or 0), said.out, said.err)
+
+    return run
 
 
 # --- send -------------------------------------------------------------------------------------------------------------------
 
 
-def test_send_prints_ids_and_with_wait_the_counts_last(served: Served, tmp_path: Path) -> None:
+def test_send_prints_ids_and_with_wait_the_counts_last(mdh: Mdh, served: Served, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(CSV)
     (tmp_path / "b.csv").write_bytes(CSV)
     done = mdh("send", "a.csv", "b.csv", "--url", served.url, "--source", "hes-1", "--zone", "Europe/Berlin", "--wait", folder=tmp_path)
@@ -95,13 +125,13 @@ def test_send_prints_ids_and_with_wait_the_counts_last(served: Served, tmp_path:
     assert {(r.key(), dict(r.headers())["zone"]) for r in records} == {(b"hes-1", b"Europe/Berlin")}
 
 
-def test_sending_a_file_again_is_a_payload_of_its_own(served: Served, tmp_path: Path) -> None:
+def test_sending_a_file_again_is_a_payload_of_its_own(mdh: Mdh, served: Served, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(CSV)
     ids = {mdh("send", "a.csv", folder=tmp_path, MDH_URL=served.url).stdout.split()[0] for _ in range(2)}
     assert len(ids) == 2
 
 
-def test_large_files_are_cut(served: Served, tmp_path: Path) -> None:
+def test_large_files_are_cut(mdh: Mdh, served: Served, tmp_path: Path) -> None:
     row = b"m1,1,kWh,1800,2026-01-01T00:00:00Z,0.5\n"
     (tmp_path / "a.csv").write_bytes(HEADER + row * (20 * 1024 * 1024 // len(row)))
     done = mdh("send", "a.csv", "--url", served.url, folder=tmp_path)
@@ -109,7 +139,7 @@ def test_large_files_are_cut(served: Served, tmp_path: Path) -> None:
     assert sum(r.value().count(b"\n") - 1 for r in read_all(served.kafka, "hes.reads")) == 20 * 1024 * 1024 // len(row)
 
 
-def test_dead_letters_are_decisions_and_are_named(served: Served, tmp_path: Path) -> None:
+def test_dead_letters_are_decisions_and_are_named(mdh: Mdh, served: Served, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(b"\0nothing")
     found = served.reader.found
 
@@ -138,7 +168,7 @@ def test_dead_letters_are_decisions_and_are_named(served: Served, tmp_path: Path
         ([], "Missing argument"),
     ],
 )
-def test_what_cannot_be_sent_is_one_line_and_exit_2(served: Served, tmp_path: Path, arguments: list[str], words: str) -> None:
+def test_what_cannot_be_sent_is_one_line_and_exit_2(mdh: Mdh, served: Served, tmp_path: Path, arguments: list[str], words: str) -> None:
     (tmp_path / "a.csv").write_bytes(CSV)
     (tmp_path / "empty.csv").touch()
     (tmp_path / "large.json").write_bytes(b'{"reads":[' + b" " * 11 * 1024 * 1024 + b"]}")
@@ -150,7 +180,7 @@ def test_what_cannot_be_sent_is_one_line_and_exit_2(served: Served, tmp_path: Pa
     assert words in done.stderr
 
 
-def test_without_progress_wait_gives_up_and_tells_why(served: Served, tmp_path: Path) -> None:
+def test_without_progress_wait_gives_up_and_tells_why(mdh: Mdh, served: Served, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(CSV)
     served.reader.payloads = lambda ids: []  # type: ignore[method-assign]
     served.ready.append("workers are gone")
@@ -162,7 +192,7 @@ def test_without_progress_wait_gives_up_and_tells_why(served: Served, tmp_path: 
 # --- master -----------------------------------------------------------------------------------------------------------------
 
 
-def test_master_tells_what_was_taken(served: Served, tmp_path: Path) -> None:
+def test_master_tells_what_was_taken(mdh: Mdh, served: Served, tmp_path: Path) -> None:
     (tmp_path / "m.ndjson").write_text("one\ntwo\n")
     done = mdh("master", "m.ndjson", "--url", served.url, folder=tmp_path)
     assert done.returncode == 0
@@ -188,7 +218,7 @@ def letter(write: Callable[..., None]) -> None:
 
 
 @pytest.mark.usefixtures("letter")
-def test_letters_are_listed_shown_and_sent_again(served: Served, tmp_path: Path) -> None:
+def test_letters_are_listed_shown_and_sent_again(mdh: Mdh, served: Served, tmp_path: Path) -> None:
     listed = mdh("dlq", "ls", "--url", served.url, "--json", folder=tmp_path)
     first = next(row for row in json.loads(listed.stdout) if row["ref"] == "hes.reads.dlq/0/0")
     assert (first["id"], first["source"], first["bytes"]) == ("id1", "hes", 9)
@@ -221,7 +251,7 @@ def test_letters_are_listed_shown_and_sent_again(served: Served, tmp_path: Path)
         (["replay", "--policy", "burn", "--broker", "127.0.0.1:1"], "--policy is stop, reinsert or drop"),
     ],
 )
-def test_letters_out_of_reach_are_one_line(tmp_path: Path, arguments: list[str], words: str) -> None:
+def test_letters_out_of_reach_are_one_line(mdh: Mdh, tmp_path: Path, arguments: list[str], words: str) -> None:
     done = mdh("dlq", *arguments, folder=tmp_path)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
@@ -231,7 +261,7 @@ def test_letters_out_of_reach_are_one_line(tmp_path: Path, arguments: list[str],
 # --- doctor -----------------------------------------------------------------------------------------------------------------
 
 
-def test_doctor_tells_what_a_machine_without_a_hub_is_like(tmp_path: Path) -> None:
+def test_doctor_tells_what_a_machine_without_a_hub_is_like(mdh: Mdh, tmp_path: Path) -> None:
     done = mdh("doctor", "--data-dir", "nowhere", "--json", folder=tmp_path)
     checks = {check["name"]: check for check in json.loads(done.stdout)}
     assert {"python", "memory", "disk", "data", "kafka jars", "topology", "hub"} <= checks.keys()
@@ -241,14 +271,14 @@ def test_doctor_tells_what_a_machine_without_a_hub_is_like(tmp_path: Path) -> No
     assert not (tmp_path / "nowhere").exists(), "looking changes nothing"
 
 
-def test_doctor_fails_where_a_hub_should_be_and_is_not(tmp_path: Path) -> None:
+def test_doctor_fails_where_a_hub_should_be_and_is_not(mdh: Mdh, tmp_path: Path) -> None:
     done = mdh("doctor", "--url", "http://127.0.0.1:1", folder=tmp_path)
     assert done.returncode == 1
     assert "fail  hub " in done.stdout
     assert "→" in done.stdout
 
 
-def test_doctor_names_a_broken_topology(tmp_path: Path) -> None:
+def test_doctor_names_a_broken_topology(mdh: Mdh, tmp_path: Path) -> None:
     (tmp_path / "topology.yaml").write_text("name: 7\n")
     done = mdh("doctor", folder=tmp_path)
     assert done.returncode == 1

@@ -161,11 +161,11 @@ class Ingest:
         self.thread.start()
 
     def run(self) -> None:
-        reading, writing = consumer(self.kafka, "ingest"), producer(self.kafka, linger_ms=0)
+        reading, writing = consumer(self.kafka, "ingest", fetch_wait_max_ms=20), producer(self.kafka, linger_ms=0)
         count = len(reading.list_topics("hes.reads", timeout=5).topics["hes.reads"].partitions)
         reading.assign([TopicPartition("hes.reads", n, 0) for n in range(count)])
         while not self.stop.is_set():
-            for message in reading.consume(10, 0.1):
+            for message in reading.consume(10, 0.02):
                 headers = dict(message.headers())
                 status = "decoded" if headers["name"] in self.good else "dead"
                 if status == "dead":

@@ -82,11 +82,11 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 
 def ticks(hub: Running) -> list[dict[str, Any]]:
-    reading = consumer(hub.kafka, "test-ticks", enable_partition_eof=True)
+    reading = consumer(hub.kafka, "test-ticks", enable_partition_eof=True, fetch_wait_max_ms=20)
     reading.assign([TopicPartition("hub.ticks", n, 0) for n in range(4)])
     left, found = 4, []
     while left:
-        for message in reading.consume(100, 0.2):
+        for message in reading.consume(100, 0.05):
             if message.error():
                 left -= 1
             elif message.value():
@@ -171,12 +171,12 @@ def test_master_data_comes_after_the_word_that_there_is_some(hub: Running) -> No
     assert answer.status_code == 207
     assert answer.json()["accepted"] == 2
     assert [error["line"] for error in answer.json()["errors"]] == [2]
-    reading = consumer(hub.kafka, "test-master", enable_partition_eof=True)
+    reading = consumer(hub.kafka, "test-master", enable_partition_eof=True, fetch_wait_max_ms=20)
     reading.assign([TopicPartition("master.data", n, 0) for n in range(4)])
     records: dict[int, list[str]] = {n: [] for n in range(4)}
     left = 4
     while left:
-        for message in reading.consume(100, 0.2):
+        for message in reading.consume(100, 0.05):
             if message.error():
                 left -= 1
             elif message.value():

@@ -23,7 +23,8 @@ ROOT = Path(__file__).resolve().parents[2]
 def row(device: str, second: int) -> dict[str, Any]:
     start = datetime.fromtimestamp(second, UTC)
     return {
-        "rule": "interval-spike", "severity": "issue", "device": device, "channel": "1", "start": start, "end": start + timedelta(minutes=30),
+        "rule": "interval-spike", "severity": "issue", "device": device, "channel": "1", "start": start,
+        "end": start + timedelta(minutes=30),
         "status": "open", "detail": "d", "id": f"id-{device}",
     }  # fmt: skip
 
