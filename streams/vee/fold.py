@@ -1,7 +1,7 @@
 """The VEE agent: initial measurements in; final measurements, exceptions and questions to the store out.
 
 State of a partition: what channels there are (channels.py), the received values of their newest days (ring.py) or reads (registers.py),
-and parked rows (parking.py). Everything published follows from it; see docs/adr/vee-state.md for why it is kept this way.
+and parked rows (parking.py). Everything published follows from it; docs/adr/0011 tells why it is kept this way.
 """
 
 from __future__ import annotations

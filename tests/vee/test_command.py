@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
 from connectors.head_end.formats import Options, decode
 from mdh.commands.decode import objects
-from mdh.commands.vee import Bench
-from schemas.topology import load_topology
+from mdh.commands.vee import Bench, main
+from mdh.errors import UsageError
+from schemas.topology import default_path, load_topology
 
 READS = """device,channel,unit,seconds,start,value,condition
 M1,E1,kWh,3600,2024-03-30T22:00:00Z,1.5,actual
@@ -27,16 +29,12 @@ M1,R1,kWh,2024-03-30T00:00:00Z,90
 """
 
 
-def mdh(*arguments: str | Path) -> tuple[int, list[dict[str, Any]], str]:
-    done = subprocess.run([sys.executable, "-m", "mdh", "vee", *map(str, arguments)], capture_output=True, text=True, check=False)
-    return done.returncode, [json.loads(line) for line in done.stdout.splitlines()], done.stderr
-
-
 def test_exceptions_and_finals_as_ndjson(tmp_path: Path) -> None:
     (tmp_path / "reads.csv").write_text(READS)
     (tmp_path / "registers.csv").write_text(REGISTERS)
-    status, items, _ = mdh(tmp_path / "reads.csv", tmp_path / "registers.csv", "--zone", "Europe/London")
-    assert status == 0
+    command = [sys.executable, "-m", "mdh", "vee", tmp_path / "reads.csv", tmp_path / "registers.csv", "--zone", "Europe/London"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    items = [json.loads(line) for line in done.stdout.splitlines()]
     exception, final, register = items
     assert {k: exception[k] for k in ("type", "rule", "severity", "device", "channel", "start", "end")} == {
         "type": "exception", "rule": "negative-consumption", "severity": "issue", "device": "M1", "channel": "E1",
@@ -50,24 +48,35 @@ def test_exceptions_and_finals_as_ndjson(tmp_path: Path) -> None:
     assert [read["value"] for read in register["reads"]] == ["90", "100.5"]
 
 
-def test_unreadable_input_is_named_and_the_rest_is_done(tmp_path: Path) -> None:
+def test_unreadable_input_is_named_and_the_rest_is_done(tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     (tmp_path / "reads.csv").write_text(READS)
     (tmp_path / "broken.json").write_text('{"reads": [')
-    status, items, errors = mdh(tmp_path / "broken.json", tmp_path / "reads.csv", tmp_path / "none.csv")
-    assert status == 2
-    assert items[-1]["total"] == "6.5"
-    assert "broken.json:1" in errors
-    assert "none.csv: No such file" in errors
-    assert "Traceback" not in errors
+    with pytest.raises(typer.Exit) as end:
+        main([str(tmp_path / name) for name in ("broken.json", "reads.csv", "none.csv")])
+    out, errors = capfdbinary.readouterr()
+    assert end.value.exit_code == 2
+    assert json.loads(out.splitlines()[-1])["total"] == "6.5"
+    assert b"broken.json:1" in errors
+    assert b"none.csv: No such file" in errors
 
 
-def test_bad_master_data_end_with_one_line(tmp_path: Path) -> None:
+def test_bad_master_data_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "reads.csv").write_text(READS)
     (tmp_path / "master.ndjson").write_text('{"device": "M1", "channel": "E1"}\n{"device": 7}\n')
-    status, items, errors = mdh(tmp_path / "reads.csv", "--master", tmp_path / "master.ndjson")
-    assert (status, items) == (2, [])
-    assert "master.ndjson:2" in errors
-    assert len(errors.splitlines()) == 1
+    with pytest.raises(UsageError, match=r"master\.ndjson:2: ") as refused:
+        main([str(tmp_path / "reads.csv")], master=tmp_path / "master.ndjson")
+    assert "\n" not in str(refused.value)
+
+
+def test_a_topology_brings_its_own_rules(tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    (tmp_path / "reads.csv").write_text(READS)
+    text = default_path().read_text()
+    begin, end = text.index("  groups:\n    initial-load:"), text.index("\n\n", text.index("  groups:\n    initial-load:"))
+    rules = "  groups:\n    initial-load:\n      rules:\n        - {id: negative-consumption, severity: info}\n"
+    (tmp_path / "topology.yaml").write_text(text[:begin] + rules + text[end:])
+    main([str(tmp_path / "reads.csv")], topology=tmp_path / "topology.yaml")
+    exception, final = map(json.loads, capfdbinary.readouterr().out.splitlines())
+    assert (exception["severity"], final["values"][1], final["methods"]) == ("info", None, [])
 
 
 def bench_over(*files: Path, zone: str | None = None) -> list[dict[str, Any]]:

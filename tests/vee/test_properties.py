@@ -15,7 +15,7 @@ from tests.vee.oracle import finals
 
 FIRST = 19_800 * 86_400
 ZONES = ("UTC", "Europe/London", "Australia/Sydney", "America/New_York", "Australia/Adelaide")
-patient = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+patient = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
 
 @st.composite

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,6 @@ def outcome(case: Path) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
 
 
 def intervals(item: dict[str, Any]) -> list[dict[str, str]]:
-    from datetime import datetime, timedelta
-
     start = datetime.fromisoformat(item["start"])
     found = []
     for k, (value, condition) in enumerate(zip(item["values"], item["conditions"], strict=True)):
