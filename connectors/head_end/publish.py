@@ -133,17 +133,27 @@ class KeyLog:
         )
 
     def claim(self, payload: str, body: str) -> bool:
-        """Notes that this id stands for this body; True if Kafka already has it. Raises ConflictError for another body."""
-        with self._lock:
-            self._database.execute("INSERT OR IGNORE INTO keys (id, body) VALUES (?, ?)", (payload, body))
-            row = self._database.execute("SELECT body, acknowledged FROM keys WHERE id = ?", (payload,)).fetchone()
-            self._since_prune += 1
-            if self._since_prune >= min(1000, self.keep):
-                self._since_prune = 0
-                self._database.execute("DELETE FROM keys WHERE number <= (SELECT max(number) FROM keys) - ?", (self.keep,))
-        if row[0] != body:
+        """Notes that this id stands for this body; True if Kafka already has it.
+
+        Raises ConflictError for another body, UnavailableError where the file cannot be written (a full disk).
+        """
+        try:
+            with self._lock:
+                known, acknowledged = self._claim(payload, body)
+        except sqlite3.Error as error:
+            raise UnavailableError(f"keys cannot be kept: {error}") from None
+        if known != body:
             raise ConflictError("this Idempotency-Key was used before for a different body")
-        return bool(row[1])
+        return acknowledged
+
+    def _claim(self, payload: str, body: str) -> tuple[str, bool]:
+        self._database.execute("INSERT OR IGNORE INTO keys (id, body) VALUES (?, ?)", (payload, body))
+        row = self._database.execute("SELECT body, acknowledged FROM keys WHERE id = ?", (payload,)).fetchone()
+        self._since_prune += 1
+        if self._since_prune >= min(1000, self.keep):
+            self._since_prune = 0
+            self._database.execute("DELETE FROM keys WHERE number <= (SELECT max(number) FROM keys) - ?", (self.keep,))
+        return str(row[0]), bool(row[1])
 
     def acknowledge(self, payload: str) -> None:
         """Notes that Kafka has the payload."""

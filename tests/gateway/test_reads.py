@@ -98,6 +98,13 @@ def test_keys_are_remembered_over_a_restart_and_forgotten_oldest_first(tmp_path:
     second.close()
 
 
+def test_keys_that_cannot_be_kept_are_a_reason_to_try_later(tmp_path: Path) -> None:
+    log = KeyLog(tmp_path / "keys.sqlite")
+    log.close()
+    with pytest.raises(UnavailableError, match="keys"):
+        log.claim("a", "body")
+
+
 @pytest.mark.parametrize("declared", [True, False])
 def test_too_large_bodies_are_refused_whatever_they_declare(door: Door, declared: bool) -> None:
     content = b"x" * (LIMIT + 1)
