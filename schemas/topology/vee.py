@@ -220,7 +220,12 @@ class VeeSettings(Section):
     """How validation, estimation and editing behave. ``zone`` comes from the top of topology.yaml unless set here."""
 
     zone: str | None = Field(default=None, description="Zone of channels for which master data names none")
-    hot_days: int = Field(default=2, ge=2, le=3, description="Local days of received values kept per channel; older ones come back from the store")
+    hot_days: int = Field(
+        default=2,
+        ge=2,
+        le=3,
+        description="Local days of received values kept per channel; older ones come back from the store. Choose before the first start",
+    )
     lateness: Seconds = Field(default=24 * HOUR, ge=0, description="After a day's end until what is missing counts as missing")
     quiet: Seconds = Field(default=3, ge=0, description="A day that still receives reads is not closed for this long")
     silence: Literal["wait", "missing"] = Field(
