@@ -88,6 +88,7 @@ class VeeFold:
 
     def apply(self, message: Message) -> Result:
         """Folds one message in."""
+        self.channels.refresh()
         result = Result()
         emitter = Emitter.make(self.channels, message, self.group, result)
         body = message.body

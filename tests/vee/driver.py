@@ -67,17 +67,24 @@ class Hub:
         self.figures: list[dict[str, Any]] = []
         self.recalls = 0
         self.count = 0
-        self.answering = True
+        self.answering = True  # False: answers wait until delivered
+        self.queue: list[FinalBlock] = []
 
     def apply(self, kind: str, body: Any) -> Result:
         self.count += 1
         result = self.fold.apply(Message(kind, body, identity("m", self.count), getattr(body, "payload", "")))
         self.figures.append(result.figures)
         asked = [self._take(output) for output in result.outputs]
-        answers = [self._answer(recall) for recall in asked if recall]
-        if answers and self.answering:
-            self.apply("FinalBlock", FinalBlock.join(answers))
+        self.queue += [self._answer(recall) for recall in asked if recall]
+        if self.answering:
+            self.deliver()
         return result
+
+    def deliver(self, most: int | None = None) -> None:
+        """The store's answers arrive, all or the first few of those waiting."""
+        while self.queue and most != 0:
+            self.apply("FinalBlock", self.queue.pop(0))
+            most = None if most is None else most - 1
 
     def send(self, *rows: Row, name: str = "", received_at: int = 0) -> Result:
         return self.apply("ReadBlock", block_of(rows, name=name or f"b{self.count}", received_at=received_at))

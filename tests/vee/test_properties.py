@@ -95,6 +95,28 @@ def test_open_exceptions_do_not_depend_on_the_order(data: st.DataObject) -> None
 
 
 @patient
+@given(st.data())
+def test_finals_do_not_depend_on_when_the_store_answers(data: st.DataObject) -> None:
+    settings_, seconds, rows, reads = data.draw(arrivals())
+    if not rows:
+        return
+    hub = Hub(settings_)
+    hub.answering = False
+    pace = data.draw(st.lists(st.integers(0, 4), min_size=1, max_size=5))
+    for number, k in enumerate(data.draw(st.permutations(range(len(rows))))):
+        hub.send(rows[k])
+        hub.deliver(pace[number % len(pace)])
+        if pace[number % len(pace)] == 1:
+            hub.restart()
+    hub.deliver()
+    hub.tick(close=True)
+    hub.deliver()
+    got = {key[3]: (values, codes) for key, (values, codes, _, _) in hub.finals().items()}
+    assert got == finals(settings_.zone or "UTC", seconds, reads)
+    assert [entry for entry in hub.fold.state.entries if entry != "meta"] == []
+
+
+@patient
 @given(arrivals())
 def test_no_estimate_stands_in_the_place_of_a_received_value(drawn: tuple[VeeSettings, int, list[Row], dict[int, int | None]]) -> None:
     settings_, seconds, rows, reads = drawn
