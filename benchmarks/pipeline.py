@@ -122,7 +122,7 @@ def _publish(kafka: KafkaSettings, load: Load) -> list[str]:
 def _stored(there: HubAt, ids: list[str]) -> None:
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
-        answers = [there._ask("/v1/settle", json={"ids": ids[a : a + 5000]}).json() for a in range(0, len(ids), 5000)]
+        answers = [there.call("POST", "/v1/settle", json={"ids": ids[a : a + 5000]}).json() for a in range(0, len(ids), 5000)]
         if not any(answer["waiting"] for answer in answers):
             return
         time.sleep(0.1)

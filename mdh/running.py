@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from mdh.errors import UsageError
 
@@ -73,7 +73,7 @@ class HubClient:
         # A proxy of the environment is for the world outside, not for a hub on this machine
         self._client = httpx.Client(timeout=httpx.Timeout(60.0, connect=5.0), trust_env=not local)
 
-    def __enter__(self) -> HubClient:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

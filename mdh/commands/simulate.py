@@ -38,7 +38,7 @@ def main(
     source: Annotated[str, typer.Option(help="Name of the simulated head end.")] = "simulator",
     prefix: Annotated[str, typer.Option(help="First letters of the device names.")] = "S",
     out: Annotated[Path | None, typer.Option(help="Write payload files, master.ndjson and truth.ndjson here.")] = None,
-    url: Annotated[str | None, typer.Option(help="Push to a running hub.")] = None,
+    url: Annotated[str | None, typer.Option(help="Push to a running hub at this address.")] = None,
     broker: Annotated[str | None, typer.Option(help="Push to the raw topic of this broker.")] = None,
     truth: Annotated[Path | None, typer.Option(help="Where the injected faults are written (NDJSON).")] = None,
     master: Annotated[bool, typer.Option(help="Send master data of the known meters first (hub and folder only).")] = True,

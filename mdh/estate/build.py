@@ -229,12 +229,12 @@ def build(sources: Path, out: Path) -> None:
     ]
     paths = [out / name for name in names]
     files: list[tuple[str, str, Series, Callable[[str], str], int, str]] = [
-        ("electricity", "six homes, half hours, NEM12", write_nem12(homes, paths[0]), kwh, 1800, sydney),
-        ("electricity", "the same homes, a day of 46 half hours, JSON", write_json(homes, paths[1]), kwh, 1800, sydney),
-        ("electricity", "a solar home, five minutes, NEM12", solar(sources, paths[2]), kwh, 300, brisbane),
-        ("gas", "a gas meter, hours, a day of 23, CSV", write_csv(gas(sources), paths[3], kwh, 3600, london), kwh, 3600, london),
-        ("water", "six water registers at odd minutes, CSV", write_csv(water(sources), paths[4], litres, 0, madrid), litres, 0, madrid),
-        ("heat", "energy and volume registers of a heat meter, CSV",
+        ("electricity", "NEM12: six homes, half hours", write_nem12(homes, paths[0]), kwh, 1800, sydney),
+        ("electricity", "JSON: the same, a day of 46", write_json(homes, paths[1]), kwh, 1800, sydney),
+        ("electricity", "NEM12: a solar home, 5 minutes", solar(sources, paths[2]), kwh, 300, brisbane),
+        ("gas", "CSV: a gas meter, a day of 23 h", write_csv(gas(sources), paths[3], kwh, 3600, london), kwh, 3600, london),
+        ("water", "CSV: six water registers", write_csv(water(sources), paths[4], litres, 0, madrid), litres, 0, madrid),
+        ("heat", "CSV: a heat meter, 2 registers",
          write_csv(heat(sources), paths[5], heat_unit, 0, copenhagen), heat_unit, 0, copenhagen),
     ]  # fmt: skip
     expected = {

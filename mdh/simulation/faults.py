@@ -16,15 +16,15 @@ ACTUAL, ABSENT, MISSING, ESTIMATED = 0, 1, 2, 3  # how a value is sent
 
 # name → (what its rate counts, rule or method that must answer for it, what happens)
 FAULTS: Final = {
-    "spike": ("interval", "interval-spike", "one value is 40 times the day's highest and 5 kWh more"),
+    "spike": ("interval", "interval-spike", "a value 40 times the day's highest"),
     "gap": ("interval", "interval-interpolation", "1 to 4 intervals never come"),
-    "missing": ("interval", "interval-interpolation", "1 to 4 intervals are reported as missing"),
-    "negative": ("interval", "negative-consumption", "one value has the wrong sign"),
+    "missing": ("interval", "interval-interpolation", "1 to 4 reported as missing"),
+    "negative": ("interval", "negative-consumption", "a value of the wrong sign"),
     "zero": ("day", "zero-consumption", "a whole day of zeros"),
-    "duplicate": ("day", "duplicate-imd", "the day comes again at the end, unchanged"),
-    "late": ("day", "", "the day comes at the end only"),
-    "correction": ("day", "", "half the day comes estimated, measured values follow at the end"),
-    "unknown": ("meter", "unknown-device", "master data do not know the meter"),
+    "duplicate": ("day", "duplicate-imd", "the day again at the end"),
+    "late": ("day", "", "the day at the end only"),
+    "correction": ("day", "", "half the day estimated at first"),
+    "unknown": ("meter", "unknown-device", "a meter without master data"),
     "rollover": ("meter", "", "the register passes 99999.999 kWh"),
 }
 _LONGEST_GAP: Final = 4
@@ -95,7 +95,9 @@ def spoil(seed: int, meters: Ints, day: int, loads: Ints, rates: dict[str, float
         free[rows] = False
         lengths = 1 + below(draw(seed, name + "n", meters[rows], day), _LONGEST_GAP)
         for row, first, length in zip(rows.tolist(), struck[rows].argmax(axis=1).tolist(), lengths.tolist(), strict=True):
-            _one(name, row, first, min(length, slots - first), loads, plan)
+            if name in ("gap", "missing"):  # the day's last value is there, so that a gap has two ends
+                first, length = min(first, slots - 2), min(length, slots - 1 - min(first, slots - 2))
+            _one(name, row, first, length, loads, plan)
     plan.again = np.sort(np.concatenate(again)).astype(np.int64) if again else plan.again
     return plan
 

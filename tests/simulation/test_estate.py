@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -41,3 +43,18 @@ def test_the_file_used_whole_agrees_with_an_independent_sum(shared_data: Path) -
     solar = next(part for part in parts() if part.path.name.startswith("solar"))
     ours = {"|".join((*key.split("/"), item["unit"])): [item["count"], item["total"]] for key, item in solar.channels.items()}
     assert ours == {key: [count, str(total)] for key, (count, total) in channels.items()}
+
+
+def test_decoding_gives_the_expected_figures(tmp_path: Path) -> None:
+    files = {str(part.path): part for part in parts()}
+    done = subprocess.run([sys.executable, "-m", "mdh", "decode", "--summary", *files], capture_output=True, text=True, check=True)
+    seen = set()
+    for found in map(json.loads, done.stdout.splitlines()):
+        key = f"{found['device']}/{found['channel']}"
+        expected = files[found["file"]].channels[key]
+        assert (found["unit"], found["total"]) == (expected["unit"], expected["total"]), key
+        assert (found["start"], found["end"]) == (expected["start"], expected["end"]), key
+        assert found["intervals"] + found["registers"] == expected["count"], key
+        assert found["by_condition"].get("missing", 0) == expected["missing"], key
+        seen.add((found["file"], key))
+    assert seen == {(path, key) for path, part in files.items() for key in part.channels}
