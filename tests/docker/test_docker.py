@@ -106,6 +106,13 @@ def test_our_containers_run_our_commands_with_our_settings() -> None:
             assert top in Settings.model_fields, f"{name}: {variable}"
 
 
+def test_prometheus_scrapes_the_ports_at_which_metrics_are_served() -> None:
+    jobs = {job["job_name"]: job for job in yaml.safe_load((DOCKER / "prometheus" / "prometheus.yaml").read_text())["scrape_configs"]}
+    services = compose()["services"]
+    assert jobs["worker"]["dns_sd_configs"][0]["port"] == services["worker"]["environment"]["MDH_METRICS_PORT"]
+    assert jobs["hub"]["static_configs"][0]["targets"] == [f"hub:{services['hub']['environment']['MDH_PORT']}"]
+
+
 def test_the_image_does_not_run_as_root_and_copies_what_exists() -> None:
     lines = (DOCKER / "Dockerfile").read_text().splitlines()
     users = [line.split()[1] for line in lines if line.startswith("USER")]
