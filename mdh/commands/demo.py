@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,6 +19,7 @@ def main(
     data_dir: Annotated[Path, typer.Option(help="Everything the hub keeps.")] = Path(".mdh"),
     port: Annotated[int, typer.Option(help="Port of the gateway; 0: any free one.")] = 8080,
     workers: Annotated[int, typer.Option(help="Worker processes.")] = 1,
+    picture: Annotated[Path | None, typer.Option(help="Also save the story as a picture (SVG).")] = None,
 ) -> None:
     """Run the hub, load a real estate, inject known faults, and tell what happened.
 
@@ -31,7 +33,7 @@ def main(
     from mdh.simulation.hub import HubAt
 
     configure("warning", process="demo")
-    out = Console(width=WIDTH, highlight=False, soft_wrap=False)
+    out = Console(width=WIDTH, highlight=False, soft_wrap=False, record=picture is not None)
     progress = Console(stderr=True, width=WIDTH, highlight=False)
     out.print("[bold]Meter Data Hub[/bold]  [dim]raw reads in; final reads, exceptions and bill determinants out[/dim]")
     with interruptible():
@@ -39,6 +41,8 @@ def main(
             with Hub(data_dir, port=port, workers=workers, say=lambda text: progress.print(f"  {text}", style="dim")) as hub:
                 with HubAt(hub.url) as there:
                     counts = Story(there, out, progress).tell()
+                    if picture:
+                        _save(out, picture)
                 if not exit:
                     _where(out, hub.url)
                 print(json.dumps(counts), flush=True)
@@ -58,3 +62,12 @@ def _where(out: Console, url: str) -> None:
     ):
         out.print(f"  {what:8} {address}", soft_wrap=True)
     out.print()
+
+
+def _save(console: Console, picture: Path) -> None:
+    """The recorded story as an SVG that needs no font from anywhere else."""
+    from rich._export_format import CONSOLE_SVG_FORMAT  # rich names no public default to start from
+
+    plain = re.sub(r"@font-face \{\{.*?\}\}\s*", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
+    plain = plain.replace("Fira Code", "DejaVu Sans Mono, Consolas, Menlo")
+    picture.write_text(console.export_svg(title="mdh demo", code_format=plain, font_aspect_ratio=0.61, clear=False))
