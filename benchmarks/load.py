@@ -20,7 +20,7 @@ Ints = npt.NDArray[np.int64]
 SECONDS = 900
 SLOTS = 96
 FIRST_DAY = (date(2025, 3, 24) - date(1970, 1, 1)).days
-BLOCK = 500  # channels in a payload
+BLOCK = 2000  # channels in a payload
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +59,8 @@ class Load:
                 values[row] = 0
         return values, states
 
-    def payloads(self) -> Iterator[tuple[str, bytes]]:
-        """Name and bytes of each payload: many channels × one day."""
+    def payloads(self) -> Iterator[tuple[str, str, bytes]]:
+        """Source, name and bytes of each payload: many channels × one day. A channel has one source, so its days stay in order."""
         devices = self.devices()
         for day in range(self.days):
             for first in range(0, self.channels, BLOCK):
@@ -68,7 +68,8 @@ class Load:
                 values, states = self.day(day, rows)
                 start = (FIRST_DAY + day) * 86_400
                 names = devices[first : first + len(rows)]
-                yield f"{day:03d}-{first:07d}", json_payload("bench", names, start, SECONDS, values, states, [])
+                source = f"bench-{first // BLOCK % 16}"
+                yield source, f"{day:03d}-{first:07d}", json_payload(source, names, start, SECONDS, values, states, [])
 
     def messages(self, channels: int, days: int) -> Iterator[tuple[bytes, bytes]]:
         """Key and bytes of each read of the first channels and days, interval after interval as meters send them."""
