@@ -66,26 +66,26 @@ def run(channels: int, days: int, rows: int, python_channels: int, say: Callable
         ours = [engine.fold(block) for block in blocks]
         for block in blocks:
             _timed(spent["np_sum"], len(block.values), lambda values=block.values: np.sum(values))
+        reads = plain.reads(blocks[0], python_channels)
         if number < WARM:
-            plain.fold(blocks[0], python_channels)
+            plain.fold(reads)
             continue
         spent["vee"] += [vee for _, vee, _ in ours]
         spent["determinants"] += [sums for _, _, sums in ours]
         spent["ours"] += [vee + sums for _, vee, sums in ours]
         for block, (outputs, _, _) in zip(blocks, ours, strict=True):
             frame = frames.frame(block.values, block.conditions, SLOTS)
-            theirs = _timed(spent["polars"], len(block.values), lambda frame=frame: frames.finish(frame, FIRST_DAY + number, SECONDS))
+            date = FIRST_DAY + number
+            theirs = _timed(spent["polars"], len(block.values), lambda frame=frame, date=date: frames.finish(frame, date, SECONDS))
             _same("Polars", number, result_of(block, outputs), Day(*theirs), len(block))
-        began = time.perf_counter_ns()
-        results = plain.fold(blocks[0], python_channels)
-        spent["python"].append((time.perf_counter_ns() - began) / (len(results) * SLOTS))
+        results = _timed(spent["python"], len(reads), lambda reads=reads: plain.fold(reads))
         _same("Python", number, result_of(blocks[0], ours[0][0]), _of_python(results), len(results))
         say(f"day {number - WARM + 1} of {days}: {spent['ours'][-1]:.1f} ns per read, all results equal")
     ns = {name: median(times) for name, times in spent.items()}
     return {
         "reads": channels * days * SLOTS,
         **{f"{name}_ns": round(ns[name], 2) for name in ("ours", "vee", "determinants", "np_sum", "polars", "python")},
-        **{f"ratio_{name}": round(ns["ours"] / ns[name], 1) for name in ("np_sum",)},
+        "ratio_np_sum": round(ns["ours"] / ns["np_sum"], 1),
         **{f"ratio_{name}": round(ns[name] / ns["ours"], 1) for name in ("polars", "python")},
         "equal": True,
     }  # fmt: skip
@@ -178,17 +178,18 @@ class Plain:
     def __init__(self) -> None:
         self.states: dict[str, dict[str, Any]] = {}
 
-    def fold(self, block: ReadBlock, channels: int) -> list[dict[str, Any]]:
-        """Results of a day of the first channels of a block."""
+    def fold(self, reads: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Results of the days that these reads complete."""
         results = []
-        for read in self._messages(block, channels):
+        for read in reads:
             self.states[read["device"]], result = rules.take(self.states.get(read["device"]), read)
             if result is not None:
                 results.append(result)
         return results
 
     @staticmethod
-    def _messages(block: ReadBlock, channels: int) -> list[dict[str, Any]]:
+    def reads(block: ReadBlock, channels: int) -> list[dict[str, Any]]:
+        """The reads of the first channels of a block, one by one."""
         values, codes = block.values.tolist(), block.conditions.tolist()
         return [
             {

@@ -68,3 +68,30 @@ def pipeline(
     rows.append(("Faust: per read, Table", f"{figures['faust_reads_per_s']:,}", f"{figures['ratio_faust']:,} ×"))
     rows.append(("Quix Streams: per read, state", f"{figures['quix_reads_per_s']:,}", f"{figures['ratio_quix']:,} ×"))
     _show(f"{figures['reads']:,} reads; the peers' results are equal", rows, figures, json)
+
+
+@app.command()
+def vee(
+    channels: Annotated[int, typer.Option(help="Channels of the load.")] = 20_000,
+    days: Annotated[int, typer.Option(help="Days that are measured, behind two that fill the state.")] = 5,
+    block: Annotated[int, typer.Option(help="Channels of a block.")] = 2000,
+    python_channels: Annotated[int, typer.Option(help="Channels of each day that plain Python gets.")] = 200,
+    json: Json = False,
+) -> None:
+    """Blocks in memory through VEE and time-of-use sums: against np.sum, Polars and plain Python."""
+    _need_source()
+    if importlib.util.find_spec("polars") is None:
+        raise UsageError("this benchmark needs polars, which comes with the development dependencies: make install")
+    from benchmarks.vee import run
+
+    if min(channels, days, block, python_channels) < 1 or python_channels > min(channels, block):
+        raise UsageError("all sizes must be at least 1, and plain Python gets part of a block")
+    figures = run(channels, days, block, python_channels, _say)
+    rows: list[tuple[str, ...]] = [("", "ns per read", "against the engine")]
+    rows.append(("the engine: rules, versions, state, sums by time of use", f"{figures['ours_ns']:.1f}", ""))
+    rows.append(("  of these VEE", f"{figures['vee_ns']:.1f}", ""))
+    rows.append(("  of these determinants", f"{figures['determinants_ns']:.1f}", ""))
+    rows.append(("np.sum of the values", f"{figures['np_sum_ns']:.2f}", f"1 / {figures['ratio_np_sum']:,}"))
+    rows.append(("Polars: the same rules and sums, no state", f"{figures['polars_ns']:.1f}", f"{figures['ratio_polars']:,} ×"))
+    rows.append(("Python, read by read: the same", f"{figures['python_ns']:,.0f}", f"{figures['ratio_python']:,} ×"))
+    _show(f"{figures['reads']:,} reads; results are equal", rows, figures, json)
