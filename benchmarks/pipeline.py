@@ -93,18 +93,25 @@ def hub(broker: str, folder: Path, load: Load, compared: int, say: Say) -> tuple
         _decoded(kafka, len(ids))
         decoding = load.reads / (time.time() - began)
     say(f"  decoded {decoding:,.0f} reads/s")
+    with settled(broker, folder, ids, "vee,determinants") as (there, seconds):
+        rate = load.reads / seconds
+        say(f"  {rate:,.0f} reads/s into the store")
+        return _results(there, compared), decoding, rate
+
+
+@contextmanager
+def settled(broker: str, folder: Path, ids: list[str], agents: str = "ingest,vee,determinants") -> Iterator[tuple[HubAt, float]]:
+    """A hub and a worker that have stored all payloads, and the seconds since the worker had its partitions."""
     port, log = _free_port(), folder / "worker.log"
     with (
         _process([*_mdh("hub", broker, folder / "data"), "--port", str(port)], folder / "hub.log"),
         HubAt(f"http://127.0.0.1:{port}") as there,
     ):
         _answers(there)
-        with _process(_mdh("worker", broker, folder / "data", "--agents", "vee,determinants"), log):
+        with _process(_mdh("worker", broker, folder / "data", "--agents", agents), log):
             began = _logged(log, "assigned")
             _stored(there, ids)
-            rate = load.reads / (time.time() - began)
-            say(f"  {rate:,.0f} reads/s into the store")
-            return _results(there, compared), decoding, rate
+            yield there, time.time() - began
 
 
 def _publish(kafka: KafkaSettings, load: Load) -> list[str]:
@@ -177,14 +184,8 @@ def read_by_read(peer: str, command: list[str], broker: str, folder: Path, load:
         write.produce(reads, value, key)
         write.poll(0)
     write.flush(60)
-    data = folder / peer
-    data.mkdir()
-    environment = {
-        **os.environ, "BENCH_BROKER": broker, "BENCH_READS": reads, "BENCH_DAYS": days, "BENCH_DATA": str(data),
-        "BENCH_PARTITIONS": str(PARTITIONS), "PYTHONUNBUFFERED": "1",
-    }  # fmt: skip
     log = folder / f"{peer}.log"
-    with _process(command, log, environment) as process:
+    with _process(command, log, peer_environment(broker, folder / peer, reads, days)) as process:
         results = _collect(kafka, days, channels, process)
         ended = time.time()
         first = re.search(r"first (\d+\.\d+)", log.read_text())
@@ -193,6 +194,13 @@ def read_by_read(peer: str, command: list[str], broker: str, folder: Path, load:
     rate = channels * SLOTS / (ended - float(first[1]))
     say(f"  {rate:,.0f} reads/s")
     return results, rate
+
+
+def peer_environment(broker: str, data: Path, reads: str, days: str) -> dict[str, str]:
+    """What a peer is told."""
+    data.mkdir()
+    names = {"BROKER": broker, "READS": reads, "DAYS": days, "DATA": str(data), "PARTITIONS": str(PARTITIONS)}
+    return {**os.environ, "PYTHONUNBUFFERED": "1", **{f"BENCH_{name}": value for name, value in names.items()}}
 
 
 def _collect(kafka: KafkaSettings, topic: str, wanted: int, process: subprocess.Popen[bytes]) -> Results:

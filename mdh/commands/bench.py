@@ -95,3 +95,23 @@ def vee(
     rows.append(("Polars: the same rules and sums, no state", f"{figures['polars_ns']:.1f}", f"{figures['ratio_polars']:,} ×"))
     rows.append(("Python, read by read: the same", f"{figures['python_ns']:,.0f}", f"{figures['ratio_python']:,} ×"))
     _show(f"{figures['reads']:,} reads; results are equal", rows, figures, json)
+
+
+@app.command()
+def memory(
+    channels: Annotated[int, typer.Option(help="Channels of a worker.")] = 100_000,
+    json: Json = False,
+) -> None:
+    """State per channel, and a restart against the recovery of a Faust Table of as many keys."""
+    _need_source()
+    from benchmarks.memory import run
+
+    if channels < 100:
+        raise UsageError("--channels must be at least 100")
+    figures = run(channels, _say)
+    rows: list[tuple[str, ...]] = [("", "hub", "Faust Table", "")]
+    rows.append(("state, bytes per channel", f"{figures['state_bytes_per_channel']:,}", "", ""))
+    rows.append(("process, bytes per channel", f"{figures['process_bytes_per_channel']:,}", "", ""))
+    restart = (f"{figures['restart_seconds']:.2f} s", f"{figures['faust_restart_seconds']:.1f} s", f"{figures['ratio_restart']} ×")
+    rows.append(("restart", *restart))
+    _show(f"{channels:,} channels of quarter hours", rows, figures, json)

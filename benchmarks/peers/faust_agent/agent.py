@@ -26,8 +26,21 @@ app = faust.App(
 )
 reads = app.topic(os.environ["BENCH_READS"], key_type=bytes, key_serializer="raw", value_type=bytes, value_serializer="raw")
 days = app.topic(os.environ["BENCH_DAYS"], key_type=bytes, key_serializer="raw", value_type=bytes, value_serializer="raw")
-state = app.Table("state", default=lambda: None, key_type=str)
 first = True
+
+
+async def recovered(*_) -> None:
+    """Tells when the Table is back."""
+    print(f"recovered {time.time()} {len(state)}", flush=True)
+
+
+state = app.Table("state", default=lambda: None, key_type=str, on_recover=recovered)
+
+
+@app.on_partitions_assigned.connect
+async def assigned(*_, **__) -> None:
+    """Tells when recovery begins."""
+    print(f"assigned {time.time()}", flush=True)
 
 
 @app.agent(reads)
