@@ -42,6 +42,7 @@ class Settings(BaseSettings):
     port: int = Field(default=8080, ge=0, le=65_535, description="Port of the gateway; 0: any free one")
     workers: int = Field(default=1, ge=1, le=256)
     metrics_port: int | None = Field(default=None, ge=1, le=65_535, description="Port at which a worker serves its metrics; none: nowhere")
+    accept_gaps: bool = Field(default=False, description="Workers go on although records are gone from Kafka: an operator's decision")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @field_validator("log_level", mode="before")

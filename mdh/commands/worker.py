@@ -19,7 +19,7 @@ def main(
     metrics_port: Annotated[int | None, typer.Option(help="Serve metrics at this port.")] = None,
     torment: Annotated[float, typer.Option(hidden=True, help="Rate of injected failures, for tests.")] = 0.0,
 ) -> None:
-    """Run the agents: ingest, vee and determinants, or those named.
+    """Run the agents: all of the topology, or those named.
 
     Each takes its share of the partitions: start more to share the load. State lives in Kafka, so a worker may be killed at any time.
     """
@@ -42,14 +42,19 @@ def main(
         system = load_topology(topology)
     except TopologyError as error:
         raise UsageError(str(error)) from error
-    names = [name.strip() for name in agents.split(",") if name.strip()] or ["ingest", "vee", "determinants"]
+    names = [name.strip() for name in agents.split(",") if name.strip()] or list(system.agents)
     unknown = sorted(set(names) - set(system.agents))
     if unknown:
         raise UsageError(f"no agent {', '.join(unknown)} in the topology; there are {', '.join(system.agents)}")
     kafka = settings.kafka.at(settings.broker)
     group = system.group("+".join(names) if names != list(system.agents) else "agents")
     runtime = RuntimeSettings(
-        broker=kafka.bootstrap, client=kafka.librdkafka(), group=group, faust=kafka.faust(), session_timeout=6.0 if torment else 20.0
+        broker=kafka.bootstrap,
+        client=kafka.librdkafka(),
+        group=group,
+        faust=kafka.faust(),
+        session_timeout=6.0 if torment else 20.0,
+        accept_gaps=settings.accept_gaps,
     )
     data_dir.mkdir(parents=True, exist_ok=True)
     if "ingest" in names:
@@ -58,4 +63,3 @@ def main(
     app = create_app(specs, runtime, Torment(torment) if torment else Sabotage(), codec_of(settings, system))
     worker = Worker(app, quiet=True, loglevel="WARNING", redirect_stdouts=False, workdir=str(data_dir), override_logging=False)
     worker.execute_from_commandline()
-

@@ -47,6 +47,7 @@ class RuntimeSettings:
     batch: int = 64  # records per transaction at most
     within: float = 0.01  # seconds to wait for a fuller batch
     session_timeout: float = 20.0
+    accept_gaps: bool = False  # an operator's decision: go on although records are gone from Kafka
 
 
 class Owned:
@@ -62,7 +63,9 @@ class Owned:
         spec = self.agents[agent]
 
         def make_lane(n: int) -> Lane:
-            return Lane(spec.plan, n, spec.make_fold, self.codec)
+            lane = Lane(spec.plan, n, spec.make_fold, self.codec)
+            lane.accept_gaps = self.settings.accept_gaps
+            return lane
 
         return Partition(spec.plan, number, make_lane, self.settings.client, self.sabotage)
 
@@ -110,7 +113,11 @@ def _transport(owned: Owned, broker: str, app: Any) -> Any:
             owned.partitions.update(zip(lanes, made, strict=True))
             for agent, _ in lanes:
                 metrics.REBALANCES.labels(agent).inc()
-            starts = {tp: owned.partitions[lane].lane.next_offset(tp.topic) for lane, tps in lanes.items() for tp in tps}
+            starts: dict[Any, int] = {}
+            for lane, tps in lanes.items():
+                for tp in tps:  # of agents that share an inbox the one furthest behind; the others skip what they know
+                    at = owned.partitions[lane].lane.next_offset(tp.topic)
+                    starts[tp] = min(at, starts.get(tp, at))
             await self.seek_wait(starts)
             log.info("assigned", partitions=len(lanes), seconds=round(time.monotonic() - began, 3))
             return {**positions, **starts}

@@ -23,10 +23,6 @@ ID, PAYLOAD, WRITER, SEQUENCE = "mdh-id", "mdh-payload", "mdh-writer", "mdh-seq"
 RECEIPT, PARENT = "mdh-receipt", "mdh-parent"
 
 
-class GapError(Exception):
-    """Records are missing between what was handled last and what came."""
-
-
 @dataclass(frozen=True, slots=True)
 class Record:
     """A Kafka record as read (with its offset) or to be written (offset -1)."""
@@ -37,6 +33,17 @@ class Record:
     value: bytes | None
     headers: Mapping[str, bytes] = field(default_factory=dict)
     offset: int = -1
+
+
+class GapError(Exception):
+    """Records are missing between what was handled last and what came.
+
+    Mostly the delivery lost them and a restart from the checkpoint brings them. If they are gone from Kafka, only a person can decide.
+    """
+
+    def __init__(self, record: Record, found: str) -> None:
+        where = f"{record.topic}/{record.partition} at offset {record.offset}"
+        super().__init__(f"{where}: {found}; if a restart does not bring the records between, MDH_ACCEPT_GAPS=1 goes on without them")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +59,7 @@ class Plan:
     state: str
     partitions: Mapping[str, int]  # of every topic
     stored: frozenset[str]  # the sink confirms what it stored of these
-    inboxes: frozenset[str]  # read by an agent, which will write a receipt of its own
+    inboxes: Mapping[str, int]  # how many agents read a topic; each will write a receipt of its own
     letters: str = ""  # where records go that the fold cannot take
 
     @property
@@ -86,6 +93,8 @@ class Lane:
         self.fold = make_fold(partition)
         self.checkpoint = Checkpoint()
         self.writer = f"{plan.agent}/{partition}"
+        self.accept_gaps = False  # an operator decided to go on without what is missing
+        self.gaps: list[str] = []  # those accepted
         self.tallies: list[Tally] = []  # of messages folded since someone emptied it
 
     # --- state -----------------------------------------------------------------------------------------------------------
@@ -116,17 +125,22 @@ class Lane:
             if last is not None and record.offset <= last:
                 return False
             if last is not None and record.offset != last + 1 and record.topic not in self.plan.sparse:
-                raise GapError(f"{record.topic}/{record.partition}: offset {record.offset} came after {last}")
+                self._gap(record, f"offset {record.offset} came after {last}")
         else:
             writer, number = record.headers[WRITER].decode(), int(record.headers[SEQUENCE])
             last = mark.received.get(writer, -1)
             if number <= last:
                 return False
             if number != last + 1:
-                raise GapError(f"{record.topic}/{record.partition}: {writer} sent {number} after {last}")
+                self._gap(record, f"{writer} sent {number} after {last}")
             mark.received[writer] = number
         mark.offsets[record.topic] = record.offset
         return True
+
+    def _gap(self, record: Record, found: str) -> None:
+        if not self.accept_gaps:
+            raise GapError(record, found)
+        self.gaps.append(found)
 
     def apply(self, record: Record) -> list[Record]:
         """Folds the record :meth:`is_next` let pass; returns what to write besides the state."""
@@ -166,7 +180,7 @@ class Lane:
         placed = [(output, self._place(output)) for output in result.outputs]
         last = {(output.topic, number): i for i, (output, number) in enumerate(placed)} if message.payload else {}
         children = sum(topic in plan.stored for topic, _ in last)
-        children += sum(output.topic in plan.inboxes for output, _ in placed) if message.payload else 0
+        children += sum(plan.inboxes.get(output.topic, 0) for output, _ in placed) if message.payload else 0
         records = []
         for i, (output, number) in enumerate(placed):
             headers = self._envelope(message, output.topic, number, i)

@@ -145,6 +145,9 @@ class Partition:
         except GapError:
             metrics.GAPS.labels(self.plan.agent).inc()
             raise
+        for gap in self.lane.gaps:
+            log.error("went on over a gap", agent=self.plan.agent, partition=self.number, gap=gap)
+        self.lane.gaps.clear()
         if not fresh:
             metrics.SKIPPED.labels(self.plan.agent).inc()
         return fresh

@@ -106,8 +106,11 @@ def test_a_gap_is_noticed_and_a_repeat_is_skipped() -> None:
     outside = Lane(plan("first"), 0, lambda _: CountFold("middle"), CODEC)
     first = pipeline.log("in", 0)[0]
     assert outside.is_next(first)
-    with pytest.raises(GapError, match="offset 7 came after 0"):
+    with pytest.raises(GapError, match="offset 7 came after 0; .* MDH_ACCEPT_GAPS=1"):
         outside.is_next(replace(first, offset=7))
+    outside.accept_gaps = True
+    assert outside.is_next(replace(first, offset=7))
+    assert outside.gaps == ["offset 7 came after 0"]
 
 
 def test_a_refused_record_keeps_its_bytes_and_completes_its_payload() -> None:
