@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from schemas.block import pack_text, strings, unpack_text
 from schemas.packing import pack, unpack
+from streams.sorting import distinct
 
 PAGE: Final = 64
 Array = npt.NDArray[Any]
@@ -90,7 +91,7 @@ class Table:
 
     def mark(self, rows: Array) -> None:
         """Says that these rows changed."""
-        self._dirty.update(np.unique(np.asarray(rows) // PAGE).tolist())
+        self._dirty.update(distinct(np.asarray(rows) // PAGE).tolist())
 
     def nbytes(self) -> int:
         """Memory of the arrays in use, without Python's strings."""

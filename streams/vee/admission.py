@@ -19,6 +19,7 @@ from schemas.block import ReadBlock, starts_of
 from schemas.topology.vee import VeeSettings
 from schemas.units import resolve
 from streams.calendar import LAST_DAY
+from streams.sorting import distinct
 from streams.vee.batch import Array, Ints, Mask, iso
 from streams.vee.channels import UNSET, Channels
 from streams.vee.merging import STEP
@@ -81,7 +82,7 @@ class Admission:
         self._check_future(block, now, open_, admitted)
         rows = np.flatnonzero(open_)
         seconds = block.seconds[rows]
-        for length in np.unique(seconds).tolist():
+        for length in distinct(seconds).tolist():
             own = rows if (seconds == length).all() else rows[seconds == length]
             (admitted.intervals if length else admitted.registers).append(Part(length, own, channels[own]))
         return admitted
@@ -128,7 +129,7 @@ class Admission:
         said = coded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
         pair = said * (len(self.channels.units) + 1) + np.where(open_, self.channels.unit[channels], len(self.channels.units))
         begins = starts_of(block.count)
-        for code in np.unique(pair[open_]).tolist():
+        for code in distinct(pair[open_]).tolist():
             spelling, unit = spellings[code // (len(self.channels.units) + 1)], self.channels.units[code % (len(self.channels.units) + 1)]
             if resolve(spelling).name == unit:
                 continue

@@ -14,7 +14,8 @@ from schemas.rules import BIT
 from schemas.topology.vee import Group, RuleSettings, VeeSettings
 from streams.calendar import day_starts
 from streams.runtime.state import Table
-from streams.vee.batch import Array, DayBatch, Edges, Findings, Ints, Mask
+from streams.sorting import distinct
+from streams.vee.batch import FIRST_NEIGHBOUR, Array, DayBatch, Edges, Findings, Ints, Mask
 from streams.vee.channels import Channels
 from streams.vee.engine import applies, run
 from streams.vee.merging import STEP, Merged, Replacement
@@ -147,7 +148,7 @@ class Days:
         """
         table = self.rings.table(seconds)
         touched = code_of(segments.row, segments.day) if segments is not None else np.zeros(0, np.int64)
-        base = np.unique(np.concatenate([touched, close, look, np.fromiter(stored, np.int64, len(stored))]))
+        base = distinct(np.concatenate([touched, close, look, np.fromiter(stored, np.int64, len(stored))]))
         earlier, later = self._stretch(seconds, table, segments)
         work, leaving = self._gather(seconds, table, base, close, stored, earlier, later)
         before = self._look(work)[1] if stored else []
@@ -175,7 +176,7 @@ class Days:
         moved = []
         for bound, some, value, best in (("first", earlier, segments.time, np.minimum), ("last", later, newest, np.maximum)):
             rows = row[some]
-            moved.append(np.unique(rows[np.abs(table[bound][rows]) < NEVER]))
+            moved.append(distinct(rows[np.abs(table[bound][rows]) < NEVER]))
             best.at(table[bound], rows, value[some])
         return moved[0], moved[1]
 
@@ -218,12 +219,16 @@ class Days:
             bare = table["conditions"][owner, at, edge] < _EMPTY
             if bare.any():
                 found.append(code_of(owner[bare], beside[there[bare]]))
-        return np.unique(np.concatenate(found)) if len(found) > 1 else codes
+        return distinct(np.concatenate(found)) if len(found) > 1 else codes
 
     def _load(self, seconds: int, table: Table, codes: Ints, row: Ints, day: Ints, cold: Ints, stored: dict[int, Stored]) -> _Work:
         pos = day % self.settings.hot_days
         inside = table["day"][row, pos] == day
-        values, coded = table["values"][row, pos], table["conditions"][row, pos]
+        shape = (len(row), table["values"].shape[2])
+        values, coded = (
+            (table["values"][row, pos], table["conditions"][row, pos])
+            if inside.any() else (np.zeros(shape, np.int64), np.zeros(shape, np.uint16))
+        )  # fmt: skip
         version, digest = table["version"][row, pos], table["digest"][row, pos]
         raised, told = table["raised"][row, pos].astype(np.int64), table["told"][row, pos].astype(np.int64)
         closed = (table["closed"][row, pos] > 0) & inside
@@ -267,7 +272,7 @@ class Days:
         """UTC seconds at which each channel-day begins and ends."""
         self.channels.refresh()
         zone = self.channels.zone[table["channel"][row]]
-        numbers = np.unique(zone).tolist()
+        numbers = distinct(zone).tolist()
         if len(numbers) == 1:
             midnights = day_starts(self.channels.zones[numbers[0]])
             return midnights[day], midnights[day + 1]
@@ -382,7 +387,9 @@ class Days:
             due = received | (work.closed[:, None] & real & ~silent)
             codes[due & ~received] = conditions.MISSING
         values = work.values.copy()
-        values[codes < conditions.OUTAGE] = 0
+        unusable = codes < conditions.OUTAGE
+        if unusable.any():
+            values[unusable] = 0
         channel = work.table["channel"][work.row].astype(np.int64)
         batch = DayBatch(
             work.seconds, values, codes, np.zeros(codes.shape, np.int8), received, due, np.all(due | ~real | silent, axis=1),
@@ -424,11 +431,18 @@ class Days:
         edges.run[rows], edges.value[rows], edges.usable[rows] = shown
 
     def _ring_summary(self, seconds: int, table: Table, row: Ints, pos: Ints, *, head: bool) -> tuple[Ints, Ints, Mask]:
-        start, _ = self._bounds(table, row, table["day"][row, pos].astype(np.int64))
         counts = table["count"][row, pos].astype(np.int64)
-        opening, ending = self._span(seconds, table, row, start, counts)
-        closed = table["closed"][row, pos] > 0
-        return summary(table["values"][row, pos], table["conditions"][row, pos], closed, counts, opening, ending, head=head)
+        edge = np.zeros_like(counts) if head else counts - 1
+        codes = table["conditions"][row, pos, edge]
+        run_, value, usable = np.zeros(len(row), np.int64), table["values"][row, pos, edge], codes >= FIRST_NEIGHBOUR // STEP
+        bare = np.flatnonzero(codes < _EMPTY)  # days of which the edge alone does not tell all
+        if len(bare):
+            row, pos, counts = row[bare], pos[bare], counts[bare]
+            start, _ = self._bounds(table, row, table["day"][row, pos].astype(np.int64))
+            opening, ending = self._span(seconds, table, row, start, counts)
+            view = (table["values"][row, pos], table["conditions"][row, pos], table["closed"][row, pos] > 0, counts, opening, ending)
+            run_[bare], value[bare], usable[bare] = summary(*view, head=head)
+        return run_, value, usable
 
     def _compare(self, work: _Work, batch: DayBatch, findings: list[Findings], before: list[Findings], version: int) -> Decided:
         """What differs from what was told last."""
@@ -545,13 +559,15 @@ class Days:
         whole = decided.batch.whole[kept]
         table["due"][row, pos] = np.where(whole, NEVER, work.end[kept] + self.settings.lateness)
         before = np.where(work.inside[kept], table["touched"][row, pos], 0)
-        fresh = np.isin(work.codes[kept], touched)
+        marked = np.zeros(len(work.codes), np.bool_)
+        marked[np.searchsorted(work.codes, touched)] = True
+        fresh = marked[kept]
         table["touched"][row, pos] = np.where(fresh, np.maximum(before, now), before)
         for name, column in (
             ("day", work.day), ("count", work.counts), ("closed", work.closed), ("version", work.version), ("digest", work.digest),
             ("raised", work.raised), ("told", work.told), ("values", work.values), ("conditions", work.coded),
         ):  # fmt: skip
-            table[name][row, pos] = column[kept]
+            table[name][row, pos] = column if len(kept) == len(column) else column[kept]
         table.mark(work.row)
 
 
@@ -581,5 +597,16 @@ def _weights(width: int) -> tuple[Array, Array]:
 def _digest(values: Ints, codes: Array, state: Array) -> Ints:
     """A 64-bit fingerprint of each day's final values, conditions and state."""
     first, second = _weights(values.shape[1])
-    mixed = values.view(np.uint64) @ first + codes.astype(np.uint64) @ second + state.astype(np.uint64) * np.uint64(0xD6E8FEB86659FD93)
+    mixed: Array = np.einsum("ij,j->i", values.view(np.uint64), first) + _coded(codes, second)
+    mixed += state.astype(np.uint64) * np.uint64(0xD6E8FEB86659FD93)
     return mixed.view(np.int64)
+
+
+def _coded(codes: Array, weights: Array) -> Array:
+    """Weighted sums of each row's codes; most days have one code throughout."""
+    same = codes[:, :1] == codes
+    sums: Array = codes[:, 0].astype(np.uint64) * weights.sum()
+    mixed = np.flatnonzero(~same.all(axis=1))
+    if len(mixed):
+        sums[mixed] = np.einsum("ij,j->i", codes[mixed].astype(np.uint64), weights)
+    return sums

@@ -14,6 +14,7 @@ from schemas.rules import BIT
 from schemas.topology.vee import Group
 from streams.calendar import day_of
 from streams.runtime.fold import Message, Output, Result
+from streams.sorting import distinct, rising
 from streams.vee.batch import Array, Ints, moment
 from streams.vee.channels import Channels, Labels
 from streams.vee.days import Decided
@@ -51,7 +52,7 @@ class Emitter:
             width = int(decided.batch.counts.max())
             step = max(1, _CELLS // max(1, width))
             partitions = self.channels.partition[decided.channel[decided.emit]]
-            for partition in np.unique(partitions).tolist():
+            for partition in distinct(partitions).tolist():
                 own = np.flatnonzero(partitions == partition)
                 for first in range(0, len(own), step):
                     part = own[first : first + step]
@@ -86,7 +87,8 @@ class Emitter:
         values, codes = decided.received
         kept = decided.batch.edited[rows]
         unusable = codes[rows]
-        kept |= ((unusable > 0) & (unusable < conditions.MISSING // STEP)).any(axis=1)
+        if int(unusable.min()) < conditions.MISSING // STEP:
+            kept |= ((unusable > 0) & (unusable < conditions.MISSING // STEP)).any(axis=1)
         at = np.flatnonzero(kept)
         if len(at):
             had = np.where(codes[rows[at]] > 0, codes[rows[at]].astype(np.int32) * STEP, conditions.MISSING)
@@ -200,7 +202,8 @@ def _flat(matrix: Array, rows: Ints, counts: Array) -> Array:
     """The first ``counts`` cells of each row, row after row."""
     if not len(rows):
         return np.zeros(0, matrix.dtype)
-    part = matrix[rows]
+    neighbours = int(rows[-1] - rows[0]) == len(rows) - 1 and rising(rows)
+    part = matrix[rows[0] : rows[-1] + 1] if neighbours else matrix[rows]
     if (counts == counts[0]).all():
         return part[:, : int(counts[0])].reshape(-1)
     return part[np.arange(part.shape[1]) < counts[:, None]]

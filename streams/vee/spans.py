@@ -8,6 +8,7 @@ import numpy as np
 
 from schemas.block import starts_of
 from streams.calendar import day_of, day_starts
+from streams.sorting import distinct
 from streams.vee.batch import Array, Ints, Mask
 
 DAILY = 86_400
@@ -47,7 +48,7 @@ def cut(start: Ints, count: Array, seconds: int, zone: Array, zones: list[str]) 
     The phase is how far behind a multiple of the interval length, counted from midnight, the intervals start. Parts come row by
     row in the order of time. Rows outside the calendar (1970-2100) give parts with day -1.
     """
-    parts = [_cut(np.flatnonzero(zone == z), start, count, seconds, zones[z]) for z in np.unique(zone).tolist()]
+    parts = [_cut(np.flatnonzero(zone == z), start, count, seconds, zones[z]) for z in distinct(zone).tolist()]
     if len(parts) == 1:
         return parts[0]
     joined = tuple(np.concatenate(columns) for columns in zip(*parts, strict=True))

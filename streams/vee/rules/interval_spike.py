@@ -6,7 +6,7 @@ import numpy as np
 
 from schemas import conditions
 from schemas.topology.vee import IntervalSpike
-from streams.vee.batch import FIRST_NEIGHBOUR, DayBatch, Findings
+from streams.vee.batch import FIRST_NEIGHBOUR, DayBatch, Findings, Ints
 from streams.vee.rules.totals import day_totals
 
 
@@ -23,8 +23,7 @@ def interval_spike(batch: DayBatch, rule: IntervalSpike) -> Findings:
     rows, size = rows[enough], size[enough]
     width = size.shape[1]
     third = np.partition(size, width - 3, axis=1)[:, width - 3] if width >= 3 else np.zeros(len(rows), np.int64)
-    limits = [max(rule.floor, int(p3) + int(p3) * rule.tolerance_percent // 100) for p3 in third]
-    bad = size > np.minimum(np.array(limits, object), np.iinfo(np.int64).max).astype(np.int64)[:, None]
+    bad = size > _limits(third, rule)[:, None]
     bad &= batch.conditions[rows] < conditions.USER_EDIT  # a person has decided
     hit = np.flatnonzero(bad.any(axis=1))
     rows, size, third, bad = rows[hit], size[hit], third[hit], bad[hit]
@@ -40,15 +39,24 @@ def interval_spike(batch: DayBatch, rule: IntervalSpike) -> Findings:
     return Findings("interval-spike", rows, bad.sum(axis=1), bad.argmax(axis=1), last, say, failed=(rows[where[0]], where[1]))
 
 
-def _candidates(batch: DayBatch, rule: IntervalSpike) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Rows that could fail: P3 is at least the mean of all but the two highest, so few days need sorting."""
+def _candidates(batch: DayBatch, rule: IntervalSpike) -> Ints:
+    """Rows that could fail: without negative values P3 is at least the mean of all but the two highest, so few days need sorting."""
     values = batch.values
     high, low = values.max(axis=1), values.min(axis=1)
     top = np.maximum(high, -low).astype(np.float64)
     maybe = top > rule.floor
     if not maybe.any():
         return np.zeros(0, np.int64)
-    if not low.min() < 0:
-        rest = np.maximum(day_totals(batch).astype(np.float64) - 2 * top, 0)
-        maybe &= top * values.shape[1] * 1.001 > rest * (1 + rule.tolerance_percent / 100)
+    rest = np.maximum(day_totals(batch).astype(np.float64) - 2 * top, 0)
+    maybe &= (low < 0) | (top * values.shape[1] * 1.001 > rest * (1 + rule.tolerance_percent / 100))
     return np.flatnonzero(maybe)
+
+
+def _limits(third: Ints, rule: IntervalSpike) -> Ints:
+    """Up to where a magnitude is no spike, by the third highest of the day."""
+    percent = 100 + rule.tolerance_percent
+    if not len(third) or int(third.max()) < np.iinfo(np.int64).max // percent:
+        plain: Ints = np.maximum(rule.floor, third + third * rule.tolerance_percent // 100)
+        return plain
+    exact = [max(rule.floor, p3 + p3 * rule.tolerance_percent // 100) for p3 in third.tolist()]
+    return np.array([min(limit, np.iinfo(np.int64).max) for limit in exact], np.int64)
