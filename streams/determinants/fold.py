@@ -19,6 +19,7 @@ from streams.determinants.registers import Day, Registers
 from streams.determinants.sums import ESTIMATED, GOOD, Sums
 from streams.runtime.fold import Message, Output, Result
 from streams.runtime.state import State, Table
+from streams.sorting import distinct
 
 Array = npt.NDArray[Any]
 
@@ -132,7 +133,7 @@ class DeterminantsFold:
     def _lines(self, sums: Sums, maps: Array) -> tuple[list[str], Array, Array, Array]:
         """Names of all lines, and per row the whole day (empty name) and, where it is mapped, each of the map's periods."""
         of_map = [lines for _, lines in self._intervals.maps.names]
-        used = np.unique(maps).tolist()
+        used = distinct(maps).tolist()
         names = list(dict.fromkeys(["", *(name for number in used for name in of_map[number])]))
         width = sums.quantities.shape[1]
         tou, has = np.zeros((len(of_map), 1 + width), np.int8), np.zeros((len(of_map), 1 + width), bool)

@@ -8,6 +8,7 @@ that is written when months end or old days are corrected. A correction of a day
 from __future__ import annotations
 
 import hashlib
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,12 +20,13 @@ from schemas.block import DIRECTIONS, EXCEPTION, FinalBlock
 from schemas.topology.tou import DeterminantsSettings
 from streams import calendar
 from streams.determinants import periods
-from streams.determinants.keys import SEPARATOR, keys_of, parts_of
+from streams.determinants.keys import SEPARATOR, keys_of, mark_of, parts_of
 from streams.determinants.maps import UNMAPPED, Maps
 from streams.determinants.records import Figure, Subject, determinant
 from streams.determinants.sums import ESTIMATED, GOOD, MOST, Sums, limits_of, sum_days, worst_of
 from streams.runtime.fold import Result
 from streams.runtime.state import Column, State, Table
+from streams.sorting import distinct
 
 Array = npt.NDArray[Any]
 
@@ -33,6 +35,7 @@ NONE: Final = -(2**15)  # the period of an empty slot
 SHORTEST: Final = 60  # seconds; more slots than this gives to a month do not fit the counters
 PER_TICK: Final = 20_000  # channel periods sent on one tick, so that a month's end does not become one giant transaction
 NUMBERING: Final = "maps"
+_CACHED: Final = 512
 
 
 def columns(slots: int, width: int) -> dict[str, Column]:
@@ -112,6 +115,7 @@ class Intervals:
         self.maps = Maps(settings)
         self._zones: dict[str, int] = {}
         self._map = self._direction = self._zone = self._cycle = np.zeros(0, np.int64)
+        self._rows: OrderedDict[bytes, tuple[Array, Array]] = OrderedDict()  # of blocks whose channels are known as they describe them
         self._now = 0
         self._next: int | None = None  # no period is due before; None: not known
 
@@ -145,7 +149,7 @@ class Intervals:
     def _know(self, rows: Array) -> None:
         """Zone and billing cycle of channels."""
         self._grow()
-        for row in np.unique(rows[self._cycle[rows] < 0]).tolist():
+        for row in distinct(rows[self._cycle[rows] < 0]).tolist():
             self._cycle[row] = self._settings.billing.cycle_of(parts_of(self.now.keys[row])[0])
             self._zone[row] = self._zones.setdefault(self.now.text["zone"][row], len(self._zones))
 
@@ -156,11 +160,14 @@ class Intervals:
             texts = self.now.text[name]
             for row, value in zip(rows.tolist(), column.to_pylist(), strict=True):
                 if texts[row] != value:
+                    self._rows.clear()
                     texts[row] = value
                     self.now.mark(np.array([row]))
                     self._cycle[row] = -1
         self._know(rows)
         stale = (self._map[rows] < 0) | (self._direction[rows] != block.direction)
+        if stale.any():
+            self._rows.clear()
         for position in np.flatnonzero(stale).tolist():
             row, direction = int(rows[position]), int(block.direction[position])
             account, _, channel, unit = parts_of(self.now.keys[row])[:4]
@@ -188,6 +195,21 @@ class Intervals:
         return days.sums, days.maps
 
     def _read(self, block: FinalBlock) -> Days:
+        channels, rings = self._find(block)
+        kinds = self._kinds(block, channels)
+        maps = np.array([v.map for v in self.maps.vectors], np.int64)[kinds]
+        begins = np.cumsum(block.count, dtype=np.int64) - block.count
+        limits = limits_of(block.seconds)
+        sums = sum_days(block.values, block.conditions, begins, limits, kinds, self.maps.vectors, self.maps.width)
+        period = periods.period_of(block.day, self._cycle[channels])
+        return Days(channels, rings, block.day.astype(np.int64), period, kinds, maps, sums)
+
+    def _find(self, block: FinalBlock) -> tuple[Array, Array]:
+        """State rows of each row's channel, and of its channel at this interval length; new ones are made, changed ones described."""
+        mark = mark_of(block)
+        found = self._rows.get(mark)
+        if found is not None:
+            return found
         keys = keys_of(block)
         channels = self.now.add(keys)
         self._describe(block, channels)
@@ -198,20 +220,21 @@ class Intervals:
             seconds = int(block.seconds[position])
             rings[position] = self.now.add([f"{keys[position]}{SEPARATOR}{seconds}"])[0]
             self.now["seconds"][rings[position]] = seconds
-        kinds = self._kinds(block, channels)
-        maps = np.array([v.map for v in self.maps.vectors], np.int64)[kinds]
-        begins = np.cumsum(block.count, dtype=np.int64) - block.count
-        limits = limits_of(block.seconds)
-        sums = sum_days(block.values, block.conditions, begins, limits, kinds, self.maps.vectors, self.maps.width)
-        period = periods.period_of(block.day, self._cycle[channels])
-        return Days(channels, rings, block.day.astype(np.int64), period, kinds, maps, sums)
+        self._rows[mark] = channels, rings
+        if len(self._rows) > _CACHED:
+            self._rows.popitem(last=False)
+        return channels, rings
 
     def _kinds(self, block: FinalBlock, channels: Array) -> Array:
         """The vector of each row's day."""
         shape = block.seconds.astype(np.int64) * 100_000 + block.count
         shapes, of_shape = np.unique(shape, return_inverse=True)
         code = (self._map[channels] * (len(self._zones) + 1) + self._zone[channels]) * 50_000 + block.day
-        _, first, inverse = np.unique(code * len(shapes) + of_shape, return_index=True, return_inverse=True)
+        code = code * len(shapes) + of_shape
+        if (code == code[0]).all():
+            first, inverse = np.zeros(1, np.int64), np.zeros(len(code), np.int64)
+        else:
+            _, first, inverse = np.unique(code, return_index=True, return_inverse=True)
         zones = list(self._zones)
         kinds = [
             self.maps.vector(
@@ -227,14 +250,15 @@ class Intervals:
         alike = self.now["r_day"][rings] == days.day[at, None]
         known, place = alike.any(axis=1), alike.argmax(axis=1)
         before = Sums.zeros(len(at), self.maps.width)
-        before.quantities[known] = self.now["r_quantities"][rings[known], place[known]]
-        before.counts[known] = _counts(self.now, "r_", rings[known], place[known])
+        if known.any():
+            before.quantities[known] = self.now["r_quantities"][rings[known], place[known]]
+            before.counts[known] = _counts(self.now, "r_", rings[known], place[known])
         mixed = known & (self.now["r_map"][rings, place] != days.maps[at])
         lost = self._recall(block, days, at, known, before) | (block.seconds[at] < SHORTEST)
         quantities, counts = Sums(days.sums.quantities[at], days.sums.counts[at], days.sums.condition[at]).difference(before)
         bit = np.uint32(1) << (days.day[at] - periods.first_day(days.period[at], self._cycle[days.channels[at]])).astype(np.uint32)
         held = np.where(block.state[at] == EXCEPTION, bit, np.uint32(0))
-        for band in np.unique(days.period[at][~lost] // NOW).tolist():  # inside a band no two periods share a place
+        for band in distinct(days.period[at][~lost] // NOW).tolist():  # inside a band no two periods share a place
             rows = np.flatnonzero(~lost & (days.period[at] // NOW == band))
             some = at[rows]
             change, inverse = _group(days, some, mixed[rows], quantities[rows], counts[rows], bit[rows], held[rows])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -20,6 +21,23 @@ def keys_of(block: FinalBlock) -> list[str]:
     if _plain(columns):
         return joined
     return [key_of(*parts) for parts in zip(*(column.to_pylist() for column in columns), strict=True)]
+
+
+def mark_of(block: FinalBlock) -> bytes:
+    """Bytes that are equal for blocks of the same channels, described alike, in the same order."""
+    texts = (block.account, block.device, block.channel, block.unit, block.service_point, block.zone)
+    parts = [part for column in texts for part in _contents(column)]
+    return b"".join([*parts, block.direction.tobytes(), block.seconds.tobytes()])
+
+
+def _contents(column: pa.StringArray) -> tuple[bytes, bytes]:
+    """Where each string ends, and all of them."""
+    if not len(column):
+        return b"", b""
+    _, offsets, data = column.buffers()
+    bounds = np.frombuffer(offsets, np.int32, len(column) + 1, column.offset * 4)
+    first, last = int(bounds[0]), int(bounds[-1])
+    return (bounds - bounds[0]).tobytes(), bytes(data[first:last]) if last > first else b""
 
 
 def key_of(*parts: str) -> str:

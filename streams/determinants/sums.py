@@ -83,7 +83,10 @@ def sum_days(values: Array, conditions: Array, begins: Array, limits: Array, kin
 def _sum_alike(out: Sums, rows: Array, day: Array, codes: Array, limits: Array, vector: Vector) -> None:
     """Days of one vector, as matrices."""
     lowest = codes.min(axis=1).astype(np.int64)
-    good = (lowest >= c.REGULAR) & (day.max(axis=1) <= limits) & (day.min(axis=1) >= -limits)
+    good = lowest >= c.REGULAR
+    least = int(limits.min())
+    if int(day.max()) > least or int(day.min()) < -least:
+        good &= (day.max(axis=1) <= limits) & (day.min(axis=1) >= -limits)
     quantities = _by_line(day, vector, out.quantities.shape[1])
     counts = np.zeros((len(rows), *out.counts.shape[1:]), np.int64)
     counts[:, :, GOOD] = vector.slots

@@ -295,6 +295,16 @@ def test_a_period_with_days_under_different_maps_is_not_split() -> None:
     }
 
 
+def test_a_channel_is_described_by_the_newest_block_whatever_was_seen_before() -> None:
+    hub, first = Hub(), day_number("2024-03-04")
+    for day, point in enumerate(["here", "there", "here"]):
+        hub.give(Row(first + day, [1_000_000] * 96, service_point=point))
+    hub.give(Row(first + 3, [1_000_000] * 96, device="m2", service_point="here"))
+    hub.close()
+    points = {record["device"]: record["service_point"] for record in hub.sent if record["kind"] == "interval-consumption"}
+    assert points == {"m1": "here", "m2": "here"}
+
+
 def test_names_with_the_characters_keys_use_stay_apart() -> None:
     hub = Hub()
     for device, channel in (("a\0b", "c"), ("a", "b\0c"), ("a\1\2b", "c"), ("a\1", "c")):
