@@ -27,7 +27,7 @@ def negative_consumption(batch: DayBatch, rule: NegativeConsumption) -> Findings
         if rule.per == "day":
             total = sum(batch.values[row].tolist())
             return f"the day's total is {batch.amount(row, total)}, and the channel does not allow negative consumption"
-        low = int(np.where(bad[row], batch.values[row], 0).min())
+        low = int(batch.values[row][bad[row]].min())
         return f"{count} negative {'interval' if count == 1 else 'intervals'}, the lowest {batch.amount(row, low)}"
 
     return from_slots("negative-consumption", bad, say)
