@@ -44,7 +44,7 @@ class RuntimeSettings:
     client: Mapping[str, Any]  # librdkafka settings
     group: str
     faust: Mapping[str, Any] = field(default_factory=dict)  # settings of the Faust app over ours: credentials, timeouts
-    batch: int = 64  # records per transaction at most
+    batch: int = 192  # records of all partitions taken together at most; a partition's share is one transaction
     within: float = 0.01  # seconds to wait for a fuller batch
     session_timeout: float = 20.0
     accept_gaps: bool = False  # an operator's decision: go on although records are gone from Kafka
@@ -145,7 +145,7 @@ def _faust_settings(settings: RuntimeSettings) -> dict[str, Any]:
         "broker_max_poll_records": 256,
         "broker_request_timeout": max(90.0, settings.session_timeout),
         "consumer_max_fetch_size": 8 * 1024 * 1024,
-        "stream_buffer_maxsize": 128,
+        "stream_buffer_maxsize": 256,
         "stream_wait_empty": True,
     }
 

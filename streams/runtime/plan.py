@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from schemas.topology import Topology
 from streams.runtime.fold import RAW
 from streams.runtime.lane import Plan
@@ -21,6 +23,6 @@ def plan_of(topology: Topology, name: str) -> Plan:
         state=agent.state,
         partitions={topic: declared.partitions for topic, declared in topics.items()},
         stored=frozenset(topology.stored),
-        inboxes=frozenset(other.inbox for other in topology.agents.values() if not other.entry),
+        inboxes=Counter(other.inbox for other in topology.agents.values() if not other.entry),
         letters=agent.dead or "",
     )

@@ -23,6 +23,11 @@ PAGE: Final = 64
 Array = npt.NDArray[Any]
 
 
+def _little(dtype: Any) -> np.dtype[Any]:
+    little: np.dtype[Any] = np.dtype(dtype).newbyteorder("<")
+    return little
+
+
 @dataclass(frozen=True, slots=True)
 class Column:
     """An integer column: its type, the shape of one row's part, the value of a new row."""
@@ -46,6 +51,7 @@ class Table:
         self._arrays: dict[str, Array] = {name: self._blank(column, 0) for name, column in columns.items()}
         self._capacity = 0
         self._dirty: set[int] = set()
+        self._packed: dict[tuple[int, int], tuple[int, bytes]] = {}  # text column and page → hash and bytes when last written
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -105,11 +111,21 @@ class Table:
 
     def _page(self, page: int) -> bytes:
         rows = slice(page * PAGE, min((page + 1) * PAGE, len(self.keys)))
-        parts = [pack_text(strings(self.keys[rows]))]
-        parts += [pack_text(strings(values[rows])) for values in self.text.values()]
-        parts += [pack(self._arrays[name][rows].ravel()) for name in self.columns]
+        parts = [self._packed_text(i, page, values[rows]) for i, values in enumerate((self.keys, *self.text.values()))]
+        for name, column in self.columns.items():
+            cells = self._arrays[name][rows]
+            # packing pays for wide columns; a narrow one is written as it lies, and compressed with its batch
+            parts.append(pack(cells.ravel()) if column.shape else cells.astype(_little(column.dtype), copy=False).tobytes())
         head = np.array([rows.stop - rows.start, *map(len, parts)], "<u4").tobytes()
         return head + b"".join(parts)
+
+    def _packed_text(self, column: int, page: int, values: list[str]) -> bytes:
+        """Texts change seldom and are costly to pack: each page keeps its last form."""
+        mark = hash(tuple(values))
+        known = self._packed.get((column, page))
+        if known is None or known[0] != mark:
+            known = self._packed[column, page] = mark, pack_text(strings(values))
+        return known[1]
 
     def load_page(self, page: int, data: bytes) -> None:
         """Reads one page back. Pages may come in any order and more than once; the last one counts."""
@@ -128,8 +144,10 @@ class Table:
         for (_, values), part in zip(self.text.items(), parts[1:], strict=False):
             values[rows] = unpack_text(part, size).to_pylist()
         for (name, column), part in zip(self.columns.items(), parts[1 + len(self.text) :], strict=True):
-            cells = size * int(np.prod(column.shape, dtype=np.int64))
-            self._arrays[name][rows] = unpack(part, cells).reshape((size, *column.shape))
+            if column.shape:
+                self._arrays[name][rows] = unpack(part, size * int(np.prod(column.shape))).reshape((size, *column.shape))
+            else:
+                self._arrays[name][rows] = np.frombuffer(part, _little(column.dtype), size)
         self._dirty.clear()
 
 
