@@ -61,6 +61,8 @@ class Table:
 
     @staticmethod
     def _blank(column: Column, size: int) -> Array:
+        if column.empty == 0:
+            return np.zeros((size, *column.shape), column.dtype)  # memory the system hands out only when it is written
         return np.full((size, *column.shape), column.empty, column.dtype)
 
     def add(self, keys: Iterable[str]) -> Array:
@@ -85,7 +87,7 @@ class Table:
     def _extend(self, fresh: list[str]) -> None:
         first, size = len(self.keys), len(self.keys) + len(fresh)
         if size > self._capacity:
-            self._capacity = max(PAGE, -(-size * 5 // 4 // PAGE) * PAGE)  # a quarter of room: memory per row matters
+            self._capacity = max(PAGE, -(-size * 3 // 2 // PAGE) * PAGE)
             for name, column in self.columns.items():
                 grown = self._blank(column, self._capacity)
                 grown[:first] = self._arrays[name][:first]
