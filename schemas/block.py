@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from schemas.arrow import integers, texts
 from schemas.packing import pack, unpack
 
 Array = npt.NDArray[Any]
@@ -51,7 +52,7 @@ def flat(count: str, dtype: Any = np.int64) -> Any:
 
 def strings(values: list[str] | pa.StringArray) -> pa.StringArray:
     """A text column from a list of strings."""
-    return values if isinstance(values, pa.StringArray) else pa.array(values, pa.string())
+    return values if isinstance(values, pa.StringArray) else texts(values)
 
 
 def pack_text(values: pa.StringArray) -> bytes:
@@ -163,7 +164,7 @@ class Block:
             if kind == "scalar":
                 values[name] = value
             elif kind == "text":
-                values[name] = value.take(pa.array(rows))
+                values[name] = value.take(integers(rows))
             elif kind == "row":
                 values[name] = value[rows]
             else:

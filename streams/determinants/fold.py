@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from schemas.arrow import integers, numbers
 from schemas.block import DayBlock, FinalBlock, columns_of, strings
 from schemas.topology.tou import DeterminantsSettings
 from schemas.units import resolve
@@ -88,7 +89,7 @@ class DeterminantsFold:
     def _block(self, message: Message, result: Result) -> None:
         block: FinalBlock = message.body
         units = block.unit.dictionary_encode()
-        summed = np.array([is_summed(unit) for unit in units.dictionary.to_pylist()], bool)[np.asarray(units.indices)]
+        summed = np.array([is_summed(unit) for unit in units.dictionary.to_pylist()], bool)[numbers(units.indices)]
         parts = []
         for which, build in ((block.seconds > 0, self._interval_days), (block.seconds == 0, self._register_days)):
             rows = np.flatnonzero(which & summed)
@@ -113,7 +114,7 @@ class DeterminantsFold:
             unit=block.unit,
             service_point=block.service_point,
             account=block.account,
-            map=strings([of_map[number] for number in maps.tolist()]),
+            map=strings(of_map).take(integers(maps)),
             day=block.day,
             start=block.start,
             end=day_bounds(block),
@@ -150,7 +151,8 @@ class DeterminantsFold:
     def _register_days(self, block: FinalBlock, message: Message, result: Result) -> DayBlock:
         days = self._registers.fold(block, self._now(), result)
         origins = np.array([day.origin for day in days], np.int64)
-        zones = block.zone.take(origins).to_pylist()
+        which = integers(origins)
+        zones = block.zone.take(which).to_pylist()
         bounds = [calendar.start_of(zone, np.array([day.day, day.day + 1])) for zone, day in zip(zones, days, strict=True)]
         start, end = np.array(bounds, np.int64).reshape(-1, 2).T
         columns = {name: np.array([getattr(day, name) for day in days], np.int64) for name in Day.__slots__}
@@ -159,11 +161,11 @@ class DeterminantsFold:
             id=message.derive("days"),
             payload=message.payload,
             tou_names=[""],
-            device=block.device.take(origins),
-            channel=block.channel.take(origins),
-            unit=block.unit.take(origins),
-            service_point=block.service_point.take(origins),
-            account=block.account.take(origins),
+            device=block.device.take(which),
+            channel=block.channel.take(which),
+            unit=block.unit.take(which),
+            service_point=block.service_point.take(which),
+            account=block.account.take(which),
             map=strings([""] * rows),
             day=columns["day"].astype(np.int32),
             start=start,

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from schemas import conditions as c
+from schemas.arrow import numbers
 from schemas.block import DIRECTIONS, EXCEPTION, FinalBlock
 from schemas.topology.tou import DeterminantsSettings
 from streams import calendar
@@ -559,7 +560,7 @@ def day_bounds(block: FinalBlock) -> Array:
     """UTC second at which each row's day ends."""
     end = np.zeros(len(block), np.int64)
     zones = block.zone.dictionary_encode()
-    codes = np.asarray(zones.indices)
+    codes = numbers(zones.indices)
     for number, zone in enumerate(zones.dictionary.to_pylist()):
         here = codes == number
         end[here] = calendar.start_of(zone, block.day[here].astype(np.int64) + 1)

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from schemas import conditions as c
+from schemas.arrow import numbers
 from schemas.block import EXCEPTION, FINALIZED, FinalBlock
 from schemas.quantity import MICRO
 from schemas.topology.tou import DeterminantsSettings
@@ -175,7 +176,7 @@ class Registers:
         self._doubt(block, reads)
         day = np.zeros(len(reads.at), np.int64)
         zones = block.zone.dictionary_encode()
-        of_zone = np.asarray(zones.indices)[reads.origin]
+        of_zone = numbers(zones.indices)[reads.origin]
         for number, zone in enumerate(zones.dictionary.to_pylist()):
             here = of_zone == number
             day[here] = calendar.day_of(zone, reads.at[here] - 1)

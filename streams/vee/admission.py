@@ -15,6 +15,7 @@ from typing import Final
 import numpy as np
 
 from schemas import conditions
+from schemas.arrow import numbers
 from schemas.block import ReadBlock, starts_of
 from schemas.topology.vee import VeeSettings
 from schemas.units import resolve
@@ -126,7 +127,7 @@ class Admission:
             return
         coded = block.unit.dictionary_encode()
         spellings = coded.dictionary.to_pylist()
-        said = coded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+        said = numbers(coded.indices).astype(np.int64)
         pair = said * (len(self.channels.units) + 1) + np.where(open_, self.channels.unit[channels], len(self.channels.units))
         begins = starts_of(block.count)
         for code in distinct(pair[open_]).tolist():

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from connectors.head_end.formats.model import BLOCK_READS, MAX_NAME, MAX_PROBLEMS, Options, Problems, shown
+from schemas.arrow import integers
 from schemas.block import DIRECTIONS, ReadBlock, ragged_indices, starts_of, strings
 from schemas.identity import identity
 from schemas.units import resolve
@@ -97,7 +98,7 @@ class Builder:
         pairs, codes = np.unique(device * len(kinds) + kind, return_inverse=True)
         numbers = np.array([self._kind_number(k) for k in kinds], np.int64)
         first = self._size
-        self._append(devices.take(pa.array(pairs // len(kinds))), numbers[pairs % len(kinds)])
+        self._append(devices.take(integers(pairs // len(kinds))), numbers[pairs % len(kinds)])
         return np.asarray(codes, np.int64) + first
 
     def _kind_number(self, kind: Kind) -> int:
@@ -212,7 +213,7 @@ class Builder:
 
     def _texts(self) -> tuple[Any, Any, Any, Ints, Ints, Ints]:
         kinds = list(self._kinds)
-        at = pa.array(np.concatenate(self._kind))
+        at = integers(np.concatenate(self._kind))
         channel, unit = (strings([getattr(k, name) for k in kinds]).take(at) for name in ("channel", "unit"))
         numbers = (self._column(name) for name in ("direction", "seconds", "multiplier"))
         direction, seconds, multiplier = numbers
@@ -222,15 +223,16 @@ class Builder:
         self, number: int, code: Ints, start: Ints, count: Ints, spans: Pieces, flat: slice, scalar: bool, texts: Any
     ) -> ReadBlock:
         device, channel, unit, direction, seconds, multiplier = texts
+        which = integers(code)
         return ReadBlock(
             id=identity(self.options.payload, number),
             payload=self.options.payload,
             source=self.source,
             format=self.format,
             received_at=self.options.received_at,
-            device=device.take(code),
-            channel=channel.take(code),
-            unit=unit.take(code),
+            device=device.take(which),
+            channel=channel.take(which),
+            unit=unit.take(which),
             direction=direction[code].astype(np.int8),
             start=start,
             seconds=seconds[code].astype(np.int32),

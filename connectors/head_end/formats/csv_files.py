@@ -16,6 +16,8 @@ from connectors.head_end.formats.assemble import Builder, Kind, Pieces, kind_of
 from connectors.head_end.formats.model import MAX_COLUMNS, MAX_NAME, MAX_PROBLEMS, DecodeError, Options, Problems, shown
 from connectors.head_end.formats.times import FINE, SKIPPED, ZONELESS, known_zone, to_utc
 from schemas import conditions
+from schemas.arrow import numbers, truths
+from schemas.block import strings
 from schemas.quantity import MICRO
 from schemas.topology.profiles import Profile, ValueColumn
 
@@ -198,11 +200,11 @@ class _Rows:
     def _share(self, zone: str | None) -> _Shared:
         profile, position = self.layout.profile, self.layout.position
         if profile.device_column is None:
-            device, devices = np.zeros(len(self.lines), np.int64), pa.array([profile.device or ""], pa.string())
+            device, devices = np.zeros(len(self.lines), np.int64), strings([profile.device or ""])
         else:
             device, devices = self.table.texts(self._fields(position(profile.device_column)))
-        sizes = pc.utf8_length(devices).to_numpy()
-        broken = (sizes == 0) | (sizes > MAX_NAME) | pc.match_substring(devices, "\ufffd").to_numpy(zero_copy_only=False)
+        sizes = numbers(pc.utf8_length(devices))
+        broken = (sizes == 0) | (sizes > MAX_NAME) | truths(pc.match_substring(devices, "\ufffd"))
         bad = broken[device]
         self._refuse(bad, lambda _: f"device is empty, longer than {MAX_NAME} characters or not UTF-8", profile.device_column)
         columns = {"channel": profile.channel_column, "unit": profile.unit_column, "seconds": profile.seconds_column}

@@ -16,6 +16,8 @@ import pyarrow.compute as pc
 from numba import njit
 
 from connectors.head_end.formats.model import MAX_LINE, DecodeError
+from schemas.arrow import numbers
+from schemas.block import strings
 from schemas.quantity import LIMIT, MICRO
 
 Bytes = npt.NDArray[np.uint8]
@@ -548,7 +550,7 @@ class Table:
         try:
             found = keys.cast(pa.string())
         except pa.ArrowInvalid:
-            found = pa.array([raw.decode("utf-8", "replace") for raw in keys.to_pylist()], pa.string())
+            found = strings([raw.decode("utf-8", "replace") for raw in keys.to_pylist()])
         return codes, pc.replace_substring(found, '""', '"')
 
     def _encoded(self, fields: Ints, headed: bool) -> tuple[Ints, pa.BinaryArray]:
@@ -562,7 +564,7 @@ class Table:
         _gather(self.data, self.starts, fields, first, out, bounds, headed)
         texts = pa.BinaryArray.from_buffers(pa.binary(), len(first), [None, pa.py_buffer(bounds), pa.py_buffer(out)])
         encoded = texts.dictionary_encode()
-        return encoded.indices.to_numpy().astype(np.int64)[runs], encoded.dictionary
+        return numbers(encoded.indices).astype(np.int64)[runs], encoded.dictionary
 
 
 def _split_key(key: bytes, parts: int) -> tuple[str, ...]:
