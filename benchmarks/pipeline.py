@@ -93,14 +93,14 @@ def hub(broker: str, folder: Path, load: Load, compared: int, say: Say) -> tuple
         _decoded(kafka, len(ids))
         decoding = load.reads / (time.time() - began)
     say(f"  decoded {decoding:,.0f} reads/s")
-    with settled(broker, folder, ids, "vee,determinants") as (there, seconds):
+    with settled(broker, folder, ids, "vee,determinants,insights") as (there, seconds):
         rate = load.reads / seconds
         say(f"  {rate:,.0f} reads/s into the store")
         return _results(there, compared), decoding, rate
 
 
 @contextmanager
-def settled(broker: str, folder: Path, ids: list[str], agents: str = "ingest,vee,determinants") -> Iterator[tuple[HubAt, float]]:
+def settled(broker: str, folder: Path, ids: list[str], agents: str = "ingest,vee,determinants,insights") -> Iterator[tuple[HubAt, float]]:
     """A hub and a worker that have stored all payloads, and the seconds since the worker had its partitions."""
     port, log = _free_port(), folder / "worker.log"
     with (

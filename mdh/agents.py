@@ -9,6 +9,7 @@ from connectors.head_end.formats import Options, decode
 from schemas.topology import Topology
 from streams.determinants.fold import DeterminantsFold
 from streams.ingest.fold import IngestFold
+from streams.insights.fold import InsightsFold
 from streams.runtime.fold import Fold
 from streams.runtime.lane import Plan
 from streams.runtime.plan import plan_of
@@ -27,6 +28,7 @@ def make_folds(topology: Topology) -> dict[str, MakeFold]:
         "ingest": lambda n: IngestFold(decoder(topology), n, count("ingest"), letters=topology.agents["ingest"].dead or ""),
         "vee": lambda n: VeeFold(topology.vee.within(topology.zone), n, count("vee")),
         "determinants": lambda n: DeterminantsFold(topology.determinants, n, count("determinants"), topology.vee.hot_days),
+        "insights": lambda n: InsightsFold(topology.insights, n),
     }
 
 

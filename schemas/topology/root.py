@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field, model_validator
 from schemas.topology.agents import Agent
 from schemas.topology.base import Section
 from schemas.topology.ingest import IngestSettings
+from schemas.topology.insights import InsightsSettings
 from schemas.topology.profiles import Profile
 from schemas.topology.topics import MAX_PARTITIONS, RAW, Topic
 from schemas.topology.tou import DeterminantsSettings
@@ -58,6 +59,7 @@ class Topology(Section):
     ingest: IngestSettings = Field(default_factory=IngestSettings, description="What is taken in")
     vee: VeeSettings = Field(default_factory=VeeSettings.default, description="What is checked and estimated")
     determinants: DeterminantsSettings = Field(default_factory=DeterminantsSettings.default, description="What is summed for billing")
+    insights: InsightsSettings = Field(default_factory=InsightsSettings, description="What is told of unusual consumption")
     profiles: dict[str, Profile] = Field(default_factory=dict, description="Mapping profiles for other people's CSV headers")
 
     @model_validator(mode="before")
@@ -178,19 +180,22 @@ def _state_findings(topology: Topology, name: str, agent: Agent) -> Iterator[Fin
 def _flow_findings(topology: Topology) -> Iterator[Finding]:
     """Chain: what one agent reads from another has as many partitions as what the other reads."""
     topics, agents = topology.topics, topology.agents
-    inboxes = {agent.inbox: name for name, agent in agents.items()}
-    if len(inboxes) < len(agents):
-        yield ("agents",), "two agents read the same inbox; every agent needs its own"
+    inboxes: dict[str, list[str]] = {}
+    for name, agent in agents.items():
+        inboxes.setdefault(agent.inbox, []).append(name)
+    for names in inboxes.values():
+        if len(names) > 1 and any(agents[name].entry for name in names):
+            yield ("agents",), f"{' and '.join(names)} read the same inbox, which the outside writes: only one agent can put it in order"
     for name, agent in agents.items():
         for topic in agent.outputs:
-            reader = inboxes.get(topic)
-            if reader is None or topic not in topics or agent.inbox not in topics:
+            readers = inboxes.get(topic)
+            if readers is None or topic not in topics or agent.inbox not in topics:
                 continue
             if topics[topic].partitions != topics[agent.inbox].partitions:
                 yield (
                     ("topics", topic, "partitions"),
                     f"must be {topics[agent.inbox].partitions} as those of {agent.inbox}, not {topics[topic].partitions}: "
-                    f"{name} and {reader} form one chain",
+                    f"{name} and {', '.join(readers)} form one chain",
                 )
     for topic, declared in topics.items():
         for who in declared.readers:

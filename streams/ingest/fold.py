@@ -57,7 +57,7 @@ class IngestFold:
             return self._payload(message)
         if message.type in ("Tick", "MasterPresent"):
             return Result([Output(INBOX, message.type, message.body, message.key, self.partition)])
-        if message.type == "MasterChannel":
+        if message.type in ("MasterChannel", "Label"):
             key = message.body["device"].encode()
             return Result([Output(INBOX, message.type, message.body, key, partition_of(key, self.partitions))])
         if isinstance(message.body, FinalBlock):  # a recalled day; the sink may answer twice if it was killed in between

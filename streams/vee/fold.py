@@ -102,6 +102,10 @@ class VeeFold:
             self._tick(body, emitter)
         elif message.type == "MasterChannel":
             self._master(body, emitter)
+        elif message.type == "Label":  # for insights, which has the channel's finals where they go
+            row = self.channels.table.index.get(key_of(body["device"], body["channel"]))
+            partition = self.partition if row is None else int(self.channels.partition[row])
+            result.outputs.append(Output(FINALS, message.type, body, message.key, partition))
         elif message.type == "MasterPresent":
             self._set_meta(master=1)
             result.outputs.append(Output(FINALS, message.type, body, message.key, self.partition))

@@ -49,7 +49,7 @@ def finished() -> Pipeline:
     return pipeline
 
 
-@pytest.mark.parametrize("agent", ["ingest", "vee", "determinants"])
+@pytest.mark.parametrize("agent", ["ingest", "vee", "determinants", "insights"])
 def test_the_same_inbox_twice_gives_the_same_bytes(finished: Pipeline, agent: str) -> None:
     plan, make = finished.agents[agent]
 

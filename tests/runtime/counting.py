@@ -44,6 +44,6 @@ def plan(agent: str) -> Plan:
         state=f"{agent}.state",
         partitions=PARTITIONS,
         stored=frozenset({"out"}),
-        inboxes=frozenset({"middle"}),
+        inboxes={"middle": 1},
         letters="first.dlq" if first else "",
     )

@@ -35,10 +35,10 @@ def swapped(old: str, new: str, text: str = TEXT) -> str:
 
 def test_the_committed_topology_holds_every_flow_of_the_design() -> None:
     topology = load_topology(ROOT / "topology.yaml")
-    assert set(topology.agents) == {"ingest", "vee", "determinants"}
+    assert set(topology.agents) == {"ingest", "vee", "determinants", "insights"}
     flows = """hes.reads hes.events master.data vee.inbox reads.final vee.exceptions billing.determinants usage.events prepaid.ledger
         prepaid.notices device.commands device.replies todo.events audit.events hub.ticks vee.recalled determinants.daily hub.receipts
-        ingest.state vee.state determinants.state hes.reads.dlq"""
+        ingest.state vee.state determinants.state insights.state hes.reads.dlq"""
     assert set(flows.split()) <= set(topology.topics)
     assert len({topology.topics[t].partitions for a in topology.agents.values() for t in (*a.reads, a.state)}) == 1
 
@@ -121,7 +121,7 @@ def test_errors_of_one_section_name_line_and_place(old: str, new: str, place: st
         ("vee.inbox", "records: [ReadBlock,", "records: [RaedBlock,", "records[0]", "'RaedBlock' is no committed schema"),
         ("vee.inbox", "key: device", "partitions: 8\n    key: device", "partitions", "must be 4 as those of hes.reads, not 8"),
         ("reads.final", "writers: [vee]", "writers: [vee, determinants]", "writers", "agent determinants does not write reads.final"),
-        ("reads.final", "readers: [determinants, sink", "readers: [ingest, determinants, sink", "readers", "agent ingest does not read"),
+        ("reads.final", "readers: [determinants, insights, sink", "readers: [ingest, determinants, insights, sink", "readers", "agent ingest does not read"),
         ("vee.state", "cleanup: compact", "cleanup: delete", "cleanup", "holds the state of vee and must be compact"),
         ("vee.state", "cleanup: compact", "cleanup: shrink", "cleanup", "must be 'delete' or 'compact'"),
         ("vee.state", "cleanup: compact", "cleanup: compact\n    retention: 3d", "retention", "leave retention out"),
@@ -153,7 +153,7 @@ def test_errors_across_sections_name_line_and_place(topic: str, old: str, new: s
         ("    state: vee.state\n", "    state: ingest.state\n", "is the state of ingest too"),
         ("    state: vee.state\n", "    state: vee.sate\n", "agents.vee.state: there is no topic 'vee.sate'"),
         ("    dead: vee.inbox.dlq\n", "    dead: vee.dlq\n", "agents.vee.dead: there is no topic 'vee.dlq'"),
-        ("    inbox: reads.final\n", "    inbox: vee.inbox\n", "two agents read the same inbox"),
+        ("    inbox: vee.inbox\n", "    inbox: hes.reads\n", "ingest and vee read the same inbox, which the outside writes"),
         ("  sink: Writes", "  vee: Writes", "is also the name of an agent"),
         ("\n  todo.events:", "\n  todo_events:", "must be lower-case words"),
         ("\n  todo.events:", "\n  Todo.events:", "must be lower-case words"),
