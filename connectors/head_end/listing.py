@@ -38,12 +38,18 @@ EXCEPTIONS: Final = Listing(
 )
 DETERMINANTS: Final = Listing(
     "determinants",
-    {"period_start": TIME, **dict.fromkeys(("account", "device", "channel", "kind", "tou", "period"), "String")},
+    {"period_start": TIME, **dict.fromkeys(("account", "device", "channel", "kind", "tou", "period", "unit"), "String")},
     "period_start",
     "period_end",
     ("account", "device", "channel", "kind", "tou", "unit", "period", "status"),
 )
-INTERVALS: Final = Listing("intervals", {"start": TIME, "device": "String", "channel": "String"}, "start", "start", ("device", "channel"))
+INTERVALS: Final = Listing(
+    "intervals",
+    {"start": TIME, "device": "String", "channel": "String", "seconds": "Int64"},
+    "start",
+    "start",
+    ("device", "channel"),
+)
 
 
 def cursor_of(values: Sequence[str]) -> str:

@@ -28,7 +28,7 @@ def main(
     format_: Annotated[str | None, typer.Option("--format", help=f"{', '.join(FORMATS)} or a mapping profile; else by content")] = None,
     zone: Annotated[str | None, typer.Option(help="IANA zone of times without offset, such as Europe/Berlin")] = None,
     summary: Annotated[bool, typer.Option("--summary", help="Without the values")] = False,
-    topology: Annotated[Path | None, typer.Option(help="topology.yaml with mapping profiles")] = None,
+    topology: Annotated[Path | None, typer.Option(envvar="MDH_TOPOLOGY", help="topology.yaml with mapping profiles")] = None,
 ) -> None:
     """Show what is in meter files, without a hub.
 
@@ -97,9 +97,7 @@ def objects(decoded: Decoded, file: str, *, summary: bool) -> Iterator[dict[str,
             yield head | _registers(at, values, quality, summary) | _stated(decoded, key, summary)
 
 
-def _intervals(
-    parts: list[tuple[ReadBlock, int]], seconds: int, values: np.ndarray, quality: np.ndarray, summary: bool
-) -> dict[str, Any]:
+def _intervals(parts: list[tuple[ReadBlock, int]], seconds: int, values: np.ndarray, quality: np.ndarray, summary: bool) -> dict[str, Any]:
     starts = np.array([int(b.start[r]) for b, r in parts])
     ends = starts + np.array([int(b.count[r]) for b, r in parts]) * seconds
     gaps = [{"start": iso(int(a)), "end": iso(int(b))} for a, b in zip(ends[:-1], starts[1:], strict=True) if b > a]

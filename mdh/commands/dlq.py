@@ -25,7 +25,7 @@ app = typer.Typer(help="Look at dead letters and replay them.", no_args_is_help=
 Broker = Annotated[str | None, typer.Option(help="Kafka bootstrap servers, host:port[,…].")]
 Url = Annotated[str | None, typer.Option(help="A running hub whose Kafka is meant.")]
 DataDir = Annotated[Path | None, typer.Option(help="Data directory of the hub whose Kafka is meant; default .mdh.")]
-File = Annotated[Path | None, typer.Option("--topology", help="topology.yaml; default: the one here, else the packaged one.")]
+File = Annotated[Path | None, typer.Option("--topology", envvar="MDH_TOPOLOGY", help="topology.yaml; default: the one here, else ours.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 EXCERPT = 600
 

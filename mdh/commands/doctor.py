@@ -42,7 +42,7 @@ def main(
     data_dir: Annotated[Path | None, typer.Option(help="Data directory of the hub; default .mdh.")] = None,
     url: Annotated[str | None, typer.Option(help="The gateway of the hub; default: MDH_URL, else the hub of the data directory.")] = None,
     broker: Annotated[str | None, typer.Option(help="Kafka bootstrap servers, where no hub tells them.")] = None,
-    topology: Annotated[Path | None, typer.Option(help="topology.yaml; default: the one here, else the packaged one.")] = None,
+    topology: Annotated[Path | None, typer.Option(envvar="MDH_TOPOLOGY", help="topology.yaml; default: the one here, else ours.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
 ) -> None:
     """Check this machine and, where one runs, the hub: each line ok, warn or fail, with what to do.

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from mdh.errors import UsageError
-
-if TYPE_CHECKING:
-    import httpx
+from mdh.running import hub_url, reason_of
 
 TIMEOUT = 120.0  # the hub ends queries long before
 
 
 def main(
     query: Annotated[str, typer.Argument(help="One statement that reads: SELECT, WITH, SHOW, DESCRIBE or EXPLAIN; - reads it from stdin.")],
-    url: Annotated[str, typer.Option(help="The gateway of the running hub.")] = "http://127.0.0.1:8080",
+    url: Annotated[str | None, typer.Option(help="The gateway of the hub; default: MDH_URL, else the hub of the data directory.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Data directory of the hub; default .mdh.")] = None,
 ) -> None:
     """Ask the store of a running hub; one JSON object per row.
 
@@ -29,12 +29,12 @@ def main(
     statement = sys.stdin.read() if query == "-" else query
     if not statement.strip():
         raise UsageError("the query is empty")
-    address = f"{url.rstrip('/')}/v1/sql"
+    address = f"{(url := hub_url(url, data_dir))}/v1/sql"
     try:
         with httpx.stream("POST", address, json={"sql": statement}, timeout=TIMEOUT) as answer:
             if answer.status_code != 200:
                 answer.read()
-                raise UsageError(_reason(answer))
+                raise UsageError(reason_of(answer))
             for piece in answer.iter_bytes():
                 sys.stdout.buffer.write(piece)
             sys.stdout.buffer.flush()
@@ -46,13 +46,3 @@ def main(
         raise UsageError(f"no hub answers at {url}: start one with `mdh up`, or name another with --url") from error
     except httpx.TransportError as error:
         raise UsageError(f"the hub at {url} broke off: {error or type(error).__name__}") from error
-
-
-def _reason(answer: httpx.Response) -> str:
-    """The detail of a problem document in one line, or what there is instead."""
-    try:
-        body = answer.json()
-        reason = body.get("detail") or body.get("title")
-    except (ValueError, AttributeError):
-        reason = None
-    return " ".join(str(reason).split()) if reason else f"the hub answered {answer.status_code}"

@@ -34,7 +34,7 @@ def main(
     format_: Annotated[str | None, typer.Option("--format", help=f"{', '.join(FORMATS)} or a mapping profile; else by content")] = None,
     zone: Annotated[str | None, typer.Option(help="IANA zone of times without offset, and of days where master data name none")] = None,
     master: Annotated[Path | None, typer.Option(help="Master data as NDJSON; unknown channels are parked then")] = None,
-    topology: Annotated[Path | None, typer.Option(help="topology.yaml with VEE groups and mapping profiles")] = None,
+    topology: Annotated[Path | None, typer.Option(envvar="MDH_TOPOLOGY", help="topology.yaml with VEE groups and mapping profiles")] = None,
 ) -> None:
     """Validate, estimate and finalise meter files, without a hub: the same engine.
 

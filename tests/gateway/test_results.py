@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from connectors.clickhouse.store import StoreError
 from connectors.head_end.gateway import describe
-from connectors.head_end.listing import EXCEPTIONS, after_cursor, cursor_of, page_query
+from connectors.head_end.listing import DETERMINANTS, EXCEPTIONS, INTERVALS, Listing, after_cursor, cursor_of, page_query
 from tests.gateway.conftest import Door
 from tests.gateway.test_reads import is_problem
 
@@ -44,6 +45,15 @@ def test_a_page_has_iso_times_and_a_cursor_only_where_more_follows(door: Door) -
     assert "(start, device, channel, rule, id) > (" in sql
     assert parameters["after_start"] == "2026-01-01 00:00:00"
     assert parameters["after_device"] == "b"
+
+
+@pytest.mark.parametrize(("listing", "table"), [(DETERMINANTS, "bill_determinants"), (INTERVALS, "final_days")])
+def test_pages_are_in_an_order_that_tells_all_rows_apart(listing: Listing, table: str) -> None:
+    text = (ROOT / "connectors" / "clickhouse" / "migrations" / "0001_tables.sql").read_text()
+    key = re.search(rf"TABLE IF NOT EXISTS {table} .*?ORDER BY \((.*?)\)", text, re.DOTALL)
+    assert key is not None
+    identity = set(key[1].split(", ")) - {"version", "id", "day"}  # a view shows the newest version only, and the days of its rows
+    assert identity <= listing.order.keys()
 
 
 def test_filters_are_parameters_and_never_sql(door: Door) -> None:

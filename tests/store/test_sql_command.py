@@ -50,6 +50,12 @@ def test_rows_are_printed_as_they_come(hub: dict[str, Any]) -> None:
     assert hub["asked"] == [("/v1/sql", {"sql": "SELECT 1"})]
 
 
+def test_the_hub_is_found_like_for_every_other_command(hub: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MDH_URL", hub["url"])
+    assert run("SELECT 3").stdout == ROWS
+    assert hub["asked"] == [("/v1/sql", {"sql": "SELECT 3"})]
+
+
 def test_the_query_may_come_from_stdin(hub: dict[str, Any]) -> None:
     assert run("-", "--url", hub["url"], text=b"SELECT\n2").stdout == ROWS
     assert hub["asked"] == [("/v1/sql", {"sql": "SELECT\n2"})]
