@@ -32,10 +32,10 @@ from streams.runtime.lane import Plan
 from streams.runtime.replay import Pipeline
 from streams.runtime.state import State, Table
 from tests.store.conftest import days, emptied, finals
-from tests.store.test_views import bill, exception
+from tests.store.test_views import audit, bill, exception
 
 CODEC = Codec()
-TOPICS = ["hes.reads", "reads.final", "vee.exceptions", "determinants.daily", "billing.determinants", "hub.receipts"]
+TOPICS = ["hes.reads", "reads.final", "vee.exceptions", "determinants.daily", "billing.determinants", "audit.events", "hub.receipts"]
 NEVER = threading.Event()
 NOW = int(time.time()) // 2 * 2  # receipts of ticks are kept for a day only
 
@@ -162,6 +162,8 @@ def whole_log() -> Log:
     log.put("hub.receipts", receipt("p1", "determinants/0/1", "determinants", 0, "vee/0/0"), kind="Receipt")
     log.put("reads.final", finals([{"values": [2000] * 48, "version": 2, "replaces": 1}]))
     log.put("vee.exceptions", exception(version=2, status="superseded"), kind="VeeException")
+    log.put("audit.events", audit(), kind="AuditEvent")
+    log.put("audit.events", audit(), kind="AuditEvent")
     log.put("billing.determinants", bill(id="b2", version=2, quantity=Decimal("9"), replaces="b1"), kind="Determinant")
     log.put("reads.final", {"at": NOW, "close": False}, {"mdh-payload": f"tick/{NOW}/0"}, kind="Tick")
     log.put("hub.receipts", receipt(f"tick/{NOW}/0", "ingest/0/2", "ingest", 1), kind="Receipt")
@@ -184,8 +186,8 @@ def test_every_record_finds_its_table(store: Store) -> None:
     sizes = {name: len(held) for name, held in contents(store).items()}
     assert sizes == {
         "payload_log": 2, "final_days": 2, "register_reads": 1, "vee_exceptions": 1, "determinant_days": 1, "bill_determinants": 2,
-        "receipts": 10, "tick_receipts": 2, "refused_records": 1, "sink_positions": 6, "intervals": 96, "registers": 1,
-        "exceptions": 1, "determinants": 3, "payloads": 2,
+        "receipts": 10, "tick_receipts": 2, "refused_records": 1, "sink_positions": 7, "intervals": 96, "registers": 1,
+        "exceptions": 1, "determinants": 3, "payloads": 2, "audit_events": 1, "audit": 1,
     }  # fmt: skip
     log = store.query_rows("SELECT id, source, format, name, received_at FROM payload_log ORDER BY id")
     assert log[0] == {
@@ -649,8 +651,8 @@ class Passing:
 def test_a_real_chain_is_settled_with_its_last_record_in_any_order(store: Store, seed: int) -> None:
     counts = dict.fromkeys(("raw", "mid", "end", "hub.receipts"), 2)
     ends = frozenset({"mid", "end"})
-    first = Plan("ingest", None, frozenset({"raw"}), frozenset({"raw"}), frozenset(), "s1", counts, frozenset({"end"}), frozenset({"mid"}))
-    second = Plan("vee", "mid", frozenset(), frozenset(), frozenset(), "s2", counts, frozenset({"end"}), frozenset({"mid"}))
+    first = Plan("t", "ingest", None, frozenset({"raw"}), frozenset({"raw"}), frozenset(), "s1", counts, frozenset({"end"}), {"mid": 1})
+    second = Plan("t", "vee", "mid", frozenset(), frozenset(), frozenset(), "s2", counts, frozenset({"end"}), {"mid": 1})
     chain = Pipeline([(first, lambda _: Passing("ingest", ("mid", "end"), 2)), (second, lambda _: Passing("vee", ("end",), 2))])
     for n in range(3):
         chain.publish("raw", n % 2, b"", b"x", {"id": f"payload-{n}".encode()})

@@ -25,6 +25,7 @@ from schemas.identity import partition_of
 from schemas.topology import load_topology
 from streams.runtime.lane import ID, PAYLOAD, RECEIPT
 
+RATE = 0.004  # of injected failures, twice for each transaction; workers commit small batches here
 ROOT = Path(__file__).resolve().parents[2]
 CODEC = Codec()
 TOPOLOGY = load_topology(None)
@@ -153,7 +154,7 @@ class Tormentor:
         self.done: Counter[str] = Counter()
         self._calm = threading.Event()
         self._stop = threading.Event()
-        makers = [lambda: chain.worker(0.02), lambda: chain.worker(0.02), chain.sink]
+        makers = [lambda: chain.worker(RATE), lambda: chain.worker(RATE), chain.sink]
         self._threads = [threading.Thread(target=self._run, args=(make, random.Random(seed + i))) for i, make in enumerate(makers)]
         for thread in self._threads:
             thread.start()

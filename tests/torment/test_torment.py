@@ -18,7 +18,7 @@ from mdh.simulation.head_end import HeadEnd, Settings
 from tests.torment.chain import CODEC, TOPOLOGY, Chain, Tormentor, dump, undisturbed
 
 ACTIONS = int(os.environ.get("MDH_TORMENT_ACTIONS", "9"))
-METERS = int(os.environ.get("MDH_TORMENT_METERS", "120"))
+METERS = int(os.environ.get("MDH_TORMENT_METERS", "60"))
 DAYS, CHUNK = 14, 20
 START = date(2025, 3, 24)  # the spring clock change is among the days
 RATES = dict.fromkeys(("spike", "negative", "gap", "missing", "zero", "duplicate", "late", "unknown"), 0.02)
