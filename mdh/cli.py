@@ -29,6 +29,7 @@ COMMANDS = {
     "worker": "Run the agents against a broker (what `up` starts)",
     "hub": "Run gateway, sink and store (what `up` starts)",
     "master": "Send master data to a running hub",
+    "command": "Order something done with channel days",
     "schemas": "Check contracts, register them",
 }
 

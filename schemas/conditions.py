@@ -27,6 +27,7 @@ EXT_FINAL_SUBSTITUTE: Final = 430_000
 SUSPECT: Final = 450_000  # failed a check and was kept
 REGULAR: Final = 500_000  # measured, passed validation
 USER_EDIT: Final = 600_000
+USER_ESTIMATE: Final = 610_000  # ordered by a person; hundreds say by which method (position in schemas.rules.METHODS)
 SUPER: Final = 700_000  # verified: ordinary data never replaces it
 
 

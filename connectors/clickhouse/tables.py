@@ -44,6 +44,11 @@ TABLES: Final[dict[str, dict[str, str]]] = {
         "condition": "Int32", "slots": "Int32", "actual": "Int32", "estimated": "Int32", "status": _LABEL, "version": "Int64",
         "replaces": _STRING, "reason": _STRING,
     },
+    "audit_events": {
+        "id": _STRING, "at": _TIME, "actor": _LABEL, "action": _LABEL, "command": _STRING, "subject": _STRING, "device": _STRING,
+        "channel": _LABEL, "start": _TIME, "end": _TIME, "reason": _LABEL, "outcome": _LABEL, "detail": _STRING, "before": _STRING,
+        "after": _STRING,
+    },
     "receipts": {
         "payload": _STRING, "id": _STRING, "agent": _LABEL, "children": "Int32", "parent": _STRING, "status": _LABEL,
         "source": _LABEL, "format": _LABEL, "received_at": _TIME, "rows": "Int32", "reads": "Int64", "finals": "Int32",
@@ -88,6 +93,11 @@ VIEWS: Final[dict[str, dict[str, str]]] = {
         "id": _STRING, "source": _STRING, "format": _STRING, "received_at": f"Nullable({_TIME})", "status": _STRING,
         "reads": "Int64", "finals": "Int64", "exceptions": "Int64", "parked": "Int64", "dead": "Int64", "blocks": "UInt64",
         "name": _STRING, "bytes": "UInt64", "reason": _STRING,
+    },
+    "audit": {
+        "at": _TIME, "actor": _LABEL, "action": _LABEL, "outcome": _LABEL, "detail": _STRING, "reason": _LABEL, "device": _STRING,
+        "channel": _LABEL, "start": _TIME, "end": _TIME, "before": _STRING, "after": _STRING, "command": _STRING,
+        "subject": _STRING, "id": _STRING,
     },
 }  # fmt: skip
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from connectors.head_end.documents import MasterAnswer
+from connectors.head_end.documents import CommandRequest, MasterAnswer
 from connectors.head_end.publish import Publisher
 
 
@@ -38,6 +39,14 @@ class MasterDesk(Protocol):
         ...
 
 
+class CommandDesk(Protocol):
+    """Takes commands in."""
+
+    def submit(self, asked: CommandRequest, idempotency_key: str | None = None) -> tuple[str, Future[tuple[int, int]]]:
+        """The id of the command and the future of Kafka's acknowledgement. Raises PublishError."""
+        ...
+
+
 @dataclass(frozen=True)
 class Desk:
     """Everything behind the routes."""
@@ -49,4 +58,6 @@ class Desk:
     quiet_seconds: int = 3
     formats: frozenset[str] = frozenset()  # known format names; empty: anything goes
     about: Mapping[str, Any] = field(default_factory=dict)
+    commands: CommandDesk | None = None
+    events: Publisher | None = None
     inflight_bytes: int = 256 * 1024 * 1024

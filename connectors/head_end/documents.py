@@ -2,15 +2,51 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+from decimal import Decimal
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class Accepted(BaseModel):
     """Kafka has the payload."""
 
     id: str = Field(description="ask `/v1/payloads/{id}` what became of it")
+
+
+class CommandRequest(BaseModel):
+    """What to do with the days of one channel; docs/vee.md tells what each action does."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    action: Literal["re-vee", "edit", "accept", "estimate", "discard", "force"]
+    device: str = Field(max_length=255)
+    channel: str = Field(max_length=255)
+    start: datetime = Field(description="ISO time with offset; of a register read: when it was read")
+    end: datetime | None = Field(default=None, description="exclusive; left out: a second later, for one register read")
+    seconds: int | None = Field(default=None, ge=0, description="interval length, where the channel has several; 0: its registers")
+    values: list[Decimal | None] = Field(
+        default_factory=list, max_length=100_000, description="edit: one value per interval; null leaves an interval as it is"
+    )
+    reading: Decimal | None = Field(default=None, description="edit of a register read")
+    method: str | None = Field(default=None, max_length=64, description="estimate: an estimation rule or outage-zero")
+    reason: str = Field(default="", max_length=255, description="reason code")
+    user: str = Field(max_length=255, description="who orders it")
+    expected_version: int | None = Field(default=None, description="refuse unless the newest version of these days is this")
+
+
+class CommandAnswer(BaseModel):
+    """What became of a command."""
+
+    id: str
+    at: datetime = Field(description="the hub's clock as data")
+    actor: str
+    action: str
+    outcome: Literal["applied", "refused"]
+    detail: str
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
 
 
 class MasterLine(BaseModel):

@@ -27,7 +27,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from connectors.clickhouse.store import StoreError
 from connectors.head_end import problems
 from connectors.head_end.desk import Desk
-from connectors.head_end.documents import Accepted, Health, MasterAnswer, Page, Settled, SettleQuestion
+from connectors.head_end.documents import Accepted, CommandAnswer, CommandRequest, Health, MasterAnswer, Page, Settled, SettleQuestion
 from connectors.head_end.handlers import RETRY_AFTER, Gateway
 from connectors.head_end.listing import DETERMINANTS, EXCEPTIONS, INTERVALS, readable
 from schemas import metrics
@@ -163,6 +163,28 @@ def _intake(app: FastAPI, gateway: Gateway) -> None:
     )
     async def post_master(request: Request) -> JSONResponse:
         return await gateway.master(request)
+
+    @app.post(
+        "/v1/commands",
+        status_code=202,
+        response_model=Accepted,
+        tags=["commands"],
+        summary="Order something done with channel days: re-vee, edit, accept, estimate, discard, force",
+        responses=problems.responses(413, 422, 503),
+    )
+    async def post_command(
+        asked: CommandRequest, idempotency_key: Annotated[str | None, Header(max_length=255)] = None
+    ) -> JSONResponse:
+        return await gateway.command(asked, idempotency_key)
+
+    @app.get(
+        "/v1/commands/{id}",
+        tags=["commands"],
+        summary="What became of a command: its entry of the audit",
+        responses=problems.responses(404, 503),
+    )
+    async def get_command(id: str) -> CommandAnswer:
+        return await gateway.command_answer(id)
 
     @app.get(
         "/v1/payloads/{id}",

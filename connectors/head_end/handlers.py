@@ -18,7 +18,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 
 from connectors.head_end.desk import Desk
-from connectors.head_end.documents import Dead, MasterLine, Settled, SettleQuestion
+from connectors.head_end.documents import CommandAnswer, CommandRequest, Dead, MasterLine, Settled, SettleQuestion
 from connectors.head_end.listing import Listing, cursor_of, cursor_text, page_query, readable
 from connectors.head_end.problems import ProblemError
 from connectors.head_end.publish import ConflictError, PublishError, RefusedError, TooLargeError, UnavailableError
@@ -157,6 +157,28 @@ class Gateway:
                 raise as_problem(error) from None
         log.info("payload taken", payload=payload, source=source, name=name, bytes=len(data))
         return JSONResponse({"id": payload}, 202, headers={"Location": f"/v1/payloads/{payload}"})
+
+    async def command(self, asked: CommandRequest, idempotency_key: str | None) -> JSONResponse:
+        """Takes one command."""
+        desk = self.desk
+        if desk.commands is None:
+            raise ProblemError(503, "no-commands", "This gateway takes no commands.")
+        try:
+            id_, future = await run_in_threadpool(desk.commands.submit, asked, idempotency_key)
+            await acknowledged(future, desk.publisher.writer.timeout + 5)
+        except PublishError as error:
+            raise as_problem(error) from None
+        log.info("command taken", command=id_, action=asked.action, device=asked.device, user=asked.user)
+        return JSONResponse({"id": id_}, 202, headers={"Location": f"/v1/commands/{id_}"})
+
+    async def command_answer(self, id: str) -> CommandAnswer:
+        """What became of a command."""
+        found = await run_in_threadpool(self.desk.reader.rows, "SELECT * FROM audit WHERE command = {id:String}", {"id": id})
+        if not found:
+            raise ProblemError(404, "not-found", "No command of this id has been decided yet; one just taken appears within seconds.")
+        row = found[0]
+        before, after = (orjson.loads(row[name]) if row[name] else None for name in ("before", "after"))
+        return CommandAnswer.model_validate({**row, "id": id, "before": before, "after": after})
 
     async def payload(self, id: str) -> dict[str, Any]:
         """What became of one payload."""

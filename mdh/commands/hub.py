@@ -173,6 +173,7 @@ class HubProcess:
         return store
 
     def _desk(self, publisher: Any, store: Store, sink: Any) -> Any:
+        from connectors.head_end.command_desk import KafkaCommandDesk
         from connectors.head_end.desk import Desk
         from connectors.head_end.formats import FORMATS
         from connectors.head_end.health import Readiness
@@ -198,6 +199,7 @@ class HubProcess:
             KafkaMasterDesk(publisher.writer, self.codec, MASTER, topology.topics[MASTER].partitions),
             ready.reasons,
             quiet_seconds=topology.vee.quiet,
+            commands=KafkaCommandDesk(publisher.writer, self.codec, COMMANDS),
             formats=frozenset(FORMATS) | frozenset(topology.profiles),
             about={"broker": self.kafka.bootstrap, "store": str(store.target), "topology": topology.name},
         )
@@ -205,3 +207,4 @@ class HubProcess:
 
 TICKS = "hub.ticks"
 MASTER = "master.data"
+COMMANDS = "hub.commands"

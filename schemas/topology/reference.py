@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
+from datetime import date
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator
@@ -44,10 +45,50 @@ def reference() -> str:
             continue
         shown.add(model)
         heading = f"## {f'`{path}`' if path else 'Top'}{title}"
-        lines += ["", heading, "", _about(model), "", "| setting | default | meaning |", "|---|---|---|"]
-        for name, field in model.model_fields.items():
-            lines.append(f"| `{field.alias or name}` | {_default(field)} | {_meaning(field)} |")
+        lines += ["", heading, "", _about(model), "", *settings_table(model)]
     return "\n".join(lines) + "\n"
+
+
+def settings_table(model: type[BaseModel]) -> list[str]:
+    """The settings of one model as lines of a table."""
+    lines = ["| setting | default | meaning |", "|---|---|---|"]
+    for name, field in model.model_fields.items():
+        lines.append(f"| `{field.alias or name}` | {_default(field)} | {_meaning(field)} |")
+    return lines
+
+
+def rule_table(model: type[BaseModel], common: type[BaseModel]) -> list[str]:
+    """The settings of a rule with how they are written, those that every rule has last."""
+    names = [name for name in model.model_fields if name != "id"]
+    own = [name for name in names if name not in common.model_fields]
+    lines = ["| setting | default | written as | meaning |", "|---|---|---|---|"]
+    for name in [*own, *(name for name in names if name not in own)]:
+        field = model.model_fields[name]
+        lines.append(f"| `{name}` | {_default(field)} | {_kind(name, field)} | {_meaning(field)} |")
+    return lines
+
+
+def _kind(name: str, field: FieldInfo) -> str:
+    """How a value is written, with its unit."""
+    readers = [meta.func for meta in _metadata(field) if isinstance(meta, BeforeValidator)]
+    for reader, words in (
+        (parse_duration, "duration"),
+        (_reader(Micros), "amount in the channel's unit"),
+        (_reader(TimeOfDay), "time of day"),
+    ):
+        if reader in readers:
+            return words
+    kinds = {bool: "yes or no", int: "whole number", float: "number", str: "name"}
+    plain = [part for part in (field.annotation, *get_args(field.annotation)) if part in kinds]
+    if field.annotation is not bool and plain and plain[0] in (int, float):
+        return (
+            "percent" if "percent" in name else "days" if name.endswith("days") else "condition" if "condition" in name else kinds[plain[0]]
+        )
+    if get_origin(field.annotation) in (tuple, list, dict):
+        return "list" if get_origin(field.annotation) is not dict else "by name"
+    if _words(field.annotation):
+        return "word"
+    return kinds[plain[0]] if plain else "date" if date in (field.annotation, *get_args(field.annotation)) else "see there"
 
 
 def _about(model: type[BaseModel]) -> str:

@@ -95,6 +95,7 @@ def findings(topology: Topology, records: frozenset[str]) -> Iterator[Finding]:
     for name, agent in topology.agents.items():
         yield from _agent_findings(topology, name, agent)
     yield from _flow_findings(topology)
+    yield from (((("vee", *place), what)) for place, what in topology.vee.problems())
     need = topology.ingest.limits.payload_bytes + ROOM
     for topic in {topology.agents[a].inbox for a in topology.agents if topology.agents[a].entry}:
         declared = topology.topics.get(topic)

@@ -60,6 +60,11 @@ class IngestFold:
         if message.type in ("MasterChannel", "Label"):
             key = message.body["device"].encode()
             return Result([Output(INBOX, message.type, message.body, key, partition_of(key, self.partitions))])
+        if message.type == "Command":
+            if not self._is_new(f"command/{message.body['id']}"):
+                return Result(silent=True)
+            key = message.body["device"].encode()
+            return Result([Output(INBOX, message.type, message.body, key, partition_of(key, self.partitions))])
         if isinstance(message.body, FinalBlock):  # a recalled day; the sink may answer twice if it was killed in between
             return Result(self._split(message.body)) if self._is_new(message.id) else Result(silent=True)
         raise ValueError(f"ingest has no use for a {message.type}")

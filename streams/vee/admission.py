@@ -17,7 +17,7 @@ import numpy as np
 from schemas import conditions
 from schemas.arrow import numbers
 from schemas.block import ReadBlock, starts_of
-from schemas.topology.vee import VeeSettings
+from schemas.topology.vee import InactiveMeasurement, VeeSettings
 from schemas.units import resolve
 from streams.calendar import LAST_DAY
 from streams.sorting import distinct
@@ -25,6 +25,7 @@ from streams.vee.batch import Array, Ints, Mask, iso
 from streams.vee.channels import UNSET, Channels
 from streams.vee.merging import STEP
 from streams.vee.ring import NEVER, Rings
+from streams.vee.service import UNINSTALLED, outside, periods_of, states_at
 from streams.vee.spans import DAILY, Segments, cut
 
 _CALENDAR: Final = LAST_DAY * DAILY - DAILY  # no local day begins behind this
@@ -66,7 +67,9 @@ class Admission:
 
     def __init__(self, channels: Channels, settings: VeeSettings) -> None:
         self.channels, self.settings = channels, settings
-        self.sizes_matter = any(rule.id == "interval-size" for rule in settings.group("initial-load").rules)
+        inactive = (rule for rule in settings.rules_of("initial-load").rules if isinstance(rule, InactiveMeasurement))
+        self.inactive = next((rule for rule in inactive if rule.uninstalled == "terminate" and not rule.eligibility), None)
+        self.sizes_matter = any(rule.id == "interval-size" for rule in settings.rules_of("initial-load").rules)
 
     @staticmethod
     def plain(block: ReadBlock) -> Admitted:
@@ -81,6 +84,7 @@ class Admission:
         self._check_size(block, channels, open_, admitted)
         self._convert(block, channels, open_, admitted)
         self._check_future(block, now, open_, admitted)
+        self._check_service(block, channels, open_, admitted)
         rows = np.flatnonzero(open_)
         seconds = block.seconds[rows]
         for length in distinct(seconds).tolist():
@@ -89,6 +93,12 @@ class Admission:
         return admitted
 
     def _channels(self, block: ReadBlock, admitted: Admitted, *, strict: bool) -> Ints:
+        """Rows of channels that master data do not name wait, once there are master data or with ``admit: known``.
+
+        Told once per channel, with the number of deliveries that wait. They are folded in, and the exception ends, when master data name
+        device and channel. Without master data channels come as they are, with defaults.
+        Source: device and measuring component lookup at the head of every IMD process.
+        """
         channels = self.channels.find(block)
         unknown = channels < 0
         if strict:
@@ -102,9 +112,16 @@ class Admission:
             channels, unknown = self.channels.find(block), np.zeros(len(block), np.bool_)
         known = np.flatnonzero(~unknown)
         self.channels.complete(block, channels[known], known)
+        self.channels.note_multipliers(block, channels[known], known)
         return np.where(unknown, -1, channels) if unknown.any() else channels
 
     def _check_size(self, block: ReadBlock, channels: Ints, open_: Mask, admitted: Admitted) -> None:
+        """Rows with interval length s where master data say m wait: s ≠ m. So do intervals off the day's grid, and lengths no meter has.
+
+        The grid begins at local midnight plus the phase of the channel's first interval: (start - midnight) mod s must be the phase.
+        A day has (midnight behind - midnight) / s slots, so days of 23 and 25 hours fit.
+        Source: interval size validation of the domain.
+        """
         senseless = ((block.seconds < 0) | (block.seconds > _LONGEST)) & open_
         if senseless.any():
             said = "an interval length that no meter has"
@@ -122,7 +139,11 @@ class Admission:
             open_ &= ~wrong
 
     def _convert(self, block: ReadBlock, channels: Ints, open_: Mask, admitted: Admitted) -> None:
-        """Brings values into their channel's unit; rows of another dimension are refused."""
+        """Brings values into their channel's unit, v · (unit sent / unit held), exactly; rows of another dimension wait.
+
+        Rounded half to even to the millionth. A channel is held in the unit of its master data, else of its first reads.
+        Source: unit of measure validation of the domain, with conversion in place of refusal inside a dimension.
+        """
         if not open_.any():
             return
         coded = block.unit.dictionary_encode()
@@ -146,6 +167,12 @@ class Admission:
                 admitted.values[begin : begin + size] = convert(block.values[begin : begin + size], ratio)
 
     def _check_future(self, block: ReadBlock, now: int, open_: Mask, admitted: Admitted) -> None:
+        """Rows whose last value lies ahead of the clock by more than ``future_tolerance`` wait until it has come: last > clock + tolerance.
+
+        The clock is the newest tick or the time the payload came, whichever is later. Values that a source announces as missing may
+        lie ahead. Reads outside the years 1970 to 2100 wait for ever.
+        Source: date checks at the head of every IMD process.
+        """
         clock = max(now, block.received_at)
         if not len(block):
             return
@@ -169,6 +196,30 @@ class Admission:
                 f"reads ahead of the clock, which shows {iso(clock)}" if limit < _CALENDAR else "reads lie outside the years 1970 to 2100"
             )
             admitted.refused.append(Refused("future-read", early, lambda _: ahead))
+            open_[early] = False
+
+    def _check_service(self, block: ReadBlock, channels: Ints, open_: Mask, admitted: Admitted) -> None:
+        """Rows that lie wholly in time in which no meter was installed, where that terminates, wait for other master data."""
+        rule = self.inactive
+        if rule is None or not open_.any():
+            return
+        start, end = block.start, block.start + np.maximum(block.count.astype(np.int64), 1) * block.seconds
+        registers = np.flatnonzero(block.reads > 0)
+        if len(registers):
+            start, begins = start.copy(), starts_of(block.reads)[registers]
+            start[registers], end[registers] = np.minimum.reduceat(block.times, begins), np.maximum.reduceat(block.times, begins)
+        self.channels.refresh()
+        beyond = np.flatnonzero(outside(self.channels.served[channels], start, end) & open_)
+        first, behind = rule.days
+        early = []
+        for row in beyond.tolist():
+            periods = periods_of(self.channels.table.text["periods"][channels[row]])
+            state = states_at(periods, start[row : row + 1], end[row : row + 1], rule.grace)
+            if state[0] == UNINSTALLED and first <= int(start[row]) // DAILY < behind:
+                early.append(row)
+        if early:
+            said = "reads of a time in which no meter was installed"
+            admitted.refused.append(Refused("inactive-measurement", np.array(early), lambda _: said))
             open_[early] = False
 
     def segments(self, block: ReadBlock, part: Part, admitted: Admitted, rings: Rings) -> tuple[Segments, list[Refused]]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,12 +14,26 @@ from schemas import conditions
 from schemas.quantity import text_of
 from schemas.units import resolve
 
+if TYPE_CHECKING:
+    from streams.vee.stretches import Checks
+
+if TYPE_CHECKING:
+    from streams.vee.past import Past
+
 Array = npt.NDArray[Any]
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
 FIRST_VALUE: Final = conditions.OUTAGE  # conditions below: there is no usable value
 FIRST_NEIGHBOUR: Final = 300_000  # conditions from here on: a value that an estimate may lean on
+
+
+class Period(NamedTuple):
+    """A stretch of time in one state of service."""
+
+    start: int
+    end: int
+    state: int  # see streams/vee/service.py
 
 
 @dataclass(slots=True)
@@ -38,12 +52,23 @@ class Edges:
 
 @dataclass(slots=True)
 class Attributes:
-    """Per row, what master data (or the first reads) say of the channel. ``unit`` indexes ``unit_names``."""
+    """Per row, what master data (or the first reads) say of the channel. ``unit`` indexes ``unit_names``.
+
+    ``multiplier`` in millionths, 0 where master data do not name it; ``reported`` the one its newest reads came with, 0 for none.
+    ``served``: from and to (UTC seconds) of the longest time in service; what lies outside is to be asked of ``periods``, by row.
+    ``vacant``: master data name a service point, and no account.
+    """
 
     unit: Array
     direction: Array
     allow_negative: Mask
     unit_names: list[str]
+    multiplier: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    reported: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    served: Ints = field(default_factory=lambda: np.zeros((0, 2), np.int64))
+    vacant: Mask = field(default_factory=lambda: np.zeros(0, np.bool_))
+    periods: Callable[[int], list[Period]] = lambda _: []
+    texts: Callable[[str, Ints], list[str]] = lambda _, rows: [""] * len(rows)  # device, channel, zone, account, service_point of rows
 
     def quantity_in(self, names: tuple[str, ...]) -> Mask:
         """Rows whose unit measures one of these quantities."""
@@ -62,7 +87,7 @@ class DayBatch:
     ``values`` int64 (M, S) millionths, ``conditions`` int32 (M, S) and ``methods`` int8 (M, S) become the final measurements; slots at and
     behind ``counts`` are 0. ``received``: the source said something of the slot. ``due``: received, or the day is closed.
     ``whole``: everything the day will have is due, so that it can be judged as a whole. ``before`` and ``after`` are filled
-    where the day has no value at that edge. ``edited`` marks rows a rule has changed.
+    where the day has no value at that edge. ``edited`` marks rows a rule has changed. ``past`` answers for earlier days, if they are known.
     """
 
     seconds: int
@@ -79,10 +104,21 @@ class DayBatch:
     before: Edges
     after: Edges
     edited: Mask
+    past: Past | None = None
     ended: Mask = field(init=False)  # a terminating finding ended the row
+    settled: Mask = field(init=False)  # ended early as a success
+    leaning: Mask = field(init=False)  # has estimates that can be brought to a register
+    averaged: Mask = field(init=False)  # has gaps to be estimated from like days
+    refused: set[int] = field(init=False, default_factory=set)  # spans of ``checks`` that were not adjusted, and told
+    checks: Checks | None = field(init=False, default=None)
+    codes: Ints = field(init=False)  # channel and day as one number, ascending
+    zones: tuple[Array, list[str]] = field(init=False)
 
     def __post_init__(self) -> None:
         self.ended = np.zeros(len(self.day), np.bool_)
+        self.settled = np.zeros(len(self.day), np.bool_)
+        self.leaning = np.zeros(len(self.day), np.bool_)
+        self.averaged = np.zeros(len(self.day), np.bool_)
 
     def __len__(self) -> int:
         return len(self.day)
@@ -96,6 +132,18 @@ class DayBatch:
     def vacant(self) -> Mask:
         """Slots that are due and have no usable value."""
         return (self.conditions < FIRST_VALUE) & self.due
+
+    def peers(self, row: int, days: Iterable[int]) -> list[int]:
+        """Rows of other days of the row's channel, in that order; days that are not in the batch are left out."""
+        offset = np.array(list(days), np.int64) - int(self.day[row])
+        wanted = int(self.codes[row]) + offset
+        at = np.searchsorted(self.codes, wanted).clip(0, len(self.codes) - 1)
+        return [int(k) for k in at[self.codes[at] == wanted].tolist()]
+
+    def zone_of(self, row: int) -> str:
+        """The IANA zone whose days the row's channel has."""
+        numbers, names = self.zones
+        return names[int(numbers[row])]
 
     def moment(self, row: int, slot: int) -> str:
         """Where a slot starts, as ISO time in UTC."""
@@ -129,7 +177,7 @@ class Findings:
     first: Ints
     last: Ints
     say: Callable[[int], str]  # position in rows → one plain sentence
-    severity: str = "info"
+    severity: str = ""  # empty: that of the rule's settings
     failed: tuple[Ints, Ints] | None = None
     event: bool = False  # tells of something that happened; a later look at the day does not take it back
 

@@ -15,6 +15,7 @@ from schemas.quantity import MICRO
 from schemas.units import resolve
 from streams.runtime.state import Column, State, Table
 from streams.vee.batch import Array, Attributes, Ints
+from streams.vee.service import periods_of, served, text_of_periods
 
 TABLE: Final = "channels"
 UNSET: Final = -1
@@ -22,12 +23,18 @@ _CACHED: Final = 512
 
 
 def table() -> Table:
-    """Columns of the channel table; ``seconds`` -1: any, ``known``: master data names the channel."""
+    """Columns of the channel table.
+
+    ``seconds`` -1: any, ``known``: master data name the channel, ``scaled``: and its multiplier, ``reported``: the multiplier its newest
+    reads came with (0: none did),
+    ``periods``: see streams/vee/service.py.
+    """
     columns = {
         "known": Column(np.int8), "seconds": Column(np.int32, empty=UNSET), "direction": Column(np.int8),
         "negative": Column(np.int8), "dials": Column(np.int8), "multiplier": Column(np.int64, empty=MICRO),
+        "reported": Column(np.int64), "scaled": Column(np.int8),
     }  # fmt: skip
-    return Table(columns, ("unit", "service_point", "account", "zone", "check_channel"))
+    return Table(columns, ("unit", "service_point", "account", "zone", "check_channel", "periods"))
 
 
 def key_of(device: str, channel: str) -> str:
@@ -67,6 +74,10 @@ class Channels:
         self.unit = np.zeros(0, np.int32)
         self.zone = np.zeros(0, np.int32)
         self.partition = np.zeros(0, np.int32)  # where finals go
+        self.device = np.zeros(0, np.int32)  # a number per device
+        self._devices: dict[str, int] = {}
+        self.served = np.zeros((0, 2), np.int64)  # from and to of the longest time the channel is in service
+        self.vacant = np.zeros(0, np.bool_)  # master data name a service point and no account
         self.names: list[tuple[str, str]] = []
         self._rows: OrderedDict[bytes, Ints] = OrderedDict()
         self._labels: OrderedDict[bytes, Labels] = OrderedDict()
@@ -128,6 +139,8 @@ class Channels:
         if len(self.unit) < size:
             room = np.zeros(max(64, size * 5 // 4) - len(self.unit), np.int32)
             self.unit, self.zone, self.partition = (np.concatenate([a, room]) for a in (self.unit, self.zone, self.partition))
+            self.vacant, self.device = np.concatenate([self.vacant, room > 0]), np.concatenate([self.device, room])
+            self.served = np.concatenate([self.served, np.zeros((len(room), 2), np.int64)])
         self.names += [names_of(key) for key in self.table.keys[first:]]
         for row in range(first, size):
             self._derive(row)
@@ -143,11 +156,32 @@ class Channels:
         self.unit[row] = _number(self.units, texts["unit"][row])
         self.zone[row] = _number(self.zones, texts["zone"][row])
         self.partition[row] = partition_of(self.routing(row), self.partitions)
+        self.device[row] = self._devices.setdefault(self.names[row][0], len(self._devices))
+        self.served[row] = served(texts["periods"][row])
+        self.vacant[row] = self.table["known"][row] > 0 and texts["service_point"][row] != "" and texts["account"][row] == ""
 
     def attributes(self, rows: Ints) -> Attributes:
         """What rules may ask of these channels."""
         table = self.table
-        return Attributes(self.unit[rows], table["direction"][rows], table["negative"][rows] > 0, self.units)
+        return Attributes(
+            self.unit[rows], table["direction"][rows], table["negative"][rows] > 0, self.units,
+            np.where(table["scaled"][rows] > 0, table["multiplier"][rows], 0), table["reported"][rows], self.served[rows], self.vacant[rows],
+            lambda row: periods_of(table.text["periods"][rows[row]]), lambda name, some: self._texts(name, rows[some]),
+        )  # fmt: skip
+
+    def _texts(self, name: str, rows: Ints) -> list[str]:
+        if name in ("device", "channel"):
+            return [self.names[row][name == "channel"] for row in rows.tolist()]
+        texts = self.table.text[name]
+        return [texts[row] for row in rows.tolist()]
+
+    def note_multipliers(self, block: ReadBlock, rows: Ints, positions: Ints) -> None:
+        """Remembers the multipliers that the reads at ``positions`` of a block came with."""
+        said = block.multiplier[positions]
+        new = np.flatnonzero((said > 0) & (said != self.table["reported"][rows])) if said.any() else said[:0]
+        if len(new):
+            self.table["reported"][rows[new]] = said[new]
+            self.table.mark(rows[new])
 
     def routing(self, row: int) -> str:
         """The key finals of a channel travel by: account, else service point, else device."""
@@ -190,6 +224,8 @@ class Channels:
         table["negative"][row] = bool(body.get("allow_negative"))
         table["dials"][row] = body.get("dials") or 0
         table["multiplier"][row] = body.get("multiplier") or MICRO
+        table["scaled"][row] = body.get("multiplier") is not None
+        texts["periods"][row] = text_of_periods(body.get("periods") or [])
         table.mark(np.array([row]))
         self.changed(row)
         return row

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Final
@@ -9,22 +10,34 @@ from typing import Any, Final
 import numpy as np
 
 from schemas import conditions
-from schemas.block import EXCEPTION, FINALIZED, OPEN
-from schemas.rules import BIT
-from schemas.topology.vee import Group, RuleSettings, VeeSettings
+from schemas.block import EXCEPTION
+from schemas.rules import BIT, METHOD
+from schemas.topology.vee import ConsecutiveInterval, DuplicateImd, FinalMeasurementReplacement, Group, RuleSettings, VeeSettings
 from streams.calendar import day_starts
 from streams.runtime.state import Table
 from streams.sorting import distinct
 from streams.vee.batch import FIRST_NEIGHBOUR, Array, DayBatch, Edges, Findings, Ints, Mask
 from streams.vee.channels import Channels
-from streams.vee.engine import applies, run
+from streams.vee.context import Context
+from streams.vee.deliveries import duplicates, replacements
+from streams.vee.eligibility import applies
+from streams.vee.engine import run
+from streams.vee.groups import Groups
+from streams.vee.history import History
+from streams.vee.keeping import Keeper
 from streams.vee.merging import STEP, Merged, Replacement
+from streams.vee.orders import Order, accepted_in_store, carry_out, states
+from streams.vee.orders import summary as summary_of
+from streams.vee.past import Past, measured_until
 from streams.vee.ring import NEVER, NO_DAY, Rings
+from streams.vee.rules import ESTIMATIONS
+from streams.vee.siblings import Siblings
 from streams.vee.spans import Segments, summary
 
 SHIFT: Final = 17  # a channel-day as one number: ring row and day
 _DAY: Final = (1 << SHIFT) - 1
 _EMPTY: Final = conditions.OUTAGE // STEP  # codes below: no usable value
+_PERSONS: Final = conditions.USER_EDIT // STEP  # codes from here on (to 6999) were set by a person
 _NONE: Final = np.zeros(0, np.int64)
 _CHUNK: Final = 2048  # channel-days worked on at once: their matrices stay in the processor's cache
 
@@ -61,6 +74,7 @@ class Decided:
     previous: dict[int, Stored]  # row → what the store had
     told: Mask  # rows whose findings changed
     gone: list[tuple[int, int]]  # (row, rule bit) no longer found
+    accepted: Ints  # per row, rules whose findings a person has accepted
     again: list[tuple[int, int]] = field(default_factory=list)  # (channel, day) in the store that must be decided anew
 
 
@@ -88,8 +102,10 @@ class _Work:
     digest: Ints
     raised: Ints
     told: Ints
+    accepted: Ints
     passive: Mask
     stored: dict[int, Stored]
+    held: Mask = field(default_factory=lambda: np.zeros(0, np.bool_))  # stays as published until the store has answered
 
     def index(self, codes: Ints) -> Ints:
         """Positions of channel-days, -1 for those not worked on."""
@@ -102,8 +118,13 @@ class Days:
 
     def __init__(self, rings: Rings, channels: Channels, settings: VeeSettings) -> None:
         self.rings, self.channels, self.settings = rings, channels, settings
-        self.group: Group = settings.group("initial-load")
+        self.group: Group = settings.rules_of("initial-load")
+        self.groups = Groups(settings)
         self.replacement = Replacement.of(self.group)
+        self.followed = tuple(rule for rule in self.group.rules if isinstance(rule, ConsecutiveInterval) and rule.look_back)
+        self.siblings = Siblings(rings, channels, self.group)
+        self.keeper = Keeper(History(rings.state), self.followed)
+        self.context = Context(rings.state, channels, self.group, settings.hot_days)
         self._events: dict[str, RuleSettings] = {
             rule.id: rule for rule in self.group.rules if rule.id in ("duplicate-imd", "final-measurement-replacement")
         }
@@ -129,6 +150,32 @@ class Days:
         late = (newest >= 0) & (day <= newest - self.settings.hot_days)
         return late & (first >= 0) & (day >= first) & (day <= table["stored_through"][row])
 
+    def absent(self, seconds: int, now: int, *, close: bool) -> Ints:
+        """Whole days without a read that a tick declares missing, between days with reads; not those of very long silences."""
+        table, found = self.rings.table(seconds), []
+        for key, holes in self.context.gaps.holes(seconds):
+            row = table.index[key]
+            if not close and int(table["touched"][row].max()) + self.settings.quiet > now:
+                continue
+            for first, last in holes:
+                if last - first < self.settings.absent_days:
+                    days = np.arange(first, last + 1)
+                    over = self._bounds(table, np.full(len(days), row), days)[1] + self.settings.lateness <= now
+                    found.append(code_of(row, days if close else days[over]))
+        return distinct(np.concatenate(found)) if found else _NONE
+
+    def declared(self, seconds: int, codes: Ints) -> list[tuple[int, int]]:
+        """Notes that these days without a read have a row now; returns the stored (channel, day) beside them, which can see them now."""
+        table = self.rings.table(seconds)
+        row, day = codes >> SHIFT, codes & _DAY
+        for owner in np.unique(row).tolist():
+            self.context.gaps.fill(seconds, table.keys[owner], day[row == owner].tolist())
+        beside = distinct(np.concatenate([codes - 1, codes + 1]))
+        beside = beside[~np.isin(beside, codes)]
+        row, day = beside >> SHIFT, beside & _DAY
+        stored = (table["stored_from"][row] >= 0) & (table["stored_from"][row] <= day) & (day <= table["stored_through"][row])
+        return list(zip(table["channel"][row[stored]].tolist(), day[stored].tolist(), strict=True))
+
     def due(self, seconds: int, now: int, *, close: bool) -> Ints:
         """Channel-days that a tick closes."""
         table = self.rings.table(seconds)
@@ -140,26 +187,36 @@ class Days:
 
     def decide(
         self, seconds: int, segments: Segments | None, close: Ints, stored: dict[int, Stored], now: int, version: int,
-        look: Ints = _NONE,
+        look: Ints = _NONE, informed: Ints = _NONE, orders: Sequence[Order] = (),
     ) -> Decided:  # fmt: skip
         """Merges segments, closes days, and decides every channel-day concerned, those of ``look`` too.
 
-        ``stored`` maps channel-days to what the store had of them.
+        ``stored`` maps channel-days to what the store had of them, ``informed`` are those that need nothing more from it.
         """
         table = self.rings.table(seconds)
         touched = code_of(segments.row, segments.day) if segments is not None else np.zeros(0, np.int64)
-        base = distinct(np.concatenate([touched, close, look, np.fromiter(stored, np.int64, len(stored))]))
+        ordered = [order.codes for order in orders]
+        base = distinct(np.concatenate([touched, close, look, np.fromiter(stored, np.int64, len(stored)), *ordered]))
         earlier, later = self._stretch(seconds, table, segments)
+        self.context.reached(seconds, table, distinct(touched))
         work, leaving = self._gather(seconds, table, base, close, stored, earlier, later)
         before = self._look(work)[1] if stored else []
+        accepted_in_store(work, before)
         again = self._again(work, earlier) if len(earlier) or table["tail_run"][work.row].any() else []
         shown = self._shown(work)
-        events = self._merge(work, segments, touched) if segments is not None else []
+        events = self._merge_accepted(work, segments, touched) if segments is not None else []
+        for order in orders:
+            carry_out(order, work, *self._look(work), self._estimated)
         batch, findings = self._look(work)
         events = [event.keep(applies(self._events[event.rule], batch)) for event in events]
+        lacking, more = self.context.judge(work, batch, distinct(touched), informed)
+        work.held = lacking & work.hot & (work.version > 0)
         decided = self._compare(work, batch, [*events, *findings], before, version)
-        decided.again = [*again, *self._stale(work, shown)]
+        for order in orders:
+            order.after = summary_of(work, batch, decided.state, order.rows) if not order.refused else ""
+        decided.again = [*again, *self._stale(work, shown), *more]
         decided.again = [(int(table["channel"][row]), day) for row, day in dict.fromkeys(decided.again)]
+        self._archive(work, batch, leaving)
         self._retire(work, leaving)
         self._keep(work, decided, touched, now)
         return decided
@@ -186,7 +243,7 @@ class Days:
         """Loads all channel-days concerned, and says which (row, position) of the ring leave it without being among them."""
         hot = self.settings.hot_days
         owners, last = np.unique(base >> SHIFT, return_index=True)
-        newest_day = (base & _DAY)[np.r_[last[1:], len(base)] - 1]
+        newest_day = (base & _DAY)[np.r_[last[1:], len(base)][: len(owners)] - 1]
         newest = np.maximum(table["newest"][owners], newest_day)
         ring = table["day"][owners]
         leave = (ring >= 0) & (ring <= newest[:, None] - hot)
@@ -194,7 +251,7 @@ class Days:
         if len(earlier):
             more |= np.isin(owners, earlier)[:, None] & (ring >= 0) & (table["conditions"][owners, :, 0] < _EMPTY)
         if len(later) and table["closed"][owners].any():
-            ends = np.take_along_axis(table["conditions"][owners], (table["count"][owners] - 1)[:, :, None], axis=2)[:, :, 0]
+            ends = table["conditions"][owners[:, None], np.arange(hot), table["count"][owners] - 1]
             more |= np.isin(owners, later)[:, None] & (ring >= 0) & (table["closed"][owners] > 0) & (ends < _EMPTY)
         which, pos = np.nonzero(more)
         codes = np.union1d(base, code_of(owners[which], ring[which, pos])) if len(which) else base
@@ -231,11 +288,12 @@ class Days:
         )  # fmt: skip
         version, digest = table["version"][row, pos], table["digest"][row, pos]
         raised, told = table["raised"][row, pos].astype(np.int64), table["told"][row, pos].astype(np.int64)
+        accepted = table["accepted"][row, pos].astype(np.int64)
         closed = (table["closed"][row, pos] > 0) & inside
         if not inside.all():
             fresh = ~inside
             values[fresh], coded[fresh] = 0, 0
-            for column in (version, digest, raised, told):
+            for column in (version, digest, raised, told, accepted):
                 column[fresh] = 0
         start, end = self._bounds(table, row, day)
         counts = np.maximum(1, (end - start) // seconds)
@@ -245,7 +303,7 @@ class Days:
         passive = np.zeros(len(codes), np.bool_)
         work = _Work(
             seconds, table, codes, row, day, pos, inside, hot, values, coded, closed | ~hot, start, end, counts, opening, ending,
-            version, digest, raised, told, passive, {},
+            version, digest, raised, told, accepted, passive, {},
         )  # fmt: skip
         for code, old in stored.items():
             at = int(np.searchsorted(codes, code))
@@ -283,6 +341,15 @@ class Days:
             start[own], end[own] = midnights[day[own]], midnights[day[own] + 1]
         return start, end
 
+    def _merge_accepted(self, work: _Work, segments: Segments, touched: Ints) -> list[Findings]:
+        """Merges; where that changes what was received of a day, what was accepted of it is to be judged anew."""
+        some = np.flatnonzero(work.accepted)
+        values, coded = work.values[some], work.coded[some]
+        events = self._merge(work, segments, touched)
+        if len(some):
+            work.accepted[some[((work.values[some] != values) | (work.coded[some] != coded)).any(axis=1)]] = 0
+        return events
+
     # --- merging ------------------------------------------------------------------------------------------------------------
 
     def _merge(self, work: _Work, segments: Segments, touched: Ints) -> list[Findings]:
@@ -315,7 +382,7 @@ class Days:
             values[target], codes[target] = new_values, new_codes
         else:
             values[target[accepted]], codes[target[accepted]] = new_values[accepted], new_codes[accepted]
-        if not (merged.identical.any() or merged.contradicted.any() or merged.refused.any()):
+        if not merged.held.any():
             return []
         return self._events_of(segments, owner, merged, target % width)
 
@@ -334,48 +401,26 @@ class Days:
         return True
 
     def _events_of(self, segments: Segments, owner: Ints, merged: Merged, slots: Ints) -> list[Findings]:
-        events = []
-        segment = np.repeat(np.arange(len(owner)), segments.size)
-
-        def per_segment(mask: Mask) -> Ints:
-            return np.bincount(segment[mask], minlength=len(owner))
-
-        if "duplicate-imd" in self._events:
-            twice = np.flatnonzero(per_segment(merged.identical) == segments.size)
-            sizes = segments.size[twice]
-            if len(twice):
-                first = segments.slot[twice]
-                events.append(
-                    Findings("duplicate-imd", owner[twice], sizes, first, first + sizes - 1,
-                             lambda k: f"all {int(sizes[k])} {'value' if sizes[k] == 1 else 'values'} had been received before",
-                             self._events["duplicate-imd"].severity, event=True)
-                )  # fmt: skip
-        if "final-measurement-replacement" in self._events and (merged.contradicted.any() or merged.refused.any()):
-            replaced, refused = per_segment(merged.contradicted), per_segment(merged.refused)
-            hit = np.flatnonzero((replaced > 0) | (refused > 0))
-            touched = np.flatnonzero(merged.contradicted | merged.refused)
-            low, high = np.full(len(owner), 1 << 30), np.full(len(owner), -1)
-            np.minimum.at(low, segment[touched], slots[touched])
-            np.maximum.at(high, segment[touched], slots[touched])
-
-            def say(k: int) -> str:
-                parts = []
-                if replaced[hit[k]]:
-                    parts.append(f"{int(replaced[hit[k]])} replaced by a later value of equal rank")
-                if refused[hit[k]]:
-                    parts.append(f"{int(refused[hit[k]])} kept against a later value")
-                return f"values contradict each other: {', '.join(parts)}"
-
-            events.append(
-                Findings("final-measurement-replacement", owner[hit], (replaced + refused)[hit], low[hit], high[hit], say,
-                         self._events["final-measurement-replacement"].severity, event=True)
-            )  # fmt: skip
+        events: list[Findings] = []
+        twice, other = self._events.get("duplicate-imd"), self._events.get("final-measurement-replacement")
+        if isinstance(twice, DuplicateImd):
+            events += duplicates(twice, segments.size, segments.slot, owner, merged)
+        if isinstance(other, FinalMeasurementReplacement):
+            events += replacements(other, segments.size, owner, merged, slots)
         return events
 
     # --- deciding -----------------------------------------------------------------------------------------------------------
 
     def _look(self, work: _Work) -> tuple[DayBatch, list[Findings]]:
         """Runs the rules over the days as they are now."""
+        batch = self._batch(work)
+        findings = run(self.groups.of(work.coded), batch, self.groups.named)
+        if work.coded.max(initial=0) >= _PERSONS:
+            _name_methods(batch)
+        return batch, findings
+
+    def _batch(self, work: _Work) -> DayBatch:
+        """The days as they are now, before any rule."""
         received = work.coded > 0
         slots = np.arange(work.values.shape[1])
         real = slots < work.counts[:, None]
@@ -395,8 +440,31 @@ class Days:
             work.seconds, values, codes, np.zeros(codes.shape, np.int8), received, due, np.all(due | ~real | silent, axis=1),
             work.counts, work.day, work.start, self.channels.attributes(channel),
             *self._edges(work, due & (codes < conditions.OUTAGE)), np.zeros(len(codes), np.bool_),
+            self._past(work),
         )  # fmt: skip
-        return batch, run(self.group, batch)
+        batch.codes, batch.zones = work.codes, (self.channels.zone[channel], self.channels.zones)
+        if self.context.anchors.wanted:
+            batch.checks = self.context.anchors.checks(
+                work.seconds, work.codes, channel, work.table["first"][work.row], work.start, work.counts
+            )
+        return batch
+
+    def _estimated(self, work: _Work, method: str, wanted: Mask) -> DayBatch | None:
+        """The days with what a method makes of the slots that have no value; None where no estimation of that name is at hand."""
+        rule = self.groups.estimation(method)
+        if rule is None:
+            return None
+        batch = self._batch(work)
+        ESTIMATIONS[method](batch, rule, wanted.any(axis=1))
+        return batch
+
+    def _past(self, work: _Work) -> Past:
+        known = work.passive.copy()
+        known[[row for row, old in work.stored.items() if old.version]] = True
+        return Past(
+            work.seconds, self.settings.hot_days, work.table, self.keeper.history, work.row, work.day, work.counts, work.values,
+            work.coded, known, work.end, self.followed,
+        )  # fmt: skip
 
     def _edges(self, work: _Work, vacant: Mask) -> tuple[Edges, Edges]:
         """What lies beyond both edges, for days that have no value there."""
@@ -447,21 +515,21 @@ class Days:
     def _compare(self, work: _Work, batch: DayBatch, findings: list[Findings], before: list[Findings], version: int) -> Decided:
         """What differs from what was told last."""
         rows = len(work.row)
-        raised, told, issue = np.zeros(rows, np.int64), np.zeros(rows, np.int64), batch.ended.copy()
+        raised, told = np.zeros(rows, np.int64), np.zeros(rows, np.int64)
         for found in before:
             at = np.array([k in work.stored for k in found.rows.tolist()], np.bool_)
             work.raised[found.rows[at]] |= BIT[found.rule]
+        self._told_before(work, batch)
         for found in findings:
             if found.event:
                 continue
             raised[found.rows] |= BIT[found.rule]
             mark = BIT[found.rule] + found.count * 7919 + found.first * 104_729 + found.last * 1_299_709
+            mark += ((work.accepted[found.rows] & BIT[found.rule]) != 0) * 15_485_863
             told[found.rows] = (told[found.rows] * 31 + mark) & 0x7FFFFFFF
-            if found.severity == "issue":
-                issue[found.rows] = True
-        state = np.where(batch.whole, np.where(issue, EXCEPTION, FINALIZED), OPEN)
+        state = states(work, batch, findings)
         digest = _digest(batch.values, batch.conditions, state)
-        active = ~work.passive
+        active = ~work.passive & ~work.held
         emit = np.flatnonzero(((digest != work.digest) | (work.version == 0)) & active)
         changed = (told != work.told) & active
         gone_bits = np.where(active, work.raised & ~raised, 0)
@@ -469,8 +537,20 @@ class Days:
         channel = work.table["channel"][work.row].astype(np.int64)
         replaces = work.version[emit]
         work.version[emit] = version
-        work.digest[:], work.raised[:], work.told[:] = digest, raised, told
-        return Decided(batch, channel, findings, emit, state, replaces, (work.values, work.coded), work.stored, changed, gone)
+        for column, now in ((work.digest, digest), (work.raised, raised), (work.told, told)):
+            column[:] = np.where(work.held, column, now)
+        return Decided(batch, channel, findings, emit, state, replaces, (work.values, work.coded), work.stored, changed, gone, work.accepted)
+
+    @staticmethod
+    def _told_before(work: _Work, batch: DayBatch) -> None:
+        """What must have been told of days back from the store, though with what is known now it would not be found."""
+        ends = set(batch.checks.last.tolist()) if batch.checks is not None else set()
+        for code, old in work.stored.items():
+            at = int(np.searchsorted(work.codes, code))
+            if ((old.final_conditions > 0) & (old.final_conditions < conditions.OUTAGE)).any():
+                work.raised[at] |= BIT["missing-quantity"]
+            if old.state == EXCEPTION and at in ends:
+                work.raised[at] |= BIT["sum-check"] | BIT["interval-adjustment-from-scalar"]
 
     # --- what the store must give back ----------------------------------------------------------------------------------------
 
@@ -523,6 +603,21 @@ class Days:
 
     # --- writing back ---------------------------------------------------------------------------------------------------------
 
+    def _archive(self, work: _Work, batch: DayBatch, leaving: tuple[Ints, Ints]) -> None:
+        """Gives the history the days that leave the ring, and those that never enter it."""
+        table, (owner, pos) = work.table, leaving
+        own = np.flatnonzero(~work.hot & ~work.passive)
+        if len(own):
+            before = [(place, work.stored.get(row)) for place, row in enumerate(own.tolist())] if work.stored else []
+            old = [(place, was.values, was.codes) for place, was in before if was is not None and was.version]
+            usual = np.where(batch.conditions[own] >= conditions.REGULAR, batch.values[own], 0)
+            self.keeper.leave(work.seconds, table, work.codes[own], work.values[own], work.coded[own], work.counts[own], usual, old)
+        if len(owner):
+            codes = code_of(owner, table["day"][owner, pos])
+            values, coded = table["values"][owner, pos], table["conditions"][owner, pos]
+            usual = np.where((coded >= conditions.REGULAR // STEP) & (table["raised"][owner, pos] == 0)[:, None], values, 0)
+            self.keeper.leave(work.seconds, table, codes, values, coded, table["count"][owner, pos].astype(np.int64), usual, [])
+
     def _retire(self, work: _Work, leaving: tuple[Ints, Ints]) -> None:
         """Notes what leaves the ring (or never enters it) as stored."""
         table, (owner, pos) = work.table, leaving
@@ -556,19 +651,30 @@ class Days:
         np.maximum.at(table["newest"], work.row, work.day.astype(np.int32))
         kept = np.flatnonzero(work.hot & ~work.passive)
         row, pos = work.row[kept], work.pos[kept]
+        measured = measured_until(work.seconds, work.coded, work.end, work.counts)
+        np.maximum.at(table["actual"], work.row, np.where(work.passive, 0, measured))
         whole = decided.batch.whole[kept]
-        table["due"][row, pos] = np.where(whole, NEVER, work.end[kept] + self.settings.lateness)
+        table["due"][row, pos] = np.where(whole & ~work.held[kept], NEVER, work.end[kept] + self.settings.lateness)
         before = np.where(work.inside[kept], table["touched"][row, pos], 0)
         marked = np.zeros(len(work.codes), np.bool_)
         marked[np.searchsorted(work.codes, touched)] = True
+        self.siblings.note(table, work.row[marked], work.day[marked], work.end[marked])
         fresh = marked[kept]
         table["touched"][row, pos] = np.where(fresh, np.maximum(before, now), before)
         for name, column in (
             ("day", work.day), ("count", work.counts), ("closed", work.closed), ("version", work.version), ("digest", work.digest),
-            ("raised", work.raised), ("told", work.told), ("values", work.values), ("conditions", work.coded),
+            ("raised", work.raised), ("told", work.told), ("accepted", work.accepted), ("values", work.values), ("conditions", work.coded),
         ):  # fmt: skip
             table[name][row, pos] = column if len(kept) == len(column) else column[kept]
         table.mark(work.row)
+
+
+def _name_methods(batch: DayBatch) -> None:
+    """Says of values that a person set or ordered how they came about."""
+    codes = batch.conditions
+    given = (codes >= conditions.USER_EDIT) & (codes < conditions.SUPER) & (batch.methods == 0)
+    named = np.where(codes >= conditions.USER_ESTIMATE, (codes - conditions.USER_ESTIMATE) // STEP, METHOD["manual"])
+    batch.methods[given] = named[given]
 
 
 def _layers(owner: Ints) -> Ints:

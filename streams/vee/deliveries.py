@@ -19,6 +19,7 @@ def duplicates(rule: DuplicateImd, size: Ints, first: Ints, owner: Ints, merged:
 
     identical: every value is held with the same condition; conflict: every slot is held, some otherwise; overlap: some slots are held.
     A message that Kafka delivers twice never comes here: its number has been seen.
+    Source: duplicate IMD check of the domain, by values in place of identifiers.
     """
     segment = np.repeat(np.arange(len(size)), size)
     same, held = _per_segment(segment, merged.identical, len(size)), _per_segment(segment, merged.held, len(size))

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from schemas import conditions
-from schemas.block import FINALIZED, FinalBlock
+from schemas.block import FinalBlock
 from schemas.identity import identity
 from schemas.rules import BIT
 from schemas.topology.vee import Group
@@ -18,11 +18,13 @@ from streams.sorting import distinct, rising
 from streams.vee.batch import Array, Ints, moment
 from streams.vee.channels import Channels, Labels
 from streams.vee.days import Decided
+from streams.vee.judging import Told
 from streams.vee.merging import STEP
 from streams.vee.registers import Changed
 
 FINALS: Final = "reads.final"
 EXCEPTIONS: Final = "vee.exceptions"
+AUDIT: Final = "audit.events"
 _CELLS: Final = 100_000  # values of one final block at most
 _RULES: Final = {bit: name for name, bit in BIT.items()}
 
@@ -96,13 +98,17 @@ class Emitter:
             kept[at] = ((had != final) | (values[rows[at]] != decided.batch.values[rows[at]])).any(axis=1)
         return kept
 
-    def registers(self, changed: Changed, version: int) -> None:
-        """Changed register reads, one row per channel."""
+    def registers(self, changed: Changed, version: int, states: Array, told: list[Told]) -> None:
+        """Changed register reads, one row per channel, and what was found about them."""
         if len(changed.channel):
-            self._registers_block(changed, version)
+            self._registers_block(changed, version, states)
+        for one in told:
+            severity, says = one.severity or self.severities.get(one.rule, "info"), one.says or "no longer found"
+            status, count = ("open", 1) if one.says else ("superseded", 0)
+            self.exception(one.rule, severity, one.channel, one.start, one.at, count, says, version, one.at, status)
         self._register_exceptions(changed, version)
 
-    def _registers_block(self, changed: Changed, version: int) -> None:
+    def _registers_block(self, changed: Changed, version: int, states: Array) -> None:
         labels = self.channels.labels(changed.channel)
         counts = changed.count.astype(np.int32)
         start = changed.times[np.cumsum(counts) - counts]
@@ -112,8 +118,8 @@ class Emitter:
         conditions_ = changed.codes.astype(np.int32) * STEP
         values = np.where(conditions_ < conditions.OUTAGE, 0, changed.values)
         block = self._block(
-            labels, day, start, empty, counts, version, changed.replaces, np.full(len(counts), FINALIZED, np.int8),
-            values, conditions_, np.zeros(len(changed.values), np.int8), reads=counts, times=changed.times,
+            labels, day, start, empty, counts, version, changed.replaces, states,
+            values, conditions_, changed.methods, reads=counts, times=changed.times,
             received_count=empty, received=none, received_conditions=none.astype(np.int32),
             before_count=empty, before=none, before_conditions=none.astype(np.int32),
         )  # fmt: skip
@@ -156,7 +162,8 @@ class Emitter:
                 start = int(batch.start[row])
                 first, behind = start + int(found.first[k]) * batch.seconds, start + (int(found.last[k]) + 1) * batch.seconds
                 channel = int(decided.channel[row])
-                self.exception(found.rule, found.severity, channel, first, behind, int(found.count[k]), found.say(k), version, start)
+                self.exception(found.rule, found.severity, channel, first, behind, int(found.count[k]), found.say(k), version, start,
+                               "overridden" if not found.event and decided.accepted[row] & BIT[found.rule] else "open")
         for row, bit in decided.gone:
             start = int(batch.start[row])
             end = start + int(batch.counts[row]) * batch.seconds
@@ -188,6 +195,19 @@ class Emitter:
             "start": moment(start), "end": moment(end), "count": count, "detail": detail,
         }  # fmt: skip
         self.result.outputs.append(Output(EXCEPTIONS, "VeeException", body, device.encode()))
+
+    # --- audit ------------------------------------------------------------------------------------------------------------------
+
+    def audit(self, command: dict[str, Any], now: int, refused: str, done: str = "", before: str = "", after: str = "") -> None:
+        """What became of a command. The id is that of the command: told twice, it is one act."""
+        self.result.count("rows")
+        body = {
+            "id": identity("audit", command["id"]), "at": moment(now), "actor": command["user"], "action": command["action"],
+            "command": command["id"], "subject": command["device"], "device": command["device"], "channel": command["channel"],
+            "start": moment(command["start"]), "end": moment(command["end"]), "reason": command["reason"],
+            "outcome": "refused" if refused else "applied", "detail": refused or done, "before": before, "after": after,
+        }  # fmt: skip
+        self.result.outputs.append(Output(AUDIT, "AuditEvent", body, command["device"].encode()))
 
     # --- the rest ---------------------------------------------------------------------------------------------------------------
 

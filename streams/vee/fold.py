@@ -17,7 +17,7 @@ from schemas.topology.vee import VeeSettings
 from schemas.units import resolve
 from streams.runtime.fold import Message, Output, Result
 from streams.runtime.state import State, Table
-from streams.vee import admission, ring
+from streams.vee import admission, history, orders, ring
 from streams.vee import channels as channel_rows
 from streams.vee import registers as register_rows
 from streams.vee.admission import Admission, Refused
@@ -25,10 +25,11 @@ from streams.vee.batch import Ints
 from streams.vee.channels import Channels, key_of, names_of
 from streams.vee.days import SHIFT, Days, code_of
 from streams.vee.emit import FINALS, Emitter
+from streams.vee.judging import Readings
 from streams.vee.late import LateReads
 from streams.vee.merging import Replacement
 from streams.vee.parking import Parking
-from streams.vee.registers import Registers
+from streams.vee.registers import Changed, Registers
 from streams.vee.ring import Rings
 from streams.vee.spans import Segments
 
@@ -49,9 +50,10 @@ class VeeFold:
         self.state = State(self._make)
         self.channels = Channels(self.state, settings.zone or "UTC", partitions)
         self.rings = Rings(self.state)
-        self.group = settings.group("initial-load")
+        self.group = settings.rules_of("initial-load")
         self.days = Days(self.rings, self.channels, settings)
-        self.registers = Registers(self.state, Replacement.of(self.group))
+        self.registers = Registers(self.state, Replacement.of(self.group), self.channels, self.group)
+        self.readings = Readings(self.state, self.channels, self.group)
         self.parking = Parking(self.state)
         self.admission = Admission(self.channels, settings)
         self.late = LateReads(self.channels, self.rings, self.days, self.parking, self.admission)
@@ -61,7 +63,7 @@ class VeeFold:
             return channel_rows.table()
         if name == register_rows.NAME:
             return register_rows.table()
-        return ring.table(int(name[1:]), self.settings.hot_days)
+        return history.table() if name[0] == "h" else ring.table(int(name[1:]), self.settings.hot_days)
 
     # --- the counters that are state too ----------------------------------------------------------------------------------------
 
@@ -106,6 +108,8 @@ class VeeFold:
             row = self.channels.table.index.get(key_of(body["device"], body["channel"]))
             partition = self.partition if row is None else int(self.channels.partition[row])
             result.outputs.append(Output(FINALS, message.type, body, message.key, partition))
+        elif message.type == "Command":
+            self._command(body, emitter)
         elif message.type == "MasterPresent":
             self._set_meta(master=1)
             result.outputs.append(Output(FINALS, message.type, body, message.key, self.partition))
@@ -118,15 +122,17 @@ class VeeFold:
         admitted = self.admission.admit(block, self.now, strict=self.settings.admit == "known" or bool(self._meta()[3]))
         for refused in admitted.refused:
             self._park(block, refused, emitter, version)
+        changes: list[Changed] = []
         for part in admitted.registers:
             changed = self.registers.decide(block, part.rows, part.channels, admitted.values, admitted.codes, version)
-            emitter.registers(changed, version)
+            emitter.registers(changed, version, *self.readings.judge(changed))
+            changes.append(changed)
         clock = max(self.now, block.received_at)
         for part in admitted.intervals:
             segments, off_grid = self.admission.segments(block, part, admitted, self.rings)
             for refused in off_grid:
                 self._park(block, refused, emitter, version)
-            waiting = self.days.waiting(part.seconds, segments)
+            waiting = self.days.waiting(part.seconds, segments) | self.late.waits_for(part.seconds, segments)
             if waiting.any():
                 behind = segments.take(np.flatnonzero(waiting))
                 channels = self.late.hold(part.seconds, block, behind, lambda: self._next("sequence"))
@@ -135,6 +141,27 @@ class VeeFold:
                 self._pursue({(part.seconds, channel) for channel in channels}, emitter)
             else:
                 self._fold(part.seconds, segments, clock, version, emitter)
+        for changed in changes:
+            self._checked(changed, emitter)
+
+    def _checked(self, changed: Changed, emitter: Emitter) -> None:
+        """Decides days again that lie between readings which are new: they are compared with the register, or brought to it."""
+        context = self.days.context
+        begins = np.cumsum(changed.count) - changed.count
+        times: dict[int, tuple[int, int]] = {}  # interval channel → first and last time of a changed reading of its register
+        for register, begin, count in zip(changed.channel.tolist(), begins.tolist(), changed.count.tolist(), strict=True):
+            for user in context.anchors.users(register):
+                times[user] = (int(changed.times[begin]), int(changed.times[begin + count - 1]))
+        if not times:
+            return
+        for seconds in self.rings.lengths():
+            channels = np.array(sorted(times), np.int64)
+            channels = channels[self.rings.find(seconds, channels) >= 0]
+            if len(channels):
+                hot, cold = context.concerned(self.rings.table(seconds), self.rings.find(seconds, channels), seconds, times)
+                if len(hot):
+                    self._decide_again(seconds, hot, emitter, close=False)
+                self._again(seconds, cold, emitter)
 
     def _fold(self, seconds: int, segments: Segments, clock: int, version: int, emitter: Emitter) -> None:
         for chosen in self.days.chunks(segments.row):
@@ -157,12 +184,63 @@ class VeeFold:
                 emitter.recall(channel, seconds, day, int(self.channels.partition[channel]))
             if ready:
                 version = self._next("version")
-                segments, stored = self.late.gather(seconds, ready)
-                decided = self.days.decide(seconds, segments, _NOTHING, stored, self.now, version)
+                segments, stored, look, informed = self.late.gather(seconds, ready)
+                commands = self.late.orders(seconds, ready)
+                decided = self.days.decide(seconds, segments, _NOTHING, stored, self.now, version, look, informed, commands)
                 emitter.days(decided, version)
+                for order in commands:
+                    emitter.audit(order.body, self.now, order.refused, order.done, order.before, order.after)
                 for channel in ready:
                     self.parking.done(seconds, self.channels.table.keys[channel])
                 self._again(seconds, decided.again, emitter)
+
+    # --- commands ---------------------------------------------------------------------------------------------------------------
+
+    def _command(self, body: dict[str, Any], emitter: Emitter) -> None:
+        """Carries a command out, or refuses it; one on days in the store waits for them."""
+        channel = self.channels.table.index.get(key_of(body["device"], body["channel"]), -1)
+        lengths = self._lengths(channel) if channel >= 0 else []
+        if body["seconds"] is not None:
+            lengths = [length for length in lengths if length == body["seconds"]]
+        refused = orders.flaw(body)
+        if not refused and channel < 0:
+            refused = "no channel of this name is known"
+        elif not refused and len(lengths) != 1:
+            refused = "it has intervals of several lengths: say which" if lengths else "nothing has been received of this channel"
+        if refused:
+            emitter.audit(body, self.now, refused)
+        elif lengths[0]:
+            self._order(lengths[0], channel, body, emitter)
+        else:
+            self._register_command(channel, body, emitter)
+
+    def _lengths(self, channel: int) -> list[int]:
+        """Interval lengths a channel has, 0 for registers."""
+        found = [0] if self.channels.table.keys[channel] in self.state.table(register_rows.NAME).index else []
+        return found + [s for s in self.rings.lengths() if self.rings.find(s, np.array([channel]))[0] >= 0]
+
+    def _order(self, seconds: int, channel: int, body: dict[str, Any], emitter: Emitter) -> None:
+        row = self.rings.find(seconds, np.array([channel]))
+        days = self.late.days_of(body, channel)
+        if days[0] < 0 or days[-1] > int(self.rings.table(seconds)["newest"][row][0]):
+            emitter.audit(body, self.now, "nothing has been received of these days")
+            return
+        self.parking.order(seconds, self.channels.table.keys[channel], body, self._next("sequence"))
+        self._pursue({(seconds, channel)}, emitter)
+
+    def _register_command(self, channel: int, body: dict[str, Any], emitter: Emitter) -> None:
+        """Edits or discards readings of a register; nothing else can be ordered of them."""
+        asked = self.registers.ordered(channel, body)
+        if asked.refused:
+            emitter.audit(body, self.now, asked.refused, before=asked.before)
+            return
+        version, rows = self._next("version"), np.zeros(1, np.int64)
+        block = asked.block(emitter.message, self.channels.names[channel], self.channels.table.text["unit"][channel])
+        admitted = self.admission.plain(block)
+        changed = self.registers.decide(block, rows, np.array([channel]), admitted.values, admitted.codes, version)
+        emitter.registers(changed, version, *self.readings.judge(changed))
+        self._checked(changed, emitter)
+        emitter.audit(body, self.now, "", asked.done, asked.before, self.registers.summary(channel, body))
 
     # --- parking ----------------------------------------------------------------------------------------------------------------
 
@@ -210,9 +288,13 @@ class VeeFold:
             self._released(key, parts, emitter)
         close = bool(body.get("close"))
         for seconds in self.rings.lengths():
-            codes = self.days.due(seconds, now, close=close)
+            absent = self.days.absent(seconds, now, close=close)
+            codes = np.union1d(self.days.due(seconds, now, close=close), absent)
             if len(codes):
                 self._decide_again(seconds, codes, emitter, close=True)
+            if len(absent):
+                self._again(seconds, self.days.declared(seconds, absent), emitter)
+        self._siblings(now, emitter, close=close)
         # To every partition: what this one wrote went to any of them, and a reader may act on a time only when all have reached it
         emitter.result.outputs.extend(Output(FINALS, "Tick", body, partition=number) for number in range(self.partitions))
 
@@ -224,6 +306,20 @@ class VeeFold:
             emitter.days(decided, version)
             self._again(seconds, decided.again, emitter)
 
+    def _siblings(self, now: int, emitter: Emitter, *, close: bool) -> None:
+        """Tells of days that only some channels of a device have reads for."""
+        siblings = self.days.siblings
+        told = [missed for seconds in self.rings.lengths() for missed in siblings.judge(seconds, now, close=close)]
+        if not told or siblings.rule is None:
+            return
+        version = self._next("version")
+        for one in told:
+            said = f"no reads for this day of {', '.join(one.names)} of the same device" if one.names else "no longer found"
+            emitter.exception(
+                "sibling-imd", siblings.rule.severity, one.channel, one.start, one.end, len(one.names), said, version, one.start,
+                "open" if one.names else "superseded",
+            )  # fmt: skip
+
     # --- master data --------------------------------------------------------------------------------------------------------------
 
     def _master(self, body: dict[str, Any], emitter: Emitter) -> None:
@@ -231,7 +327,10 @@ class VeeFold:
         table = self.channels.table
         routes = [self.channels.routing(table.index[key])] if key in table.index else []
         row = self.channels.set_master(body)
+        self.days.context.anchors.changed(row)
         self._set_unit(row, body.get("unit"))
+        if self.days.siblings.rule is not None and body.get("seconds"):
+            self.rings.rows(body["seconds"], np.array([row]))  # so that it is missed before its first read
         moved = self._set_zone(row, body.get("zone"))
         for block in moved:
             self._reads(block, emitter)
@@ -263,6 +362,9 @@ class VeeFold:
             return
         factor = admission.factor(old, new)
         for table, row in self._held(channel):
+            if "sums" in table.columns:
+                history.rescale(table, row, factor)
+                continue
             name = "value" if "value" in table.columns else "values"
             held = table[name][row]
             if factor is None:

@@ -247,7 +247,7 @@ class Readings:
         told = []
         before = series.before
         begins = np.flatnonzero(np.r_[True, np.diff(series.channel) != 0][: len(series)]).tolist()
-        for begin, behind in zip(begins, [*begins[1:], len(series)], strict=True):
+        for begin, behind in zip(begins, [*begins[1:], len(series)], strict=False):
             channel = int(series.channel[begin])
             entry = f"{_RAISED}/{self.channels.table.keys[channel]}"
             data = self.state.entries.get(entry, b"")

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from schemas import conditions
 from schemas.block import FinalBlock, ReadBlock, strings
 from schemas.identity import identity
+from streams.calendar import day_of
 from streams.runtime.state import Table
 from streams.vee.admission import Admission, Part
-from streams.vee.batch import Array, Ints
+from streams.vee.batch import Array, Ints, Mask
 from streams.vee.channels import Channels, key_of, names_of
 from streams.vee.days import Days, Stored, code_of
 from streams.vee.merging import STEP
+from streams.vee.orders import Order
 from streams.vee.parking import Late, Parking
 from streams.vee.ring import NEVER, Rings
 from streams.vee.spans import Segments
@@ -25,10 +28,12 @@ _EMPTY = conditions.OUTAGE // STEP
 
 @dataclass(slots=True)
 class _Plan:
-    """What one channel needs of the store: days to decide anew, and days only to be looked at."""
+    """What one channel needs: days to decide anew, and days only to be looked at."""
 
     decide: set[int] = field(default_factory=set)
-    needed: set[int] = field(default_factory=set)
+    needed: set[int] = field(default_factory=set)  # of the store
+    context: set[int] = field(default_factory=set)  # days that those to decide lean on, wherever they are
+    stretches: set[int] = field(default_factory=set)  # of these, days between the same register readings
 
 
 class LateReads:
@@ -109,26 +114,92 @@ class LateReads:
         plan = _Plan(set(late.again))
         for block in self.parking.rows_of(late):
             plan.decide |= set(self._cut(seconds, block, channel).day.tolist())
+        for command in self.parking.orders_of(late):
+            plan.decide |= in_store(set(self.days_of(command, channel)))
+        self._grow(plan, seconds, table, row, plan.decide)
         own = set(plan.decide)
-        plan.needed = in_store({day + step for day in own for step in (-1, 0, 1)})
+        plan.needed = in_store({day + step for day in own for step in (-1, 0, 1)} | plan.context)
         for day in sorted((plan.needed & late.answered) - own):
             held = self.parking.answered(seconds, key, day)
             codes = _received(held)[1]
-            if len(codes) and ((day + 1 in own and codes[-1] < _EMPTY) or (day - 1 in own and codes[0] < _EMPTY)):
+            if not len(codes):
+                continue
+            scaled = day in plan.stretches and bool((held.methods > 0).any() or (codes < _EMPTY).any())
+            if scaled or (day + 1 in own and codes[-1] < _EMPTY) or (day - 1 in own and codes[0] < _EMPTY):
                 plan.decide.add(day)
-                plan.needed |= in_store({day - 1, day + 1})
+                self._grow(plan, seconds, table, row, {day})
+                plan.needed |= in_store({near + step for near in plan.decide for step in (-1, 0, 1)} | plan.context)
         return plan
+
+    def _grow(self, plan: _Plan, seconds: int, table: Table, row: int, days: set[int]) -> None:
+        """Adds what these days lean on, and the days that lean on the same."""
+        context = self.days.context
+        leaning, spans = context.gaps.leaning(seconds, table.keys[row]), context.spans(seconds, table, row)
+        ring = {day for day in table["day"][row].tolist() if day >= 0}
+        todo, seen = set(days), set()
+        while todo:
+            day = todo.pop()
+            seen.add(day)
+            plan.decide.add(day)
+            more: set[int] = set()
+            for first, last in spans:
+                if first <= day <= last and last > first:
+                    stretch = set(range(first, last + 1))
+                    plan.context |= stretch
+                    plan.stretches |= stretch
+                    plan.decide.add(last)
+                    more |= stretch & leaning.keys()
+            if day in leaning:
+                more |= {day - 1, day + 1} & leaning.keys()
+            if leaning.get(day):
+                plan.context |= set(context.like_days(day))
+            if (plan.decide | plan.context) & ring:
+                more |= ring & leaning.keys()
+            todo |= more - seen
+
+    def waits_for(self, seconds: int, segments: Segments) -> Mask:
+        """Segments of days whose estimates lean on days that are in the store: they are folded in when these are there."""
+        gaps = self.days.context.gaps
+        found = np.zeros(len(segments), np.bool_)
+        if not gaps.any_leaning:
+            return found
+        keys = self.rings.table(seconds).keys
+        for owner in np.unique(segments.row).tolist():
+            leaning = gaps.leaning(seconds, keys[owner])
+            if leaning:
+                own = segments.row == owner
+                found[own] = np.isin(segments.day[own], list(leaning))
+        return found
+
+    def days_of(self, command: dict[str, Any], channel: int) -> list[int]:
+        """The local days of a channel that a command's span touches."""
+        zone = self.channels.zones[int(self.channels.zone[channel])]
+        first, last = (int(day_of(zone, at)) for at in (command["start"], command["end"] - 1))
+        return list(range(first, last + 1))
+
+    def orders(self, seconds: int, channels: list[int]) -> list[Order]:
+        """The commands that wait for these channels."""
+        found = []
+        for channel in channels:
+            row = int(self.rings.find(seconds, np.array([channel]))[0])
+            for command in self.parking.orders_of(self.parking.late(seconds, self.channels.table.keys[channel])):
+                days = np.array(self.days_of(command, channel), np.int64)
+                found.append(Order(command, code_of(np.full(len(days), row), days)))
+        return found
 
     def _cut(self, seconds: int, block: ReadBlock, channel: int) -> Segments:
         admitted = self.admission.plain(block)
         part = Part(seconds, np.arange(len(block)), np.full(len(block), channel, np.int64))
         return self.admission.segments(block, part, admitted, self.rings)[0]
 
-    def gather(self, seconds: int, channels: list[int]) -> tuple[Segments | None, dict[int, Stored]]:
-        """All late segments and stored days of channels that have what they need."""
+    def gather(self, seconds: int, channels: list[int]) -> tuple[Segments | None, dict[int, Stored], Ints, Ints]:
+        """All late segments and stored days of channels that have what they need, ring days to look at, and days to be decided."""
         blocks: list[ReadBlock] = []
         owners: list[int] = []
         stored: dict[int, Stored] = {}
+        look: list[int] = []
+        informed: list[int] = []
+        days = self.rings.table(seconds)["day"]
         for channel in channels:
             key = self.channels.table.keys[channel]
             late = self.parking.late(seconds, key)
@@ -137,15 +208,19 @@ class LateReads:
             for block in self.parking.rows_of(late):
                 blocks.append(block)
                 owners += [channel] * len(block)
+            ring = set(days[row].tolist())
+            look += [int(code_of(row, day)) for day in sorted((plan.decide | plan.context) & ring) if day >= 0]
+            informed += [int(code_of(row, day)) for day in sorted(plan.decide)]
             for day in sorted(plan.needed):
                 held = self.parking.answered(seconds, key, day)
                 if held.count[0]:
                     stored[int(code_of(row, day))] = _stored(held, passive=day not in plan.decide)
         if not blocks:
-            return None, stored
+            return None, stored, np.array(look, np.int64), np.array(informed, np.int64)
         joined = ReadBlock.join(blocks)
         part = Part(seconds, np.arange(len(joined)), np.array(owners, np.int64))
-        return self.admission.segments(joined, part, self.admission.plain(joined), self.rings)[0], stored
+        segments = self.admission.segments(joined, part, self.admission.plain(joined), self.rings)[0]
+        return segments, stored, np.array(look, np.int64), np.array(informed, np.int64)
 
     def taken_out(self, seconds: int, table: Table, row: int, channel: int) -> list[ReadBlock]:
         """Takes the held values of a channel out of its ring, as reads; the ring keeps its days, empty."""

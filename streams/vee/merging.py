@@ -28,21 +28,28 @@ class Merged:
     identical: Mask  # held already, value and condition
     contradicted: Mask  # another value of equal rank stood there and was replaced
     refused: Mask  # not taken: trivial, or protected
+    outranked: Mask  # not taken: a better condition stands there
+    held: Mask  # something stood there
 
 
 class Replacement:
-    """The rule final-measurement-replacement, ready to be applied to arrays."""
+    """Which of two values for one slot stays, interval by interval: the one of higher rank, of equal ranks the later one.
+
+    Ranks go by condition range (``ranks``). A later value of equal rank that changes little is refused: abs(new - old) < ``min_change``,
+    or · 100 < ``min_change_percent`` · abs(old). Values of a person stay with ``protect_edits: always``. Estimates are never held, so no
+    estimate stands in the way of a measured value.
+    Source: final measurement replacement of the domain.
+    """
 
     def __init__(self, rule: FinalMeasurementReplacement) -> None:
         self.rule = rule
         self.ranks = np.zeros(_CODES, np.int8)
         self.bands = np.zeros(_CODES, np.int8)
-        bands = {band.name: band for band in conditions.RANGES}
         for number, band in enumerate(conditions.RANGES, 1):
             self.bands[band.bottom // STEP : band.top // STEP + 1] = number
-        for rank, names in enumerate(rule.ranks, 1):
-            for name in names:
-                self.ranks[bands[name].bottom // STEP : bands[name].top // STEP + 1] = rank
+        ranges = [(rule.codes(name), rank) for rank, names in enumerate(rule.ranks, 1) for name in names]
+        for (bottom, top), rank in sorted(ranges, key=lambda entry: entry[0][0] - entry[0][1]):  # wide ones first: parts of them override
+            self.ranks[bottom // STEP : top // STEP + 1] = rank
 
     @classmethod
     def of(cls, group: Group) -> Replacement:
@@ -55,7 +62,7 @@ class Replacement:
         empty = old_code == 0
         if empty.all():
             none = np.zeros(len(old_code), np.bool_)
-            return ~none, Merged(none, none, none)
+            return ~none, Merged(none, none, none, none, none)
         same = (old_value == new_value) & (old_code == new_code)
         old_rank, new_rank = self.ranks[old_code], self.ranks[new_code]
         equal = old_rank == new_rank
@@ -64,11 +71,14 @@ class Replacement:
         weighty = np.where(old_value != new_value, ~self._trivial(old_value, new_value), moved)
         accepted = empty | (new_rank > old_rank) | (equal & weighty & ~same)
         if self.rule.protect_edits == "always":
-            held = (old_code >= _USER_EDIT[0]) & (old_code < _USER_EDIT[1]) & (new_code < _USER_EDIT[0])
-            accepted &= ~held
+            protected = (old_code >= _USER_EDIT[0]) & (old_code < _USER_EDIT[1]) & (new_code < _USER_EDIT[0])
+            accepted &= ~protected
+        else:
+            protected = np.zeros(len(accepted), np.bool_)
         differs = (old_value != new_value) & ~empty
         has_value = old_code >= conditions.OUTAGE // STEP
-        return accepted, Merged(same, accepted & equal & differs & has_value, ~accepted & differs & equal)
+        refused = ~accepted & differs & (equal | protected)
+        return accepted, Merged(same, accepted & equal & differs & has_value, refused, ~accepted & differs & ~refused, ~empty)
 
     def _trivial(self, old: Ints, new: Ints) -> Mask:
         change = np.abs(new - old)

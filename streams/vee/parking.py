@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from schemas.block import FinalBlock, ReadBlock
 from schemas.codec import Codec
@@ -13,6 +13,7 @@ _PARKED: Final = "parked"  # parked/<sequence>/<reason>/<channel>: rows refused 
 _LATE: Final = "late"  # late/<sequence>/<seconds>/<channel>: rows of days that are in the store
 _AGAIN: Final = "again"  # again/<day>/<seconds>/<channel>: stored days to be decided anew
 _ASKED: Final = "asked"  # asked/<day>/<seconds>/<channel>: days asked of the store, then the answer
+_ORDERS: Final = "orders"  # orders/<sequence>/<seconds>/<channel>: commands that wait for the days they concern
 _BLANK: Final = b"-"
 
 
@@ -24,11 +25,12 @@ class Late:
     again: set[int] = field(default_factory=set)
     asked: set[int] = field(default_factory=set)
     answered: set[int] = field(default_factory=set)
+    orders: list[str] = field(default_factory=list)
 
     @property
     def empty(self) -> bool:
         """Nothing waits."""
-        return not (self.rows or self.again)
+        return not (self.rows or self.again or self.orders)
 
 
 class Parking:
@@ -57,13 +59,15 @@ class Parking:
             if kind == _PARKED:
                 self._parked.setdefault(rest.split("/", 2)[2], []).append(entry)
                 self._time(entry)
-            elif kind in (_LATE, _AGAIN, _ASKED):
+            elif kind in (_LATE, _AGAIN, _ASKED, _ORDERS):
                 number, seconds, key = rest.split("/", 2)
                 self._note(kind, int(number), self._at(int(seconds), key), entry)
 
     def _note(self, kind: str, number: int, late: Late, entry: str) -> None:
         if kind == _LATE:
             late.rows.append(entry)
+        elif kind == _ORDERS:
+            late.orders.append(entry)
         elif kind == _AGAIN:
             late.again.add(number)
         else:
@@ -129,6 +133,16 @@ class Parking:
         self.late(seconds, key).rows.append(entry)
         self.state.put(entry, self.codec.encode_block(block))
 
+    def order(self, seconds: int, key: str, command: dict[str, Any], sequence: int) -> None:
+        """Keeps a command on interval days of one channel until these days are at hand."""
+        entry = f"{_ORDERS}/{sequence:015d}/{seconds}/{key}"
+        self.late(seconds, key).orders.append(entry)
+        self.state.put(entry, self.codec.encode("Command", command))
+
+    def orders_of(self, late: Late) -> list[dict[str, Any]]:
+        """All commands that wait, in order."""
+        return [self.codec.decode(self.state.entries[entry]) for entry in late.orders]
+
     def want_again(self, seconds: int, key: str, day: int) -> None:
         """Notes that a stored day is to be decided anew."""
         self.late(seconds, key).again.add(day)
@@ -164,7 +178,7 @@ class Parking:
     def done(self, seconds: int, key: str) -> None:
         """Forgets all that waited for a channel: it has been folded in."""
         late = self._late.pop((seconds, key))
-        for entry in late.rows:
+        for entry in (*late.rows, *late.orders):
             self.state.put(entry, None)
         for kind, days in ((_AGAIN, late.again), (_ASKED, late.asked)):
             for day in days:

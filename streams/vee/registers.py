@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+import json
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 import numpy as np
 
-from schemas.block import ReadBlock, starts_of
+from schemas import conditions
+from schemas.block import ReadBlock, starts_of, strings
+from schemas.quantity import text_of
+from schemas.topology.vee import Group, RuleSettings, ScalarEstimation, ScalarProration
+from streams.calendar import day_of
+from streams.runtime.fold import Message
 from streams.runtime.state import Column, State, Table
-from streams.vee.batch import Array, Ints
+from streams.vee.batch import Array, Attributes, Ints, Mask
 from streams.vee.channels import TABLE as CHANNELS
+from streams.vee.channels import Channels
+from streams.vee.eligibility import applies
 from streams.vee.merging import STEP, Replacement
+from streams.vee.readings import Reading, estimates
 
-KEPT: Final = 8
+KEPT: Final = 40  # a month of daily reads: what intervals are compared with
 NAME: Final = "register"
 _NONE: Final = -1
+_USABLE: Final = conditions.OUTAGE // STEP
 
 
 def table() -> Table:
@@ -27,6 +37,8 @@ def table() -> Table:
             "value": Column(np.int64, (KEPT,)),
             "condition": Column(np.uint16, (KEPT,)),
             "version": Column(np.int64, (KEPT,)),
+            "estimate": Column(np.int64, (KEPT,)),  # what was published in the place of a missing reading
+            "estimated": Column(np.uint16, (KEPT,)),  # its condition, 0: none
         }
     )
 
@@ -41,15 +53,98 @@ class Changed:
     times: Ints
     values: Ints
     codes: Array
+    methods: Array
     repeated: list[tuple[int, int, int, int]]  # channel, reads held already, first and last time
     contradicted: list[tuple[int, int, int, int]]
+
+
+@dataclass(slots=True)
+class Ordered:
+    """Readings as a command wants them."""
+
+    before: str
+    refused: str = ""
+    done: str = ""
+    times: list[int] = field(default_factory=list)
+    value: int = 0
+    code: int = 0
+
+    def block(self, message: Message, names: tuple[str, str], unit: str) -> ReadBlock:
+        """The readings as if a source had sent them."""
+        size = len(self.times)
+        one = np.zeros(1, np.int64)
+        return ReadBlock(
+            id=message.id, payload=message.payload, source="", format="", received_at=0, device=strings([names[0]]),
+            channel=strings([names[1]]), unit=strings([unit]), direction=one.astype(np.int8), start=np.array(self.times[:1], np.int64),
+            seconds=one.astype(np.int32), count=np.array([size], np.int32), reads=np.array([size], np.int32), multiplier=one,
+            values=np.full(size, self.value, np.int64), conditions=np.full(size, self.code, np.int32), times=np.array(self.times, np.int64),
+        )  # fmt: skip
+
+
+@dataclass(slots=True)
+class _One:
+    """One reading, as the engine's test of rules sees it."""
+
+    day: Ints
+    attributes: Attributes
+    ended: Mask = field(default_factory=lambda: np.zeros(1, np.bool_))
+    seconds: int = 0
+
+    def __len__(self) -> int:
+        return 1
 
 
 class Registers:
     """Folds register reads of one partition."""
 
-    def __init__(self, state: State, replacement: Replacement) -> None:
-        self.state, self.replacement = state, replacement
+    def __init__(self, state: State, replacement: Replacement, channels: Channels, group: Group) -> None:
+        self.state, self.replacement, self.channels = state, replacement, channels
+        self.rules = [rule for rule in group.rules if isinstance(rule, ScalarProration | ScalarEstimation)]
+
+    # --- commands -----------------------------------------------------------------------------------------------------------
+
+    def _held(self, channel: int, body: dict[str, Any]) -> tuple[int, Ints]:
+        """The row of a channel, and the places of its readings inside a command's span."""
+        table = self.state.table(NAME)
+        row = table.index[self.state.table(CHANNELS).keys[channel]]
+        at = table["at"][row]
+        return row, np.flatnonzero((at >= body["start"]) & (at < body["end"]))
+
+    def summary(self, channel: int, body: dict[str, Any]) -> str:
+        """The readings of a command's span, as JSON."""
+        table = self.state.table(NAME)
+        row, places = self._held(channel, body)
+        told = {
+            "version": int(table["version"][row, places].max(initial=0)),
+            "readings": [
+                {"at": int(table["at"][row, k]), "value": text_of(int(table["value"][row, k])),
+                 "condition": conditions.name_of(int(table["condition"][row, k]) * STEP)}
+                for k in places.tolist()
+            ],
+        }  # fmt: skip
+        return json.dumps(told, sort_keys=True)
+
+    def ordered(self, channel: int, body: dict[str, Any]) -> Ordered:
+        """What a command wants of readings. Those it concerns give up their rank: what is decided next takes their place."""
+        table = self.state.table(NAME)
+        row, places = self._held(channel, body)
+        found = Ordered(before=self.summary(channel, body))
+        newest, expected = int(table["version"][row, places].max(initial=0)), body["expected_version"]
+        if body["action"] not in ("edit", "discard"):
+            found.refused = "readings of a register can be edited and discarded only"
+        elif expected is not None and expected != newest:
+            found.refused = f"version conflict: expected {expected}, it is {newest}"
+        elif body["action"] == "edit" and body["reading"] is None:
+            found.refused = "a register is edited by a reading"
+        elif body["action"] == "discard" and not len(places):
+            found.refused = f"no reading of this span is among the newest {KEPT}"
+        else:
+            edit = body["action"] == "edit"
+            found.times = [body["start"]] if edit else table["at"][row, places].tolist()
+            found.value, found.code = (body["reading"], conditions.USER_EDIT) if edit else (0, conditions.REPORTED_MISSING)
+            found.done = "1 reading edited" if edit else f"{len(places)} {'reading' if len(places) == 1 else 'readings'} discarded"
+            table["condition"][row, places[np.isin(table["at"][row, places], found.times)]] = 0
+        return found
 
     def decide(self, block: ReadBlock, rows: Ints, channels: Ints, values: Ints, codes: Array, version: int) -> Changed:
         """Merges the reads of these rows of a block. ``values`` and ``codes`` are the block's, in the channel's unit and hundredths."""
@@ -70,14 +165,17 @@ class Registers:
         all_values = np.concatenate([table["value"][old, slots], values[source]])
         all_codes = np.concatenate([table["condition"][old, slots], codes[source]])
         all_versions = np.concatenate([table["version"][old, slots], np.zeros(len(times), np.int64)])
+        said = tuple(np.concatenate([table[name][old, slots], np.zeros(len(times), np.int64)]) for name in ("estimate", "estimated"))
         order = np.lexsort((all_times, all_owner))
         return self._resolve(
-            table, order < len(old), all_owner[order], all_times[order], all_values[order], all_codes[order], all_versions[order], version
-        )
+            table, order < len(old), all_owner[order], all_times[order], all_values[order], all_codes[order], all_versions[order], version,
+            (said[0][order], said[1][order]),
+        )  # fmt: skip
 
     def _resolve(
-        self, table: Table, was: Array, owner: Ints, times: Ints, values: Ints, codes: Array, versions: Ints, version: int
-    ) -> Changed:
+        self, table: Table, was: Array, owner: Ints, times: Ints, values: Ints, codes: Array, versions: Ints, version: int,
+        said: tuple[Ints, Ints],
+    ) -> Changed:  # fmt: skip
         fresh = np.r_[True, (owner[1:] != owner[:-1]) | (times[1:] != times[:-1])] if len(owner) else np.zeros(0, np.bool_)
         begin = np.flatnonzero(fresh)
         size = np.diff(np.r_[begin, len(owner)])
@@ -92,19 +190,44 @@ class Registers:
             changed[more[accepted]] = True
             repeated[more] += merged.identical
             contradicted[more] += merged.contradicted | merged.refused
-        self._keep(table, owner[begin], times[begin], value, code, np.where(changed, version, versions[begin]))
+        guess, guessed, method = self._estimates(table, owner[begin], times[begin], value, code)
+        changed |= (guess != said[0][begin]) | (guessed != said[1][begin])
+        self._keep(table, owner[begin], times[begin], value, code, np.where(changed, version, versions[begin]), guess, guessed)
+        value, code = np.where(guessed > 0, guess, value), np.where(guessed > 0, guessed, code).astype(np.uint16)
         told = np.flatnonzero(changed)
         who = owner[begin][told]
         heads = np.flatnonzero(np.r_[True, who[1:] != who[:-1]]) if len(who) else np.zeros(0, np.int64)
         replaces = np.maximum.reduceat(versions[begin][told], heads) if len(heads) else heads
         channel = table["channel"][who[heads]].astype(np.int64)
         return Changed(
-            channel, np.diff(np.r_[heads, len(who)]), replaces, times[begin][told], value[told], code[told],
+            channel, np.diff(np.r_[heads, len(who)]), replaces, times[begin][told], value[told], code[told], method[told],
             _per_channel(table, owner[begin], times[begin], repeated), _per_channel(table, owner[begin], times[begin], contradicted),
         )  # fmt: skip
 
+    def _estimates(self, table: Table, owner: Ints, times: Ints, value: Ints, code: Array) -> tuple[Ints, Ints, Array]:
+        """What stands in for missing readings, with condition and method; 0 where nothing does. All readings of the owners, ascending."""
+        guess, guessed, method = (np.zeros(len(owner), np.int64) for _ in range(3))
+        missing = np.flatnonzero(code < _USABLE)
+        if self.rules and len(missing):
+            for row in np.unique(owner[missing]).tolist():
+                own = np.flatnonzero(owner == row)
+                columns = (times[own].tolist(), value[own].tolist(), (code[own].astype(np.int64) * STEP).tolist())
+                readings = [Reading(*cells) for cells in zip(*columns, strict=True)]
+                channel = int(table["channel"][row])
+                dials = int(self.channels.table["dials"][channel])
+                for k, found in estimates(readings, dials, self.rules, lambda rule, at: self._applies(rule, channel, at)).items():  # noqa: B023
+                    guess[own[k]], guessed[own[k]], method[own[k]] = found.value, found.condition // STEP, found.method
+        return guess, guessed, method.astype(np.int8)
+
+    def _applies(self, rule: RuleSettings, channel: int, at: int) -> bool:
+        """Whether a rule holds for a channel at a time."""
+        self.channels.refresh()
+        day = day_of(self.channels.zones[self.channels.zone[channel]], np.array([at]))
+        one: Any = _One(day, self.channels.attributes(np.array([channel])))
+        return bool(applies(rule, one).all())
+
     @staticmethod
-    def _keep(table: Table, owner: Ints, times: Ints, value: Ints, code: Array, version: Ints) -> None:
+    def _keep(table: Table, owner: Ints, times: Ints, value: Ints, code: Array, version: Ints, guess: Ints, guessed: Ints) -> None:
         """Keeps the newest reads of each channel; the rest lives in the store only."""
         last = np.flatnonzero(np.r_[owner[1:] != owner[:-1], True])
         size = np.diff(np.r_[-1, last])
@@ -112,7 +235,9 @@ class Registers:
         kept = back < KEPT
         row, place = owner[kept], KEPT - 1 - back[kept]
         table["at"][owner[last]] = _NONE
-        for name, column in (("at", times), ("value", value), ("condition", code), ("version", version)):
+        for name, column in (
+            ("at", times), ("value", value), ("condition", code), ("version", version), ("estimate", guess), ("estimated", guessed),
+        ):  # fmt: skip
             table[name][row, place] = column[kept]
         table.mark(owner[last])
 

@@ -21,6 +21,8 @@ def table(seconds: int, hot_days: int) -> Table:
     The ring holds the ``hot_days`` local days that end with ``newest``, day d at position d mod hot_days. ``values`` and ``conditions``
     (hundredths) are what was received; 0 is nothing. Older days are in the store: none outside ``stored_from`` … ``stored_through``.
     ``first`` and ``last`` are where the oldest and the newest interval start that was ever received.
+    ``actual`` is where the newest measured interval ends. ``present``: bit k is set if there are reads for day ``seen`` - k, ``missed``: if
+    channels of the same device have none and that is told; ``pair_due``: when to look at that next.
     ``tail_*`` is what the newest stored day shows to the day behind it, ``head_gap`` whether the oldest begins without a value.
     """
     day, width = (hot_days,), (hot_days, width_of(seconds))
@@ -29,14 +31,20 @@ def table(seconds: int, hot_days: int) -> Table:
             "channel": Column(np.int32, empty=-1),
             "phase": Column(np.int32, empty=-1),
             "newest": Column(np.int32, empty=NO_DAY),
+            "oldest": Column(np.int32, empty=NO_DAY),  # first day ever reached by a read
             "stored_from": Column(np.int32, empty=NO_DAY),
             "stored_through": Column(np.int32, empty=NO_DAY),
             "first": Column(np.int64, empty=NEVER),
             "last": Column(np.int64, empty=-NEVER),
+            "actual": Column(np.int64),
             "head_gap": Column(np.int8),
             "tail_run": Column(np.int32),
             "tail_usable": Column(np.int8),
             "tail_value": Column(np.int64),
+            "seen": Column(np.int32, empty=NO_DAY),
+            "present": Column(np.int64),
+            "missed": Column(np.int64),
+            "pair_due": Column(np.int64, empty=NEVER),
             "day": Column(np.int32, day, NO_DAY),
             "count": Column(np.int32, day),
             "closed": Column(np.int8, day),
@@ -44,6 +52,7 @@ def table(seconds: int, hot_days: int) -> Table:
             "digest": Column(np.int64, day),
             "raised": Column(np.int32, day),
             "told": Column(np.int32, day),
+            "accepted": Column(np.int32, day),  # rules whose findings a person has accepted, -1: forced
             "due": Column(np.int64, day, NEVER),
             "touched": Column(np.int64, day),
             "values": Column(np.int64, width),

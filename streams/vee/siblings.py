@@ -33,7 +33,12 @@ class Missed:
 
 
 class Siblings:
-    """Follows the days of channels of one device. Does nothing in a group without the rule."""
+    """Days that other channels of a device have reads for and this one lacks, ``after`` the day's end. Does nothing without the rule.
+
+    Channels of one device and interval length are siblings. A day is missed where some sibling has reads for it and this channel
+    none; it is told by the first tick late enough and taken back once reads come. It does not hold the day.
+    Source: sibling IMD check of the domain.
+    """
 
     def __init__(self, rings: Rings, channels: Channels, group: Group) -> None:
         self.rings, self.channels = rings, channels

@@ -282,6 +282,23 @@ def test_an_exception_in_the_year_9999_is_kept(store: Store) -> None:
     assert found == [{"start": datetime(2106, 2, 7, 6, 28, 15, tzinfo=UTC), "end": datetime(1970, 1, 1, tzinfo=UTC)}]
 
 
+def audit(**changes: Any) -> dict[str, Any]:
+    return {
+        "id": "a1", "at": datetime(2024, 3, 20, tzinfo=UTC), "actor": "clerk", "action": "accept", "command": "c1", "subject": "M1",
+        "device": "M1", "channel": "A+", "start": datetime(2024, 3, 17, tzinfo=UTC), "end": datetime(2024, 3, 18, tzinfo=UTC),
+        "reason": "seen", "outcome": "applied", "detail": "1 day accepted", "before": "{}", "after": "{}", **changes,
+    }  # fmt: skip
+
+
+def test_the_audit_keeps_every_act_once(store: Store) -> None:
+    times = ("at", "start", "end")
+    put(store, "audit_events", audit(), audit(id="a2", outcome="refused", detail="version conflict"), times=times)
+    put(store, "audit_events", audit(), times=times)
+    found = ask(store, "SELECT id, actor, action, outcome, start FROM audit ORDER BY id")
+    assert [(row["id"], row["outcome"]) for row in found] == [("a1", "applied"), ("a2", "refused")]
+    assert found[0]["start"] == datetime(2024, 3, 17, tzinfo=UTC)
+
+
 def bill(**changes: Any) -> dict[str, Any]:
     return {
         "id": "b1", "account": "ACC1", "service_point": "SP1", "device": "M1", "channel": "A+", "period": "billing",

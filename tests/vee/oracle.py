@@ -13,20 +13,13 @@ Finals = dict[int, tuple[list[int], list[int]]]
 
 def finals(zone: str, seconds: int, reads: dict[int, int | None], longest: int = 7200) -> Finals:
     """Day → values and conditions, from interval start → value (None: reported missing)."""
-    days = sorted({int(day_of(zone, at)) for at in reads})
     first, last = min(reads), max(reads)
-    found: Finals = {}
-    chain: list[int] = []
-    for day in days:
-        if chain and day != chain[-1] + 1:
-            found |= _chain(zone, seconds, reads, chain, first, last, longest)
-            chain = []
-        chain.append(day)
-    return found | _chain(zone, seconds, reads, chain, first, last, longest)
+    days = list(range(int(day_of(zone, first)), int(day_of(zone, last)) + 1))
+    return _chain(zone, seconds, reads, days, first, last, longest)
 
 
 def _chain(zone: str, seconds: int, reads: dict[int, int | None], days: list[int], first: int, last: int, longest: int) -> Finals:
-    """Neighbouring days; what lies beyond them is not known."""
+    """All days from the first to the last; what lies beyond them is not known."""
     slots = [int(start_of(zone, d)) + k * seconds for d in days for k in range(int(slots_of(zone, d, seconds)))]
     values, codes = [], []
     for at in slots:

@@ -92,8 +92,11 @@ def test_late_reads_across_files_are_merged_into_days_that_left_the_state(tmp_pa
     (tmp_path / "a.csv").write_text("\n".join([head, *months]))
     (tmp_path / "b.csv").write_text(f"{head}\nM1,E1,kWh,86400,2024-01-05T00:00:00Z,5,actual\n")
     final = bench_over(tmp_path / "a.csv", tmp_path / "b.csv")[-1]
-    assert final["total"] == str(3 * 28 + 4)
-    assert len(final["gaps"]) == 2
+    assert final["total"] == str(3 * 28 + 4 + 4)  # four days between the files' months have no read and get the mean of like days
+    assert [(span["start"][:10], span["end"][:10], span["method"]) for span in final["methods"]] == [
+        ("2024-01-29", "2024-02-01", "like-day-average"), ("2024-02-29", "2024-03-01", "like-day-average"),
+    ]  # fmt: skip
+    assert final["gaps"] == []
 
 
 @pytest.mark.shared_data

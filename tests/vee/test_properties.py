@@ -9,11 +9,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from schemas.codec import Codec
-from schemas.topology.vee import VeeSettings
+from schemas.topology.vee import INITIAL_LOAD, Group, VeeSettings
 from tests.vee.driver import MICRO, Hub, Row, interval_row
 from tests.vee.oracle import finals
 
 FIRST = 19_800 * 86_400
+SLOW_WAY = Group(rules=tuple(rule for rule in INITIAL_LOAD.rules if rule.id != "like-day-average"))  # what the oracle can do
 ZONES = ("UTC", "Europe/London", "Australia/Sydney", "America/New_York", "Australia/Adelaide")
 patient = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
@@ -42,7 +43,9 @@ def arrivals(draw: st.DrawFn) -> tuple[VeeSettings, int, list[Row], dict[int, in
             rows.append(interval_row(begin, part, seconds=seconds))
             reads |= {begin + k * seconds: None if v is None else round(v * MICRO) for k, v in enumerate(part)}
         at += max(1, len(part))
-    settings_ = VeeSettings(zone=zone, hot_days=draw(st.sampled_from([2, 3])), future_tolerance="900d")  # type: ignore[arg-type]
+    settings_ = VeeSettings(
+        zone=zone, hot_days=draw(st.sampled_from([2, 3])), future_tolerance="900d", groups={"initial-load": SLOW_WAY},  # type: ignore[arg-type]
+    )  # fmt: skip
     return settings_, seconds, rows, reads
 
 

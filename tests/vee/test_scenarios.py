@@ -45,6 +45,12 @@ def outcome(case: Path) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
 
 
 def intervals(item: dict[str, Any]) -> list[dict[str, str]]:
+    if "reads" in item:
+        return [
+            {"device": item["device"], "channel": item["channel"], "start": read["at"], "value": read["value"] or "",
+             "condition": str(read["condition"]), "method": ""}
+            for read in item["reads"]
+        ]  # fmt: skip
     start = datetime.fromisoformat(item["start"])
     found = []
     for k, (value, condition) in enumerate(zip(item["values"], item["conditions"], strict=True)):

@@ -12,7 +12,10 @@ SHOWN = 5  # gaps named in the sentence
 
 
 def missing_quantity(batch: DayBatch, rule: MissingQuantity) -> Findings:
-    """All due slots whose condition is invalid, missing, or an outage where that is not exempt."""
+    """All due slots whose condition is invalid, missing, or an outage where that is not exempt: condition < 200000, or in its range.
+
+    Told with the first gaps. Nothing becomes suspect: there is no value. Source: missing quantity check of the domain.
+    """
     bad = (batch.conditions < conditions.OUTAGE) & batch.due
     for band in conditions.RANGES:
         if band.name == "outage" and band.name not in rule.exempt_bands:

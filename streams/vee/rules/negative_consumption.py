@@ -11,7 +11,11 @@ from streams.vee.rules.totals import day_totals
 
 
 def negative_consumption(batch: DayBatch, rule: NegativeConsumption) -> Findings:
-    """Each negative interval, or all intervals of a day whose total is negative."""
+    """Each negative interval, v < 0, or all intervals of a day whose total is negative, Σ v < 0.
+
+    Not judged: channels that master data allow negative values (unless ``even_if_allowed``), quantities that are no consumption, and
+    values a person has set. What fails becomes suspect. Source: negative consumption check of the domain.
+    """
     judged = batch.attributes.quantity_in(rule.quantities)
     if not rule.even_if_allowed:
         judged = judged & ~batch.attributes.allow_negative

@@ -7,22 +7,37 @@ import numpy as np
 from schemas import conditions
 from schemas.block import DIRECTIONS
 from schemas.topology.vee import ZeroConsumption
-from streams.vee.batch import DayBatch, Findings
+from streams.vee.batch import DayBatch, Findings, Ints
 from streams.vee.rules.totals import day_totals
+from streams.vee.service import outside
 
 
-def zero_consumption(batch: DayBatch, rule: ZeroConsumption) -> Findings:
-    """Whole days with all values present whose total is zero within epsilon; days with an outage are not judged."""
+def zero_consumption(batch: DayBatch, rule: ZeroConsumption) -> list[Findings]:
+    """Whole days (M) whose total is zero within epsilon, no slot missing.
+
+    Days with an outage in them are another matter: told with the severity of their own that ``with_outage`` sets, or not at all. Days in
+    which the channel is not in service (``exempt_disconnected``) and exempt directions, such as feed-in at night, are not judged.
+    Source: zero consumption check of the domain, which keeps known outages apart so that nobody works on them.
+    """
     suspects = np.flatnonzero((np.abs(day_totals(batch)) <= rule.epsilon) & batch.whole)
     codes = batch.conditions[suspects]
     inside = np.arange(codes.shape[1]) < batch.counts[suspects][:, None]
-    counted = ((codes >= conditions.OUTAGE + 100_000) | ~inside).all(axis=1)  # no outage, nothing missing, nothing before the first read
     exempt = [DIRECTIONS.index(name) for name in rule.exempt_directions]
-    counted &= ~np.isin(batch.attributes.direction[suspects], exempt) & batch.attributes.quantity_in(rule.quantities)[suspects]
-    rows = suspects[counted]
+    judged = ~np.isin(batch.attributes.direction[suspects], exempt) & batch.attributes.quantity_in(rule.quantities)[suspects]
+    judged &= ((codes >= conditions.OUTAGE) | ~inside).all(axis=1)  # nothing missing, nothing before the first read
+    if rule.exempt_disconnected and len(batch.attributes.served):
+        begin = batch.start[suspects]
+        judged &= ~outside(batch.attributes.served[suspects], begin, begin + batch.counts[suspects] * batch.seconds)
+    dark = ((codes < conditions.OUTAGE + 100_000) & inside).any(axis=1)
+    found = [_findings(batch, suspects[judged & ~dark], "no consumption in all {} intervals of the day", "")]
+    if rule.with_outage:
+        words = "no consumption in all {} intervals of a day with an outage"
+        found.append(_findings(batch, suspects[judged & dark], words, rule.with_outage))
+    return found
+
+
+def _findings(batch: DayBatch, rows: Ints, words: str, severity: str) -> Findings:
     counts = batch.counts[rows].astype(np.int64)
-
-    def say(k: int) -> str:
-        return f"no consumption in all {int(counts[k])} intervals of the day"
-
-    return Findings("zero-consumption", rows, counts, np.zeros(len(rows), np.int64), counts - 1, say)
+    return Findings(
+        "zero-consumption", rows, counts, np.zeros(len(rows), np.int64), counts - 1, lambda k: words.format(int(counts[k])), severity
+    )

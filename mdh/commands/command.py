@@ -1,0 +1,114 @@
+"""``mdh command``: edit, accept, estimate, discard, force and re-vee the days of a channel on a running hub."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import time
+import uuid
+from typing import Annotated, Any
+
+import typer
+
+from mdh.errors import UsageError
+from mdh.running import HubClient, hub_url
+
+app = typer.Typer(help="Order something done with the days of a channel.", no_args_is_help=True, add_completion=False)
+
+Device = Annotated[str, typer.Option(help="Device of the channel.")]
+Channel = Annotated[str, typer.Option(help="The channel.")]
+Start = Annotated[str, typer.Option("--from", help="ISO time with offset: where the span begins; of a register read: when it was read.")]
+End = Annotated[str | None, typer.Option("--to", help="ISO time with offset: where it ends, exclusive.")]
+Reason = Annotated[str, typer.Option(help="Reason code, for the audit.")]
+User = Annotated[str | None, typer.Option(help="Who orders it; default: you.")]
+Version = Annotated[int | None, typer.Option("--expect", help="Refuse unless the newest version of these days is this.")]
+Seconds = Annotated[int | None, typer.Option(help="Interval length, where the channel has several.")]
+Key = Annotated[str | None, typer.Option(help="Idempotency key: the same key twice is one command.")]
+Url = Annotated[str | None, typer.Option(help="The gateway of the hub; default: MDH_URL, else the hub of .mdh, else port 8080.")]
+Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Return when it is decided, with its entry of the audit.")]
+PATIENCE = 60.0
+
+
+def _order(url: str | None, key: str | None, wait: bool, user: str | None, **asked: Any) -> None:
+    body = {name: value for name, value in asked.items() if value is not None} | {"user": user or getpass.getuser()}
+    with HubClient(hub_url(url)) as hub:
+        headers = {"Idempotency-Key": key or uuid.uuid4().hex}
+        id_ = hub.call("POST", "/v1/commands", json=body, headers=headers).json()["id"]
+        if not wait:
+            print(json.dumps({"id": id_}))
+            return
+        answer = _answer(hub, id_, PATIENCE)
+    print(json.dumps(answer))
+    if answer["outcome"] != "applied":
+        raise UsageError(f"refused: {answer['detail']}")
+
+
+def _answer(hub: HubClient, id_: str, patience: float) -> dict[str, Any]:
+    deadline = time.monotonic() + patience
+    while True:
+        answer = hub.call("GET", f"/v1/commands/{id_}", accept=frozenset({404}))
+        if answer.status_code != 404:
+            found: dict[str, Any] = answer.json()
+            return found
+        if time.monotonic() >= deadline:
+            raise UsageError(f"command {id_} is not decided yet: ask again with 'mdh command show {id_}'")
+        time.sleep(0.3)
+
+
+@app.command()
+def edit(
+    device: Device, channel: Channel, start: Start, end: End = None,
+    values: Annotated[str | None, typer.Option(help="One per interval, separated by commas; an empty one leaves its interval.")] = None,
+    reading: Annotated[str | None, typer.Option(help="Of a register read.")] = None,
+    reason: Reason = "", user: User = None, expect: Version = None, seconds: Seconds = None, key: Key = None, url: Url = None,
+    wait: Wait = True,
+) -> None:  # fmt: skip
+    """Set values: they become user edits, which reads of the meter do not replace."""
+    given = [value.strip() or None for value in values.split(",")] if values is not None else None
+    _order(
+        url, key, wait, user, action="edit", device=device, channel=channel, start=start, end=end, values=given, reading=reading,
+        reason=reason, expected_version=expect, seconds=seconds,
+    )  # fmt: skip
+
+
+@app.command()
+def estimate(
+    device: Device, channel: Channel, start: Start, end: End,
+    method: Annotated[str, typer.Option(help="An estimation rule, or outage-zero.")],
+    reason: Reason = "", user: User = None, expect: Version = None, seconds: Seconds = None, key: Key = None, url: Url = None,
+    wait: Wait = True,
+) -> None:  # fmt: skip
+    """Replace the intervals of a span by estimates of a method."""
+    _order(
+        url, key, wait, user, action="estimate", device=device, channel=channel, start=start, end=end, method=method, reason=reason,
+        expected_version=expect, seconds=seconds,
+    )  # fmt: skip
+
+
+def _plain(action: str, about: str) -> None:
+    def run(
+        device: Device, channel: Channel, start: Start, end: End = None, reason: Reason = "", user: User = None, expect: Version = None,
+        seconds: Seconds = None, key: Key = None, url: Url = None, wait: Wait = True,
+    ) -> None:  # fmt: skip
+        _order(
+            url, key, wait, user, action=action, device=device, channel=channel, start=start, end=end, reason=reason,
+            expected_version=expect, seconds=seconds,
+        )  # fmt: skip
+
+    app.command(name=action, help=about)(run)
+
+
+_plain("accept", "Take what was received as it is: the exceptions of these days end as overridden.")
+_plain("discard", "Remove what was received in a span; later reads may fill it again.")
+_plain("force", "Make days final whatever was found, terminating exceptions and open ends included.")
+_plain("re-vee", "Validate days anew, after settings or master data were put right; acceptances end.")
+
+
+@app.command()
+def show(id: Annotated[str, typer.Argument(help="Id of a command.")], url: Url = None) -> None:
+    """What became of a command: its entry of the audit."""
+    with HubClient(hub_url(url)) as hub:
+        answer = hub.call("GET", f"/v1/commands/{id}", accept=frozenset({404}))
+    if answer.status_code == 404:
+        raise UsageError(str(answer.json().get("detail")))
+    print(json.dumps(answer.json()))

@@ -1,0 +1,65 @@
+"""Which channel-days an entry of a group is applied to: effective period, eligibility, and what has ended already."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from functools import lru_cache
+
+import numpy as np
+
+from schemas.block import DIRECTIONS
+from schemas.topology.vee import Conditions, Entry
+from streams.vee.batch import DayBatch, Mask
+
+
+def applies(rule: Entry, batch: DayBatch, rows: Mask | None = None) -> Mask:
+    """Rows (of these) whose day starts in the rule's effective period, whose channel is eligible and which nothing has ended."""
+    first, behind = rule.days
+    wanted = ~batch.ended & ~batch.settled
+    if rows is not None:
+        wanted &= rows
+    if first > 0 or behind < 1 << 30:
+        wanted &= (batch.day >= first) & (batch.day < behind)
+    if rule.eligibility:
+        wanted &= _eligible(rule, batch)
+    return wanted
+
+
+def _eligible(rule: Entry, batch: DayBatch) -> Mask:
+    allowed = np.full(len(batch), rule.otherwise == "apply")
+    open_ = np.ones(len(batch), np.bool_)
+    for step in rule.eligibility:
+        fitting = fits(step, batch)
+        for outcome, rows in ((step.then, open_ & fitting), (step.otherwise, open_ & ~fitting)):
+            if outcome != "next":
+                allowed[rows] = outcome == "apply"
+                open_ = open_ & ~rows
+    return allowed
+
+
+def fits(step: Conditions, batch: DayBatch) -> Mask:
+    """Rows for which all holds that is named."""
+    about = batch.attributes
+    found = np.full(len(batch), not step.seconds or batch.seconds in step.seconds)
+    if step.quantities:
+        found &= about.quantity_in(step.quantities)
+    if step.units:
+        found &= about.unit_in(step.units)
+    if step.directions:
+        found &= np.isin(about.direction, [DIRECTIONS.index(name) for name in step.directions])
+    if step.negative_allowed is not None:
+        found &= about.allow_negative == step.negative_allowed
+    patterns = (
+        ("device", step.devices), ("channel", step.channels), ("zone", step.zones), ("account", step.accounts),
+        ("service_point", step.service_points),
+    )  # fmt: skip
+    for name, wanted in patterns:
+        if wanted and found.any():
+            rows = np.flatnonzero(found)
+            found[rows] = [_like(text, wanted) for text in about.texts(name, rows)]
+    return found
+
+
+@lru_cache(maxsize=65_536)
+def _like(text: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(text, pattern) for pattern in patterns)
