@@ -43,13 +43,14 @@ format: install ## Format the code
 bench: install ## Measure (BENCH=pipeline)
 	@exec $(MDH) bench $(BENCH) $(ARGS)
 
-docs: install ## Write the generated pages anew: topics, AsyncAPI, metrics, OpenAPI
+docs: install ## Write the generated pages anew: topics, settings, AsyncAPI, metrics, OpenAPI, rules
 	@$(MDH) topology show --docs > docs/topics.md
 	@$(MDH) topology show --asyncapi > docs/asyncapi.yaml
 	@$(MDH) topology show --reference > docs/topology-reference.md
 	@$(MDH) schemas metrics > docs/metrics.md
 	@$(MDH) hub --openapi > docs/openapi.json
-	@echo "wrote docs/topics.md docs/topology-reference.md docs/asyncapi.yaml docs/metrics.md docs/openapi.json"
+	@$(PY) -m mdh.docs_rules docs/rules
+	@echo "wrote docs/topics.md docs/topology-reference.md docs/asyncapi.yaml docs/metrics.md docs/openapi.json docs/rules"
 
 lock: install ## Resolve the dependencies anew into requirements.lock
 	@command -v uv >/dev/null || $(PIP) install uv

@@ -24,6 +24,7 @@ def inactive_measurement(batch: DayBatch, rule: InactiveMeasurement) -> list[Fin
     channel that has periods is uninstalled. Of uninstalled, disconnected, no account the first that applies is told, with its own
     severity; estimates and missing values do not count. Rows that lie wholly in uninstalled time never come here if that
     terminates: admission parks them until master data change. Values a person set stay as they are.
+    Source: inactive measurement check of the domain, by interval in place of whole deliveries.
     """
     attributes = batch.attributes
     if not len(attributes.served) or not len(batch):
