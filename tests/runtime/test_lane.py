@@ -86,7 +86,7 @@ def test_the_same_inbox_gives_the_same_bytes() -> None:
         pipeline = Pipeline(AGENTS)
         feed(pipeline, 50)
         pipeline.run()
-        return {topic: logs for topic, logs in pipeline.topics.items()}
+        return dict(pipeline.topics)
 
     assert run() == run()
 
@@ -106,7 +106,7 @@ def test_a_gap_is_noticed_and_a_repeat_is_skipped() -> None:
     outside = Lane(plan("first"), 0, lambda _: CountFold("middle"), CODEC)
     first = pipeline.log("in", 0)[0]
     assert outside.is_next(first)
-    with pytest.raises(GapError, match="offset 7 came after 0; .* MDH_ACCEPT_GAPS=1"):
+    with pytest.raises(GapError, match=r"offset 7 came after 0; .* MDH_ACCEPT_GAPS=1"):
         outside.is_next(replace(first, offset=7))
     outside.accept_gaps = True
     assert outside.is_next(replace(first, offset=7))

@@ -16,4 +16,5 @@ if __name__ == "__main__":
     agents = [AgentSpec(plan("first"), lambda _: CountFold("middle")), AgentSpec(plan("second"), lambda _: CountFold("out"))]
     # librdkafka's mock broker stores transactional batches with a checksum of their own
     settings = RuntimeSettings(broker, {"bootstrap.servers": broker}, "toy", {"broker_check_crcs": False}, session_timeout=6.0)
-    Worker(create_app(agents, settings, Torment(rate) if rate else Sabotage()), loglevel="WARNING", redirect_stdouts=False).execute_from_commandline()
+    app = create_app(agents, settings, Torment(rate) if rate else Sabotage())
+    Worker(app, loglevel="WARNING", redirect_stdouts=False).execute_from_commandline()
