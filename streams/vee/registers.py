@@ -88,6 +88,7 @@ class _One:
     day: Ints
     attributes: Attributes
     ended: Mask = field(default_factory=lambda: np.zeros(1, np.bool_))
+    settled: Mask = field(default_factory=lambda: np.zeros(1, np.bool_))
     seconds: int = 0
 
     def __len__(self) -> int:
