@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, ClassVar, Self, cast
 
 import numpy as np
@@ -66,6 +66,7 @@ def pack_text(values: pa.StringArray) -> bytes:
     return len(lengths).to_bytes(4, "little") + lengths + body
 
 
+@lru_cache(maxsize=512)  # head ends send the same meters in the same order again and again
 def unpack_text(data: bytes, size: int) -> pa.StringArray:
     """The inverse of :func:`pack_text`. Raises ValueError on bytes that do not hold ``size`` valid UTF-8 strings."""
     if size == 0:

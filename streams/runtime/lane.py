@@ -7,10 +7,11 @@ before is skipped, a gap raises.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
+
+import orjson
 
 from schemas.codec import Codec
 from schemas.identity import identity, partition_of
@@ -78,11 +79,11 @@ class Checkpoint:
     folded: int = 0  # messages handled since the beginning
 
     def to_bytes(self) -> bytes:
-        return json.dumps([self.offsets, self.received, self.sent, self.folded], sort_keys=True).encode()
+        return orjson.dumps([self.offsets, self.received, self.sent, self.folded], option=orjson.OPT_SORT_KEYS)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Checkpoint:
-        return cls(*json.loads(data))
+        return cls(*orjson.loads(data))
 
 
 class Lane:
