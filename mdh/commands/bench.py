@@ -115,3 +115,32 @@ def memory(
     restart = (f"{figures['restart_seconds']:.2f} s", f"{figures['faust_restart_seconds']:.1f} s", f"{figures['ratio_restart']} ×")
     rows.append(("restart", *restart))
     _show(f"{channels:,} channels of quarter hours", rows, figures, json)
+
+
+@app.command()
+def anomaly(
+    data: Annotated[Path | None, typer.Option(envvar="MDH_SHARED_DATA", help="Folder of the sample loads; else ../shared/data.")] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Faults of each kind injected into each meter.")] = 2,
+    json: Json = False,
+) -> None:
+    """What insights finds of injected faults, and how it does beside river's detectors on the same streams."""
+    _need_source()
+    from benchmarks.anomaly import run
+
+    folder = data or Path(__file__).resolve().parents[2].parent / "shared" / "data"
+    if not (folder / "sgsc_half_hourly").is_dir():
+        raise UsageError(f"no sample loads in {folder}: name their folder with --data or MDH_SHARED_DATA")
+    figures = run(folder, _say, repeats)
+    rows: list[tuple[str, ...]] = [("", "recall", "false alarms per meter-year")]
+    shown = {name: figures[name] for name in ("tuned", "held_out", "held_out_with_labels")}
+    rows += [(n.replace("_", " "), f"{f['recall']:.3f}", f"{f['false_alarms_per_meter_year']:.2f}") for n, f in shown.items()]
+    rows += [(f"  {fault}", f"{recall:.3f}", "") for fault, recall in figures["held_out"]["recall_by_fault"].items()]
+    rows.append(("meter-days, ROC-AUC and PR-AUC", "", "reads/s"))
+    for name, told in figures["meter_day_streams"].items():
+        if isinstance(told, dict):
+            rows.append((f"  {name}", f"{told['roc_auc']:.3f} {told['pr_auc']:.3f}", f"{told['reads_per_s']:,}"))
+    rows.append(("NAB, standard score", "", ""))
+    for name, told in figures["nab"].items():
+        if isinstance(told, dict):
+            rows.append((f"  {name}", f"{told['standard_score']:.1f}", f"ROC {told['roc_auc']:.3f}"))
+    _show("Anomalies, scored before learned", rows, figures, json)

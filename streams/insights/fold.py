@@ -28,6 +28,7 @@ Array = npt.NDArray[Any]
 EXCEPTIONS: Final = "vee.exceptions"
 RULE: Final = "anomaly"
 _TOP: Final = 2.0  # a score that labels are to be weighed against is at most this
+LOUDER: Final = 1.5  # times as strange as what was told last: told again, however soon
 _LOOK: Final = 0.4  # scores from which labels may make an exception
 _OF_SEGMENT: Final = {
     "base": kernel.BASE, "peak": kernel.PEAK, "same": kernel.SAME, "zero": kernel.ZERO, "negative": kernel.NEGATIVE,
@@ -126,11 +127,14 @@ class InsightsFold:
     def _raise(self, scored: Scored, finding: Finding, looks: Array, message: Message, result: Result) -> None:
         table, row, day = scored.table, scored.rows[finding.row], scored.day(finding.row)
         raised, told = table["raised"][row], int(table["told"][row])
+        loudest = table["loudest"].view(np.float32)
         table["told"][row] = max(told, day)
         if day not in raised.tolist():
-            if told != NEVER and abs(day - told) <= self.settings.quiet_days:
+            quiet = told != NEVER and abs(day - told) <= self.settings.quiet_days
+            if quiet and finding.score < LOUDER * loudest[row]:
                 return  # the same trouble goes on, or has only just been told
             raised[...] = [day, *raised[:-1]]
+            loudest[row] = finding.score
         exception = self._write(scored, finding.row, self._detail(scored, finding), "open", message, result)
         self._labels.keep(exception, looks)
 

@@ -9,6 +9,8 @@ What is kept of a channel (float32, in units of the channel):
   for its mean of the last days. A day is strange by how far a feature lies *outside everything seen so far*, in spreads.
 
 A day scores before it teaches. A day of score 1 or more does not teach, until ``PATIENCE`` such days in a row have passed.
+
+Source: our own; online medians by stochastic approximation, ranges as in extreme value detectors.
 """
 
 from __future__ import annotations
@@ -125,26 +127,31 @@ def features(v: Array, good: Array, bins: Array, slots: int, location: Array, sp
         usual[h] /= max(size, 1e-9)
         distance += abs(shape[h] - usual[h]) / 2
     x[SHAPE] = distance
-    same = correlation(shape, usual, 0)
-    best = -1.0
-    for lag in range(LAGS_FROM, HOURS - LAGS_FROM + 1):
-        best = max(best, correlation(shape, usual, lag))
-    x[LAG] = best - same
+    x[LAG] = displaced(shape, usual)
     return at
 
 
 @njit(cache=True)
-def correlation(a: Array, b: Array, lag: int) -> float:
-    """Correlation of two daily shapes, the second displaced by some hours."""
-    n = len(a)
+def displaced(a: Array, b: Array) -> float:
+    """By how much the correlation of two daily shapes grows where the second is displaced by some hours."""
     ma, mb = a.mean(), b.mean()
-    ab, aa, bb = 0.0, 1e-12, 1e-12
-    for i in range(n):
-        p, q = a[i] - ma, b[(i + n - lag) % n] - mb
-        ab += p * q
-        aa += p * p
-        bb += q * q
-    return ab / math.sqrt(aa * bb)
+    twice = np.empty(2 * HOURS)
+    aa, bb = 1e-12, 1e-12
+    for i in range(HOURS):
+        twice[i] = twice[i + HOURS] = b[i] - mb
+        aa += (a[i] - ma) ** 2
+        bb += twice[i] ** 2
+    same, best = 0.0, -np.inf
+    for lag in range(HOURS - LAGS_FROM + 1):
+        if lag == 0 or lag >= LAGS_FROM:
+            product = 0.0
+            for i in range(HOURS):
+                product += (a[i] - ma) * twice[i + HOURS - lag]
+            if lag == 0:
+                same = product
+            elif product > best:
+                best = product
+    return (best - same) / math.sqrt(aa * bb)
 
 
 @njit(cache=True)

@@ -11,7 +11,7 @@ import numpy as np
 
 LIMITS: Final = np.array(
     [
-        [5.66, 10.17, 1.30, 2.08, 3.34, 6.61, 22.0, 5.0, 5.25, 2.34, 4.08, 1.20],  # of a day, in spreads of the day
-        [7.39, 4.05, 0.92, 3.93, 2.90, 1.65, 9.94, 5.0, 1.90, 0.79, 5.78, 1.94],  # of the mean of the last days, in its ranges
+        [5.7, 10.2, 3.0, 2.1, 5.0, 10.0, 30.0, 5.0, 9.0, 3.0, 4.1, 1.2],  # of a day, in spreads of the day
+        [7.4, 1.7, 0.95, 2.0, 3.3, 3.0, 12.0, 5.0, 2.0, 1.0, 2.0, 1.9],  # of the mean of the last days, in its ranges
     ]
 )

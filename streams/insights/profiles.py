@@ -55,6 +55,7 @@ def make_table(name: str) -> Table:
             "strange": Column(np.int32),
             "last": Column(np.int32, empty=NEVER),  # newest day seen
             "told": Column(np.int32, empty=NEVER),  # newest strange day
+            "loudest": Column(np.int32),  # score of what was told last, float bits
             "raised": Column(np.int32, (RAISED,), NEVER),
         }
     )

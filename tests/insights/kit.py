@@ -30,8 +30,8 @@ def day_of(rng: np.random.Generator, level: float = 10.0, slots: int = 48) -> Ar
 
 
 def block_of(
-    days: dict[tuple[str, int], Array], *, seconds: int = 1800, version: int = 1, state: int = FINALIZED, condition: int | Array = conditions.REGULAR,
-    unit: str = "kWh", payload: str = "p",
+    days: dict[tuple[str, int], Array], *, seconds: int = 1800, version: int = 1, state: int = FINALIZED,
+    condition: int | Array = conditions.REGULAR, unit: str = "kWh", payload: str = "p",
 ) -> FinalBlock:  # fmt: skip
     """A block of the given (device, day) → values."""
     rows, counts = len(days), np.array([len(values) for values in days.values()], np.int32)
@@ -45,8 +45,8 @@ def block_of(
         seconds=np.full(rows, seconds, np.int32), count=counts, reads=zeros, version=np.full(rows, version, np.int64),
         replaces=np.full(rows, version - 1, np.int64), state=np.full(rows, state, np.int8), dials=zeros.astype(np.int8),
         multiplier=np.full(rows, 1_000_000, np.int64), values=values, conditions=np.broadcast_to(condition, values.shape).astype(np.int32),
-        methods=np.zeros(len(values), np.int8), times=nothing, received_count=zeros, received=nothing, received_conditions=nothing.astype(np.int32),
-        before_count=zeros, before=nothing, before_conditions=nothing.astype(np.int32),
+        methods=np.zeros(len(values), np.int8), times=nothing, received_count=zeros, received=nothing,
+        received_conditions=nothing.astype(np.int32), before_count=zeros, before=nothing, before_conditions=nothing.astype(np.int32),
     ).check()  # fmt: skip
 
 
@@ -56,6 +56,7 @@ class Agent:
     def __init__(self, **settings: Any) -> None:
         self.fold = InsightsFold(InsightsSettings(**settings), 0)
         self.said: list[dict[str, Any]] = []
+        self.rows: dict[bytes, bytes | None] = {}
         self._number = 0
 
     def apply(self, kind: str, body: Any) -> Result:
@@ -82,8 +83,6 @@ class Agent:
             agent.fold.state.load(key, value)
         agent._number, agent.rows = self._number, dict(self.rows)
         return agent
-
-    rows: dict[bytes, bytes | None] = {}
 
     def commit(self) -> None:
         """What the runtime writes to the state topic."""

@@ -1,0 +1,339 @@
+"""Anomalies: the insights agent on real loads with injected faults and on the NAB series, beside river's detectors on the same streams.
+
+Every score is causal: a day (an interval) is scored before it is learned from. Loads come from ``../shared/data`` or ``MDH_SHARED_DATA``.
+The limits of the agent were chosen on every second meter (``tuned``); the others (``held_out``) are what counts.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.csv as pc
+
+from benchmarks import nab
+from schemas import conditions
+from schemas.block import FINALIZED, FinalBlock, strings
+from schemas.identity import identity
+from schemas.topology.insights import InsightsSettings
+from streams.insights import kernel
+from streams.insights.fold import InsightsFold
+from streams.insights.profiles import Profiles, make_table
+from streams.runtime.fold import Message
+from streams.runtime.state import State
+
+Array = npt.NDArray[Any]
+Say = Callable[[str], None]
+DAY = 86_400
+FAULTS = {"spike": 1, "flat": 3, "step tamper": 30, "reverse": 3, "shift": 30, "swapped meter": 30, "slow leak": 45}  # days
+BEFORE = 60  # days of history before a fault, at least
+
+
+@dataclass(frozen=True, slots=True)
+class Meter:
+    """Real loads: a row per day, NaN where there is no read."""
+
+    name: str
+    first: int  # day number
+    loads: Array
+
+    @property
+    def seconds(self) -> int:
+        """The interval length."""
+        return DAY // self.loads.shape[1]
+
+
+def meters_of(data: Path) -> list[Meter]:
+    """General supply of the Smart Grid Smart City homes and the loads of the CityLearn homes."""
+    found = []
+    table = pc.read_csv(data / "sgsc_half_hourly" / "sgsc_interval_readings.csv.gz")
+    who, load = table["CUSTOMER_ID"].to_numpy(), table["GENERAL_SUPPLY_KWH"].to_numpy()
+    at = table["READING_DATETIME"].to_numpy().astype("datetime64[s]").astype(np.int64)
+    for customer in np.unique(who).tolist():
+        mine = who == customer
+        first, days = int(at[mine].min() // DAY), at[mine] // DAY
+        loads = np.full((int(days.max()) - first + 1, 48), np.nan)
+        loads[days - first, at[mine] % DAY // 1800] = load[mine]
+        if np.nansum(loads) > 100 and len(loads) > 2 * BEFORE:
+            found.append(Meter(f"sgsc-{customer}", first, loads))
+    for path in sorted((data / "citylearn_2022").glob("Building_*.csv")):
+        load = pc.read_csv(path)["non_shiftable_load"].to_numpy()
+        found.append(Meter(path.stem, 17_014, load[: len(load) // 24 * 24].reshape(-1, 24)))
+    return found
+
+
+def with_fault(meter: Meter, others: list[Meter], fault: str, rng: np.random.Generator) -> tuple[Meter, int, int] | None:
+    """The meter with a fault, and the days from which to before which it lasts; None where there are too few reads."""
+    days = FAULTS[fault]
+    begin = int(rng.integers(BEFORE, len(meter.loads) - days))
+    loads, part = meter.loads.copy(), slice(begin, begin + days)
+    if np.isnan(loads[part]).mean() > 0.3:
+        return None
+    hour = loads.shape[1] / 24
+    if fault == "spike":
+        loads[begin, rng.integers(loads.shape[1])] = np.nanmax(loads[max(0, begin - 90) : begin]) * rng.uniform(3, 20)
+    elif fault == "flat":
+        loads[part] = np.nan_to_num(loads[begin, rng.integers(loads.shape[1])])
+    elif fault == "step tamper":
+        loads[part] *= rng.uniform(0.3, 0.5)
+    elif fault == "reverse":
+        loads[part] *= -1
+    elif fault == "shift":
+        moved = int(rng.integers(4, 13) * hour) * int(rng.choice([-1, 1]))
+        loads[part] = np.roll(loads[part].ravel(), moved).reshape(loads[part].shape)
+    elif fault == "swapped meter":
+        other = others[int(rng.integers(len(others)))].loads
+        other = other[len(other) // 3 :][:days]
+        loads[begin : begin + len(other)] = other
+        days = len(other)
+    else:
+        usual = np.nanmean(loads[begin - BEFORE : begin])
+        loads[part] += np.linspace(0, rng.uniform(0.5, 1.0) * usual, loads[part].size).reshape(loads[part].shape)
+    return Meter(f"{meter.name} {fault} {begin}", meter.first, loads), begin, begin + days
+
+
+def block_of(meters: list[Meter], days: slice = slice(None)) -> FinalBlock:
+    """Days of meters (of one interval length) as VEE would publish them."""
+    parts = [meter.loads[days] for meter in meters]
+    loads = np.concatenate(parts)
+    rows, slots = loads.shape
+    device = np.repeat([meter.name for meter in meters], [len(part) for part in parts])
+    day = np.concatenate([meter.first + np.arange(len(meter.loads))[days] for meter in meters])
+    counts, nothing, zeros = np.full(rows, slots, np.int32), np.zeros(0, np.int64), np.zeros(rows, np.int32)
+    return FinalBlock(
+        id=identity(meters[0].name, int(day[0])), payload="p", source="bench", device=strings(device.tolist()),
+        channel=strings(["1.8.0"] * rows), unit=strings(["kWh"] * rows), service_point=strings([""] * rows), account=strings([""] * rows),
+        zone=strings(["UTC"] * rows), direction=np.ones(rows, np.int8), day=day.astype(np.int32), start=day * DAY,
+        seconds=np.full(rows, DAY // slots, np.int32), count=counts, reads=zeros, version=np.ones(rows, np.int64),
+        replaces=np.zeros(rows, np.int64), state=np.full(rows, FINALIZED, np.int8), dials=zeros.astype(np.int8),
+        multiplier=np.full(rows, 1_000_000), values=np.round(np.nan_to_num(loads).ravel() * 1e6).astype(np.int64),
+        conditions=np.where(np.isnan(loads.ravel()), conditions.MISSING, conditions.REGULAR).astype(np.int32),
+        methods=np.zeros(loads.size, np.int8), times=nothing, received_count=zeros, received=nothing,
+        received_conditions=nothing.astype(np.int32), before_count=zeros, before=nothing, before_conditions=nothing.astype(np.int32),
+    )  # fmt: skip
+
+
+# --- the agent on faults --------------------------------------------------------------------------------------------------------
+
+
+def told_of(fold: InsightsFold, meter: Meter) -> list[tuple[int, str, str]]:
+    """Day (from the meter's first), exception id and words of all the agent tells of a meter."""
+    result = fold.apply(Message("FinalBlock", block_of([meter]), meter.name))
+    bodies = [output.body for output in result.outputs]
+    return [(int(body["start"].timestamp()) // DAY - meter.first, body["id"], body["detail"]) for body in bodies]
+
+
+@dataclass(slots=True)
+class Trial:
+    """What came of it."""
+
+    found: dict[str, list[bool]]
+    alarms: int = 0
+    years: float = 0.0
+
+    def figures(self) -> dict[str, Any]:
+        """Recall per fault and over all, false alarms per meter-year."""
+        every = [hit for hits in self.found.values() for hit in hits]
+        return {
+            "recall": round(float(np.mean(every)), 3),
+            "false_alarms_per_meter_year": round(self.alarms / self.years, 2),
+            "recall_by_fault": {fault: round(float(np.mean(hits)), 3) for fault, hits in self.found.items()},
+            "faults": len(every),
+            "meter_years": round(self.years, 1),
+        }
+
+
+def trial(fold: InsightsFold, meters: list[Meter], repeats: int, seed: int, *, label: bool = False) -> Trial:
+    """Faults into each meter in turn, every one on a fresh copy of it; false alarms are those of the meters as they are."""
+    rng, out = np.random.default_rng(seed), Trial({fault: [] for fault in FAULTS})
+
+    def decide(meter: Meter, exception: str, day: int, confirmed: bool) -> None:
+        if label:
+            body = {"exception": exception, "device": meter.name, "channel": "1.8.0", "day": meter.first + day, "confirmed": confirmed}
+            fold.apply(Message("Label", body, f"{exception} label"))
+
+    for meter in meters:
+        clean = told_of(fold, Meter(f"{meter.name} as it is", meter.first, meter.loads))
+        out.alarms += len(clean)
+        out.years += len(meter.loads) / 365
+        for day, exception, _ in clean:
+            decide(meter, exception, day, False)
+        others = [other for other in meters if other.seconds == meter.seconds and other.name != meter.name]
+        for fault in FAULTS:
+            for number in range(repeats):
+                made = with_fault(meter, others, fault, rng)
+                if made is None:
+                    continue
+                faulty, begin, end = made
+                told = told_of(fold, Meter(f"{faulty.name} {number}", faulty.first, faulty.loads))
+                hits = [(day, exception) for day, exception, _ in told if begin <= day < end + 2]
+                out.found[fault].append(bool(hits))
+                for day, exception in hits:
+                    decide(faulty, exception, day, True)
+    return out
+
+
+# --- peers on the same days ---------------------------------------------------------------------------------------------------
+
+
+def roc_auc(scores: Array, truth: Array) -> float:
+    """Area under the ROC curve, ties counted half."""
+    order = np.argsort(scores, kind="stable")
+    ranked = scores[order]
+    ranks = np.empty(len(scores))
+    edges = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1], True])
+    for a, b in pairwise(edges):
+        ranks[order[a:b]] = (a + b + 1) / 2
+    positive = int(truth.sum())
+    return float((ranks[truth].sum() - positive * (positive + 1) / 2) / (positive * (len(truth) - positive)))
+
+
+def pr_auc(scores: Array, truth: Array) -> float:
+    """Average precision."""
+    order = np.argsort(-scores, kind="stable")
+    hits = truth[order]
+    return float((np.cumsum(hits) / np.arange(1, len(hits) + 1))[hits].mean())
+
+
+def peers(slots: int) -> dict[str, Callable[[], Callable[[int, float], float]]]:
+    """river's detectors as functions of slot and value that score and then learn."""
+    from river import anomaly, preprocessing, time_series
+
+    def half_space() -> Callable[[int, float], float]:
+        scaler, model = preprocessing.MinMaxScaler(), anomaly.HalfSpaceTrees(seed=42)
+
+        def step(slot: int, value: float) -> float:
+            x = {"value": value, "slot": float(slot)}
+            scaler.learn_one(x)
+            scaled = scaler.transform_one(x)
+            score: float = model.score_one(scaled)
+            model.learn_one(scaled)
+            return score
+
+        return step
+
+    def gaussian() -> Callable[[int, float], float]:
+        model = anomaly.GaussianScorer(window_size=slots * 30)
+
+        def step(_: int, value: float) -> float:
+            score: float = model.score_one(None, value)
+            model.learn_one(None, value)
+            return score
+
+        return step
+
+    def snarimax() -> Callable[[int, float], float]:
+        model, seen = time_series.SNARIMAX(p=2, d=0, q=1, m=slots, sp=1), 0
+
+        def step(_: int, value: float) -> float:
+            nonlocal seen
+            residual = abs(value - model.forecast(1)[0]) if seen > slots else 0.0
+            model.learn_one(value)
+            seen += 1
+            return residual if math.isfinite(residual) else 1e9
+
+        return step
+
+    return {"HalfSpaceTrees": half_space, "GaussianScorer": gaussian, "SNARIMAX": snarimax}
+
+
+def own_scores(meter: Meter) -> Array:
+    """The kernel's score of each day; a channel still warming up scores 0."""
+    (scored,) = Profiles(State(make_table)).fold(block_of([meter]))
+    return np.maximum(scored.score, 0.0)
+
+
+def compare(meters: list[Meter], say: Say, days: int = 120) -> dict[str, Any]:
+    """ROC-AUC and PR-AUC over meter-days, and reads per second, of the agent's profiles and of each peer on the same stream."""
+    rng = np.random.default_rng(5)
+    streams: list[tuple[Meter, Array]] = []
+    for meter in meters:
+        others = [other for other in meters if other is not meter and other.seconds == meter.seconds]
+        for fault in FAULTS:
+            made = with_fault(meter, others, fault, rng)
+            if made and not np.isnan(made[0].loads).all():
+                faulty, begin, end = made
+                part = slice(max(0, begin - (days - 30)), begin + 30)
+                truth = np.zeros(len(faulty.loads), bool)
+                truth[begin:end] = True
+                streams.append((Meter(faulty.name, faulty.first + part.start, np.nan_to_num(faulty.loads[part])), truth[part]))
+    truth = np.concatenate([truth for _, truth in streams])
+    own = np.concatenate([own_scores(meter) for meter, _ in streams])
+    ours = {"roc_auc": round(roc_auc(own, truth), 3), "pr_auc": round(pr_auc(own, truth), 3), "reads_per_s": round(own_rate(meters))}
+    figures: dict[str, Any] = {"meter_days": len(truth), "insights": ours}
+    for name in peers(48):
+        say(f"{name} …")
+        began, scores, reads = time.perf_counter(), [], 0
+        for meter, _ in streams:
+            step = peers(meter.loads.shape[1])[name]()
+            for row in meter.loads.tolist():
+                scores += [max(step(slot, value) for slot, value in enumerate(row))]
+            reads += meter.loads.size
+        seconds = time.perf_counter() - began
+        got = np.array(scores)
+        figures[name] = {
+            "roc_auc": round(roc_auc(got, truth), 3), "pr_auc": round(pr_auc(got, truth), 3), "reads_per_s": round(reads / seconds),
+            "insights_faster_by": round(ours["reads_per_s"] / (reads / seconds), 1),
+        }  # fmt: skip
+    return figures
+
+
+def own_rate(meters: list[Meter]) -> float:
+    """Reads a second of the whole agent (segments, words and all) over blocks of 500 channels and one day."""
+    half_hourly = [meter for meter in meters if meter.loads.shape[1] == 48]
+    crowd = [Meter(f"{n}", 20_000, np.nan_to_num(half_hourly[n % len(half_hourly)].loads[:60])) for n in range(500)]
+    fold, blocks = InsightsFold(InsightsSettings(), 0), [block_of(crowd, slice(day, day + 1)) for day in range(60)]
+    spent = reads = 0.0
+    for day, block in enumerate(blocks):
+        began = time.perf_counter()
+        fold.apply(Message("FinalBlock", block, f"day {day}"))
+        if day >= kernel.WARM_UP:
+            spent += time.perf_counter() - began
+            reads += len(block.values)
+        fold.state.take_changed()
+    return reads / spent
+
+
+# --- NAB ------------------------------------------------------------------------------------------------------------------------
+
+
+def series_of(data: Path) -> Iterator[nab.Series]:
+    """All NAB series with their labelled windows."""
+    windows = json.loads((data / "nab" / "labels" / "combined_windows.json").read_text())
+    for path in sorted((data / "nab" / "data").glob("*/*.csv")):
+        with path.open() as file:
+            rows = list(csv.DictReader(file))
+        at = np.array([int(datetime.fromisoformat(row["timestamp"]).replace(tzinfo=UTC).timestamp()) for row in rows])
+        name = f"{path.parent.name}/{path.name}"
+        spans = [[int(datetime.fromisoformat(t).replace(tzinfo=UTC).timestamp()) for t in pair] for pair in windows.get(name, [])]
+        found = [(int(np.searchsorted(at, a)), int(np.searchsorted(at, b, "right"))) for a, b in spans]
+        yield nab.Series(name, at, np.array([float(row["value"]) for row in rows]), found)
+
+
+def run(data: Path, say: Say, repeats: int = 2) -> dict[str, Any]:
+    """Everything; the figures of the last line."""
+    meters = meters_of(data)
+    tuned, held = meters[::2], meters[1::2]
+    figures: dict[str, Any] = {"meters": len(meters)}
+    for name, group in (("tuned", tuned), ("held_out", held)):
+        say(f"faults into {len(group)} meters ({name}) …")
+        figures[name] = trial(InsightsFold(InsightsSettings(), 0), group, repeats, 1).figures()
+    say("with labels …")
+    fold = InsightsFold(InsightsSettings(), 0)
+    trial(fold, tuned, 1, 7, label=True)
+    figures["held_out_with_labels"] = trial(fold, held, repeats, 1).figures()
+    say("beside river's detectors …")
+    figures["meter_day_streams"] = compare(held[:: max(1, len(held) // 6)], say)
+    say("NAB …")
+    figures["nab"] = nab.evaluate(list(series_of(data)), peers(288), roc_auc, pr_auc)
+    return figures
