@@ -181,6 +181,9 @@ def _example(rule: str, case: Path, *, drawn: bool) -> list[str]:
     if master.exists():
         lines += ["and master data", "", "```json", *master.read_text().strip().splitlines()[:ROWS], "```", ""]
     lines += ["**When**", ""]
+    for file in sorted((case / "when").iterdir()):
+        if file.suffix != ".csv":
+            lines += ["```json", *file.read_text().strip().splitlines()[: 3 * ROWS], "```", ""]
     for name, rows in when.items():
         if len(when) > 1:
             lines += [f"{name}:", ""]

@@ -78,7 +78,7 @@ class Bench:
     zone: str | None = None
     fold: VeeFold = field(init=False)
     days: dict[tuple[str, str, int, int], tuple[FinalBlock, int]] = field(default_factory=dict)
-    registers: dict[tuple[str, str], dict[int, tuple[int, int, FinalBlock, int]]] = field(default_factory=dict)
+    registers: dict[tuple[str, str], dict[int, tuple[int, int, int, FinalBlock, int]]] = field(default_factory=dict)
     exceptions: dict[str, dict[str, Any]] = field(default_factory=dict)
     _messages: int = 0
     _end: int = 0
@@ -150,7 +150,8 @@ class Bench:
             reads = self.registers.setdefault((device, channel), {})
             for k in range(int(block.reads[row])):
                 cell = int(begins[row]) + k
-                reads[int(block.times[times[row] + k])] = (int(block.values[cell]), int(block.conditions[cell]), block, row)
+                at = int(block.times[times[row] + k])
+                reads[at] = (int(block.values[cell]), int(block.conditions[cell]), int(block.methods[cell]), block, row)
 
     def _answer(self, device: str, channel: str, seconds: int, day: int) -> FinalBlock:
         stored = self.days.get((device, channel, seconds, day))
@@ -192,15 +193,19 @@ class Bench:
             at = np.array(sorted(reads), np.int64)
             values = np.array([reads[when][0] for when in at.tolist()], np.int64)
             codes = np.array([reads[when][1] for when in at.tolist()], np.int32)
-            _, _, block, row = reads[int(at[-1])]
-            told = zip(at.tolist(), texts(values, codes), codes.tolist(), strict=True)
+            methods = [reads[when][2] for when in at.tolist()]
+            *_, block, row = reads[int(at[-1])]
+            told = zip(at.tolist(), texts(values, codes), codes.tolist(), methods, strict=True)
             yield _head(block, row, device, channel, 0) | {
                 "start": iso(int(at[0])),
                 "end": iso(int(at[-1])),
                 "intervals": 0,
                 "by_condition": by_condition(codes),
                 "registers": len(at),
-                "reads": [{"at": iso(when), "value": value, "condition": code} for when, value, code in told],
+                "reads": [
+                    {"at": iso(when), "value": value, "condition": code} | ({"method": METHODS[method]} if method else {})
+                    for when, value, code, method in told
+                ],
             }
 
 

@@ -48,7 +48,7 @@ def intervals(item: dict[str, Any]) -> list[dict[str, str]]:
     if "reads" in item:
         return [
             {"device": item["device"], "channel": item["channel"], "start": read["at"], "value": read["value"] or "",
-             "condition": str(read["condition"]), "method": ""}
+             "condition": str(read["condition"]), "method": read.get("method", "")}
             for read in item["reads"]
         ]  # fmt: skip
     start = datetime.fromisoformat(item["start"])
