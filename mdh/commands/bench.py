@@ -144,3 +144,30 @@ def anomaly(
         if isinstance(told, dict):
             rows.append((f"  {name}", f"{told['standard_score']:.1f}", f"ROC {told['roc_auc']:.3f}"))
     _show("Anomalies, scored before learned", rows, figures, json)
+
+
+@app.command()
+def gaps(
+    channels: Annotated[int, typer.Option(help="Channels of each source at most.")] = 2,
+    seed: Annotated[int, typer.Option(help="Where the gaps lie.")] = 1,
+    data: Annotated[
+        Path | None, typer.Option(envvar="MDH_SHARED_DATA", help="Folder of the sample data; else shared/data beside the clone.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Hidden gaps of more than two hours in real loads: the hub's estimates against straight lines."""
+    _need_source()
+    from benchmarks.gaps import run
+
+    if channels < 1:
+        raise UsageError("--channels must be at least 1")
+    folder = data or Path(__file__).resolve().parents[3] / "shared" / "data"
+    if not folder.is_dir():
+        _say(f"no sample data at {folder}: nothing was measured (--data, or MDH_SHARED_DATA)")
+        _show("no data", [("",)], {"bench": "gaps", "skipped": "no sample data"}, json)
+        return
+    figures = run(folder, channels, seed, _say)
+    rows: list[tuple[str, ...]] = [("", "intervals", "line", "like days", "with register")]
+    for name, one in [*figures["sources"].items(), ("all", figures)]:
+        rows.append((name, f"{one['intervals']:,}", "1", f"{one['ratio_like_day']}", f"{one['ratio_with_register']}"))
+    _show("Mean absolute error against that of a straight line; sums between readings are exact", rows, figures, json)
