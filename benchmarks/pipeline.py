@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import yaml
 from confluent_kafka import OFFSET_BEGINNING, TopicPartition
 from confluent_kafka.admin import NewTopic
 
@@ -84,34 +85,47 @@ def run(sizes: Sizes, say: Say) -> dict[str, Any]:
 def hub(broker: str, folder: Path, load: Load, compared: int, say: Say) -> tuple[Results, float, float]:
     """Results of the first channels' first day; reads/s of decoding into the inbox, and of everything behind it up to the store."""
     kafka = KafkaSettings(bootstrap=broker)
-    topology = load_topology(None)
-    Administrator(kafka).apply(topology)
+    chain = _chain_alone(folder)
+    Administrator(kafka).apply(load_topology(chain))
     ids = _publish(kafka, load)
     log = folder / "ingest.log"
-    with _process(_mdh("worker", broker, folder / "data", "--agents", "ingest"), log):
+    with _process(_mdh("worker", broker, folder / "data", "--agents", "ingest", "--topology", str(chain)), log):
         began = _logged(log, "assigned")
         _decoded(kafka, len(ids))
         decoding = load.reads / (time.time() - began)
     say(f"  decoded {decoding:,.0f} reads/s")
-    with settled(broker, folder, ids, "vee,determinants,insights") as (there, seconds):
+    with settled(broker, folder, ids, "vee,determinants", chain) as (there, seconds):
         rate = load.reads / seconds
         say(f"  {rate:,.0f} reads/s into the store")
         return _results(there, compared), decoding, rate
 
 
 @contextmanager
-def settled(broker: str, folder: Path, ids: list[str], agents: str = "ingest,vee,determinants,insights") -> Iterator[tuple[HubAt, float]]:
+def settled(broker: str, folder: Path, ids: list[str], agents: str = "", topology: Path | None = None) -> Iterator[tuple[HubAt, float]]:
     """A hub and a worker that have stored all payloads, and the seconds since the worker had its partitions."""
     port, log = _free_port(), folder / "worker.log"
+    system = ["--topology", str(topology)] if topology else []
     with (
-        _process([*_mdh("hub", broker, folder / "data"), "--port", str(port)], folder / "hub.log"),
+        _process([*_mdh("hub", broker, folder / "data"), "--port", str(port), *system], folder / "hub.log"),
         HubAt(f"http://127.0.0.1:{port}") as there,
     ):
         _answers(there)
-        with _process(_mdh("worker", broker, folder / "data", "--agents", agents), log):
+        with _process(_mdh("worker", broker, folder / "data", "--agents", agents, *system), log):
             began = _logged(log, "assigned")
             _stored(there, ids)
             yield there, time.time() - began
+
+
+def _chain_alone(folder: Path) -> Path:
+    """The default topology without the agent that learns: the peers do not learn either."""
+    system = yaml.safe_load((Path(__file__).parent.parent / "topology.yaml").read_text())
+    del system["agents"]["insights"], system["topics"]["insights.state"]
+    for topic in system["topics"].values():
+        for side in ("readers", "writers"):
+            topic[side] = [who for who in topic[side] if who != "insights"]
+    path = folder / "topology.yaml"
+    path.write_text(yaml.safe_dump(system, sort_keys=False, allow_unicode=True))
+    return path
 
 
 def _publish(kafka: KafkaSettings, load: Load) -> list[str]:
