@@ -339,7 +339,7 @@ class DayTypes(Section):
     """Which days are alike. A holiday is like other holidays, then like Sundays."""
 
     types: tuple[Weekdays, ...] = Field(
-        default=(("mon", "tue", "wed", "thu", "fri"), ("sat",), ("sun",)), description="Weekdays that are alike, such as [[mon-fri], [sat, sun]]"
+        default=(("mon", "tue", "wed", "thu", "fri"), ("sat",), ("sun",)), description="Weekdays that are alike: [[mon-fri], [sat, sun]]"
     )
     holidays: HolidayCalendar | None = Field(default=None, description="Which dates are holidays; none unless said")
 
@@ -358,7 +358,7 @@ class LikeDayAverage(RuleSettings):
     candidates: int = Field(default=8, ge=1, le=16, description="So many of the newest like days are looked at")
     min_days: int = Field(default=3, ge=1, le=10, description="With fewer days that qualify nothing is estimated")
     max_days: int = Field(default=5, ge=1, le=10, description="So many of the newest that qualify are averaged")
-    max_estimated_percent: int = Field(default=10, ge=0, le=50, description="A day with a larger share that is not measured does not qualify")
+    max_estimated_percent: int = Field(default=10, ge=0, le=50, description="A day with a larger share not measured does not qualify")
     priority: Literal["recent", "aemo"] = Field(
         default="recent", description="recent: days of the same type; aemo: the one best day in the Australian order of weekdays"
     )
@@ -595,7 +595,7 @@ class VeeSettings(Section):
         description="Slots behind a channel's newest read when their day is closed: wait until it reports again, or missing at once",
     )
     absent_days: int = Field(
-        default=35, ge=0, le=400, description="Whole days without a read between days with reads, so many in a row at most, are missing days"
+        default=35, ge=0, le=400, description="Whole days without a read between days with reads, up to so many in a row, are missing"
     )
     admit: Literal["auto", "known"] = Field(default="auto", description="auto: until master data exists, channels come as they are")
     future_tolerance: Seconds = Field(default=24 * HOUR, ge=0, description="Reads further ahead of the clock wait for it")

@@ -1,7 +1,7 @@
 """What the days of a batch lean on besides the days beside them: like days before them, and the readings of a check register.
 
-Rules see the other days as rows of the same batch. What is neither in the batch nor in the ring must come from the store; until it has come,
-a day is published with what is known, and a day that was published before stays as it is (``held``).
+Rules see the other days as rows of the same batch. What is neither in the batch nor in the ring must come from the store; until it has
+come, a day is published with what is known, and a day that was published before stays as it is (``held``).
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ class Spans:
 class Checks:
     """Spans that touch a batch of channel-days, and their parts: slots ``first`` to before ``behind`` of row ``row``.
 
-    ``complete``: all days of the span are rows of the batch. ``last`` is the batch's last row of each span, ``days`` its first and last day.
+    ``complete``: all days of the span are rows of the batch. ``last`` is the batch's last row of each span, ``days`` first and last day.
     """
 
     spans: Spans

@@ -17,8 +17,9 @@ _NAME = "interval-adjustment-from-scalar"
 def interval_adjustment_from_scalar(batch: DayBatch, rule: IntervalAdjustmentFromScalar, wanted: Mask) -> Findings | None:
     """Per pair of neighbouring readings: v' = v · (S - known) / sum(v) over what is scaled, rounded so that the sum is exact.
 
-    S is the register's difference (rollover and multiplier first), known what is not scaled. ``estimates`` scales what this hub estimated and
-    fills what is still missing with the mean of these; ``all`` scales everything but outages and edits. Where all is zero, S is spread evenly.
+    S is the register's difference (rollover and multiplier first), known what is not scaled. ``estimates`` scales what this hub estimated
+    and fills what is still missing with the mean of these; ``all`` scales everything but outages and edits. Where all is zero, S is
+    spread evenly.
     A target below zero or a factor above the limit is not applied but told, unless register and intervals agree within their
     resolution. Outage intervals stay as they are. Sources: Oracle D2-INTADJSCA; largest remainder.
     """

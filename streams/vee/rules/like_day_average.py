@@ -17,8 +17,8 @@ _SAFE = 1 << 56  # some dozens of values up to here still add within 64 bits
 def like_day_average(batch: DayBatch, rule: LikeDayAverage, wanted: Mask) -> None:
     """Fills what interpolation left of whole days with the mean of measured values at the same wall-clock time of like days.
 
-    Like days are those of :func:`streams.vee.likeness.candidates`; of these count the first ``max_days`` that have no outage and not more than
-    ``max_estimated_percent`` of their slots without a measured value, and at least ``min_days`` are needed. Only measured values
+    Like days are those of :func:`streams.vee.likeness.candidates`; of these count the first ``max_days`` that have no outage and not more
+    than ``max_estimated_percent`` of their slots without a measured value, and at least ``min_days`` are needed. Only measured values
     are averaged, so no estimate rests on another. On the day the clocks go back an hour stands twice: both get the same mean, and such a
     day lends the mean of both. Source: California DASMMD, gaps above two hours; the mean is rounded half up to the millionth.
     """

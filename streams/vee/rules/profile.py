@@ -17,8 +17,8 @@ from streams.vee.likeness import is_holiday, type_of
 def profile(batch: DayBatch, rule: Profile, wanted: Mask) -> None:
     """Fills what is left of whole days from the first profile that fits the channel, by wall-clock time.
 
-    With ``scale`` the profile is multiplied by what was measured in the day over what the profile says of the same slots. Without a profile,
-    and with ``flat``, every slot gets the mean of what was measured in the day, else of what lies beside it.
+    With ``scale`` the profile is multiplied by what was measured in the day over what the profile says of the same slots. Without a
+    profile, and with ``flat``, every slot gets the mean of what was measured in the day, else of what lies beside it.
     Source: standard load profiles of European market rules, scaled to the day; flat load as the last resort of most codes.
     """
     for row in np.flatnonzero(batch.whole & wanted & batch.vacant.any(axis=1)).tolist():

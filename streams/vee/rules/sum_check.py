@@ -16,8 +16,8 @@ _SCALED = METHOD["interval-adjustment-from-scalar"]
 def sum_check(batch: DayBatch, rule: SumCheck) -> Findings:
     """Per pair of neighbouring readings: |sum of intervals - S| above the tolerance, S being the register's difference.
 
-    The tolerance is the largest of ``tolerance_percent`` of S, and ``tolerance`` plus two steps of the register (each reading is cut off) plus
-    half a step for every interval (each is rounded). Told on the day in which the later reading ends. Not judged: spans
+    The tolerance is the larger of ``tolerance_percent`` of S, and ``tolerance`` plus two steps of the register (each reading is cut off)
+    plus half a step for every interval (each is rounded). Told on the day in which the later reading ends. Not judged: spans
     with intervals scaled from the same register, with a falling register, with units of another dimension, and (``missing: skip``) those
     where an interval has no value. Source: Oracle D2-SUM-CHK.
     """
