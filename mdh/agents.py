@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from connectors.head_end.formats import Options, decode
+from connectors.head_end.formats.events import decode_events
 from schemas.topology import Topology
 from streams.determinants.fold import DeterminantsFold
 from streams.ingest.fold import IngestFold
@@ -25,7 +26,9 @@ def make_folds(topology: Topology) -> dict[str, MakeFold]:
         return topology.topics[topology.agents[agent].inbox].partitions
 
     return {
-        "ingest": lambda n: IngestFold(decoder(topology), n, count("ingest"), letters=topology.agents["ingest"].dead or ""),
+        "ingest": lambda n: IngestFold(
+            decoder(topology), n, count("ingest"), letters=topology.agents["ingest"].dead or "", decode_events=decode_events
+        ),
         "vee": lambda n: VeeFold(topology.vee.within(topology.zone), n, count("vee")),
         "determinants": lambda n: DeterminantsFold(topology.determinants, n, count("determinants"), topology.vee.hot_days),
         "insights": lambda n: InsightsFold(topology.insights, n),

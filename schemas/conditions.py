@@ -17,6 +17,7 @@ INVALID: Final = 10_000  # received but unusable: overflow, test mode, rejected
 MISSING: Final = 100_000  # due and never received
 REPORTED_MISSING: Final = 110_000  # the source itself says there is no value
 OUTAGE: Final = 200_000  # a power failure covered the interval
+OUTAGE_TOLD: Final = 200_100  # the device told of it by events
 EST_FLAT: Final = 310_000  # flat load from one side, profile, class average
 EST_INTERPOLATED: Final = 360_000  # between two good neighbours
 EST_LIKE_DAY: Final = 370_000

@@ -165,6 +165,22 @@ def _intake(app: FastAPI, gateway: Gateway) -> None:
         return await gateway.master(request)
 
     @app.post(
+        "/v1/events",
+        status_code=202,
+        response_model=Accepted,
+        tags=["intake"],
+        summary="Take device events: outages, restorations and others, as JSON",
+        responses={**errors, **problems.responses(409)},
+        openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": {}}}}},
+    )
+    async def post_events(
+        request: Request,
+        source: Annotated[str, Query(description="who sends", max_length=255)] = "http",
+        idempotency_key: Annotated[str | None, Header(max_length=255)] = None,
+    ) -> JSONResponse:
+        return await gateway.events(request, source, idempotency_key)
+
+    @app.post(
         "/v1/commands",
         status_code=202,
         response_model=Accepted,

@@ -19,6 +19,7 @@ from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 
 from connectors.head_end.desk import Desk
 from connectors.head_end.documents import CommandAnswer, CommandRequest, Dead, MasterLine, Settled, SettleQuestion
+from connectors.head_end.formats.events import EventError, decode_events
 from connectors.head_end.listing import Listing, cursor_of, cursor_text, page_query, readable
 from connectors.head_end.problems import ProblemError
 from connectors.head_end.publish import ConflictError, PublishError, RefusedError, TooLargeError, UnavailableError
@@ -156,6 +157,22 @@ class Gateway:
             except PublishError as error:
                 raise as_problem(error) from None
         log.info("payload taken", payload=payload, source=source, name=name, bytes=len(data))
+        return JSONResponse({"id": payload}, 202, headers={"Location": f"/v1/payloads/{payload}"})
+
+    async def events(self, request: Request, source: str, idempotency_key: str | None) -> JSONResponse:
+        """Takes one payload of device events."""
+        publisher = self.desk.events
+        if publisher is None:
+            raise ProblemError(503, "no-events", "This gateway takes no device events.")
+        async with body_of(request, publisher.max_payload_bytes, self.budget) as data:
+            try:
+                await run_in_threadpool(decode_events, data)
+                payload, future = await run_in_threadpool(publisher.submit, data, source=source, idempotency_key=idempotency_key)
+                await acknowledged(future, publisher.writer.timeout + 5)
+            except EventError as error:
+                raise ProblemError(422, "not-valid", str(error)) from None
+            except PublishError as error:
+                raise as_problem(error) from None
         return JSONResponse({"id": payload}, 202, headers={"Location": f"/v1/payloads/{payload}"})
 
     async def command(self, asked: CommandRequest, idempotency_key: str | None) -> JSONResponse:

@@ -178,6 +178,7 @@ class HubProcess:
         from connectors.head_end.formats import FORMATS
         from connectors.head_end.health import Readiness
         from connectors.head_end.master_desk import KafkaMasterDesk
+        from connectors.head_end.publish import Publisher
         from connectors.head_end.reading import StoreReader
 
         topology = self.topology
@@ -199,6 +200,7 @@ class HubProcess:
             KafkaMasterDesk(publisher.writer, self.codec, MASTER, topology.topics[MASTER].partitions),
             ready.reasons,
             quiet_seconds=topology.vee.quiet,
+            events=Publisher(publisher.writer, EVENTS, max_payload_bytes=900_000),
             commands=KafkaCommandDesk(publisher.writer, self.codec, COMMANDS),
             formats=frozenset(FORMATS) | frozenset(topology.profiles),
             about={"broker": self.kafka.bootstrap, "store": str(store.target), "topology": topology.name},
@@ -208,3 +210,4 @@ class HubProcess:
 TICKS = "hub.ticks"
 MASTER = "master.data"
 COMMANDS = "hub.commands"
+EVENTS = "hes.events"

@@ -17,6 +17,7 @@ from streams.runtime.routing import split
 from streams.runtime.state import State, Table
 
 INBOX: Final = "vee.inbox"
+EVENTS: Final = "hes.events"
 SEGMENT: Final = 256  # payload ids per state entry
 ID_BYTES: Final = 16
 
@@ -35,6 +36,9 @@ class Decoded(Protocol):
 Decode = Callable[[bytes, Mapping[str, str], str], Decoded]  # bytes, headers as text, payload id
 
 
+DecodeEvents = Callable[[bytes], list[dict[str, Any]]]
+
+
 class PartlyRefusedError(Exception):
     """Some parts of a payload were refused, the rest was taken."""
 
@@ -46,7 +50,11 @@ class IngestFold:
     kept (rounded up to whole segments) to recognise one that is sent again.
     """
 
-    def __init__(self, decode: Decode, partition: int, partitions: int, *, letters: str = "hes.reads.dlq", remember: int = 65_536) -> None:
+    def __init__(
+        self, decode: Decode, partition: int, partitions: int, *, letters: str = "hes.reads.dlq", remember: int = 65_536,
+        decode_events: DecodeEvents | None = None,
+    ) -> None:  # fmt: skip
+        self.decode_events = decode_events
         self.decode, self.partition, self.partitions, self.letters = decode, partition, partitions, letters
         self.state = State(lambda _: Table({}))
         self._segments = max(2, -(-remember // SEGMENT) + 1)
@@ -74,6 +82,8 @@ class IngestFold:
         about = {"source": headers.get("source", ""), "received_at": _whole(headers.get("received_at", ""))}
         if not self._is_new(message.payload):
             return Result([], {**about, "status": "duplicate", "reason": "this payload was taken before"})
+        if message.topic == EVENTS and self.decode_events is not None:
+            return self._events(message, about, self.decode_events)
         try:
             decoded = self.decode(message.body or b"", headers, message.payload)
         except Exception as error:  # a decoder meets hostile bytes: whatever goes wrong concerns this payload only
@@ -91,6 +101,19 @@ class IngestFold:
             result.outputs.append(self._letter(message, PartlyRefusedError(reason)))
             result.count("dead", len(decoded.problems))
             result.figures["reason"] = reason[:500]
+        return result
+
+    def _events(self, message: Message, about: dict[str, Any], decode: DecodeEvents) -> Result:
+        try:
+            found = decode(message.body or b"")
+        except ValueError as error:
+            return Result([self._letter(message, error)], {**about, "status": "dead", "dead": 1, "reason": str(error)[:500]})
+        result = Result([], {**about, "status": "decoded", "format": "events", "rows": len(found)})
+        for number, event in enumerate(found):
+            body = {**event, "id": message.derive("event", number), "payload": message.payload}
+            body["source"] = event["source"] or about["source"]
+            key = body["device"].encode()
+            result.outputs.append(Output(INBOX, "DeviceEvent", body, key, partition_of(key, self.partitions)))
         return result
 
     def _split(self, block: ReadBlock | FinalBlock) -> list[Output]:

@@ -11,8 +11,8 @@ import numpy as np
 
 from schemas import conditions
 from schemas.block import EXCEPTION
-from schemas.rules import BIT, METHOD
-from schemas.topology.vee import ConsecutiveInterval, DuplicateImd, FinalMeasurementReplacement, Group, RuleSettings, VeeSettings
+from schemas.rules import BIT, METHOD, SEVERITIES
+from schemas.topology.vee import DuplicateImd, FinalMeasurementReplacement, Group, RuleSettings, VeeSettings
 from streams.calendar import day_starts
 from streams.runtime.state import Table
 from streams.sorting import distinct
@@ -26,8 +26,9 @@ from streams.vee.groups import Groups
 from streams.vee.history import History
 from streams.vee.keeping import Keeper
 from streams.vee.merging import STEP, Merged, Replacement
-from streams.vee.orders import Order, accepted_in_store, carry_out, states
+from streams.vee.orders import Order, accepted_in_store, carry_out_all, states
 from streams.vee.orders import summary as summary_of
+from streams.vee.outages import Outages
 from streams.vee.past import Past, measured_until
 from streams.vee.ring import NEVER, NO_DAY, Rings
 from streams.vee.rules import ESTIMATIONS
@@ -120,10 +121,10 @@ class Days:
         self.rings, self.channels, self.settings = rings, channels, settings
         self.group: Group = settings.rules_of("initial-load")
         self.groups = Groups(settings)
+        self.outages = Outages(rings.state)
         self.replacement = Replacement.of(self.group)
-        self.followed = tuple(rule for rule in self.group.rules if isinstance(rule, ConsecutiveInterval) and rule.look_back)
         self.siblings = Siblings(rings, channels, self.group)
-        self.keeper = Keeper(History(rings.state), self.followed)
+        self.keeper = Keeper(History(rings.state), self.group)
         self.context = Context(rings.state, channels, self.group, settings.hot_days)
         self._events: dict[str, RuleSettings] = {
             rule.id: rule for rule in self.group.rules if rule.id in ("duplicate-imd", "final-measurement-replacement")
@@ -176,6 +177,13 @@ class Days:
         stored = (table["stored_from"][row] >= 0) & (table["stored_from"][row] <= day) & (day <= table["stored_through"][row])
         return list(zip(table["channel"][row[stored]].tolist(), day[stored].tolist(), strict=True))
 
+    def in_store(self, seconds: int, channel: int, days: list[int]) -> list[int]:
+        """Of these days of a channel the ones that have left the ring."""
+        table = self.rings.table(seconds)
+        row = int(self.rings.find(seconds, np.array([channel]))[0])
+        first, last = int(table["stored_from"][row]), int(table["stored_through"][row])
+        return [day for day in days if 0 <= first <= day <= last]
+
     def due(self, seconds: int, now: int, *, close: bool) -> Ints:
         """Channel-days that a tick closes."""
         table = self.rings.table(seconds)
@@ -205,8 +213,9 @@ class Days:
         again = self._again(work, earlier) if len(earlier) or table["tail_run"][work.row].any() else []
         shown = self._shown(work)
         events = self._merge_accepted(work, segments, touched) if segments is not None else []
-        for order in orders:
-            carry_out(order, work, *self._look(work), self._estimated)
+        carry_out_all(orders, work, version, self._look, self._estimated)
+        if self.outages.periods:
+            self.outages.write(work, [self.channels.names[channel][0] for channel in table["channel"][work.row].tolist()])
         batch, findings = self._look(work)
         events = [event.keep(applies(self._events[event.rule], batch)) for event in events]
         lacking, more = self.context.judge(work, batch, distinct(touched), informed)
@@ -417,6 +426,8 @@ class Days:
         findings = run(self.groups.of(work.coded), batch, self.groups.named)
         if work.coded.max(initial=0) >= _PERSONS:
             _name_methods(batch)
+        if self.outages.periods:
+            batch.methods[batch.conditions == conditions.OUTAGE_TOLD] = METHOD["outage-zero"]
         return batch, findings
 
     def _batch(self, work: _Work) -> DayBatch:
@@ -463,7 +474,7 @@ class Days:
         known[[row for row, old in work.stored.items() if old.version]] = True
         return Past(
             work.seconds, self.settings.hot_days, work.table, self.keeper.history, work.row, work.day, work.counts, work.values,
-            work.coded, known, work.end, self.followed,
+            work.coded, known, work.end, self.keeper.followed,
         )  # fmt: skip
 
     def _edges(self, work: _Work, vacant: Mask) -> tuple[Edges, Edges]:
@@ -526,6 +537,7 @@ class Days:
             raised[found.rows] |= BIT[found.rule]
             mark = BIT[found.rule] + found.count * 7919 + found.first * 104_729 + found.last * 1_299_709
             mark += ((work.accepted[found.rows] & BIT[found.rule]) != 0) * 15_485_863
+            mark += SEVERITIES.index(found.severity) * 32_452_843
             told[found.rows] = (told[found.rows] * 31 + mark) & 0x7FFFFFFF
         state = states(work, batch, findings)
         digest = _digest(batch.values, batch.conditions, state)
@@ -539,7 +551,8 @@ class Days:
         work.version[emit] = version
         for column, now in ((work.digest, digest), (work.raised, raised), (work.told, told)):
             column[:] = np.where(work.held, column, now)
-        return Decided(batch, channel, findings, emit, state, replaces, (work.values, work.coded), work.stored, changed, gone, work.accepted)
+        received = (work.values, work.coded)
+        return Decided(batch, channel, findings, emit, state, replaces, received, work.stored, changed, gone, work.accepted)
 
     @staticmethod
     def _told_before(work: _Work, batch: DayBatch) -> None:
@@ -607,16 +620,20 @@ class Days:
         """Gives the history the days that leave the ring, and those that never enter it."""
         table, (owner, pos) = work.table, leaving
         own = np.flatnonzero(~work.hot & ~work.passive)
-        if len(own):
-            before = [(place, work.stored.get(row)) for place, row in enumerate(own.tolist())] if work.stored else []
-            old = [(place, was.values, was.codes) for place, was in before if was is not None and was.version]
-            usual = np.where(batch.conditions[own] >= conditions.REGULAR, batch.values[own], 0)
-            self.keeper.leave(work.seconds, table, work.codes[own], work.values[own], work.coded[own], work.counts[own], usual, old)
+        if self.keeper.idle or not (len(own) or len(owner)):
+            return
+        usual = np.where(batch.conditions[own] >= conditions.REGULAR, batch.values[own], 0)
+        parts: list[tuple[Array, ...]] = [(work.codes[own], work.values[own], work.coded[own], work.counts[own], usual)]
+        old = [work.stored.get(row) for row in own.tolist()] if work.stored else [None] * len(own)
         if len(owner):
-            codes = code_of(owner, table["day"][owner, pos])
             values, coded = table["values"][owner, pos], table["conditions"][owner, pos]
             usual = np.where((coded >= conditions.REGULAR // STEP) & (table["raised"][owner, pos] == 0)[:, None], values, 0)
-            self.keeper.leave(work.seconds, table, codes, values, coded, table["count"][owner, pos].astype(np.int64), usual, [])
+            parts.append((code_of(owner, table["day"][owner, pos]), values, coded, table["count"][owner, pos].astype(np.int64), usual))
+        columns = [np.concatenate(column) for column in zip(*parts, strict=True)] if len(owner) else list(parts[0])
+        order = np.argsort(columns[0])
+        places = {int(k): place for place, k in enumerate(order)} if any(old) else {}
+        before = [(places[k], was.values, was.codes) for k, was in enumerate(old) if was is not None and was.version]
+        self.keeper.leave(work.seconds, table, *(column[order] for column in columns), before)
 
     def _retire(self, work: _Work, leaving: tuple[Ints, Ints]) -> None:
         """Notes what leaves the ring (or never enters it) as stored."""

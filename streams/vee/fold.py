@@ -108,6 +108,8 @@ class VeeFold:
             row = self.channels.table.index.get(key_of(body["device"], body["channel"]))
             partition = self.partition if row is None else int(self.channels.partition[row])
             result.outputs.append(Output(FINALS, message.type, body, message.key, partition))
+        elif message.type == "DeviceEvent":
+            self._event(body, emitter)
         elif message.type == "Command":
             self._command(body, emitter)
         elif message.type == "MasterPresent":
@@ -193,6 +195,19 @@ class VeeFold:
                 for channel in ready:
                     self.parking.done(seconds, self.channels.table.keys[channel])
                 self._again(seconds, decided.again, emitter)
+
+    # --- device events ----------------------------------------------------------------------------------------------------------
+
+    def _event(self, body: dict[str, Any], emitter: Emitter) -> None:
+        """Takes an event of a device in; days that an outage touches are decided anew, those in the store when they are back."""
+        emitter.result.count("rows")
+        for begin, end in self.days.outages.note(body["device"], body["kind"], body["at"]):
+            for channel in [row for row, (device, _) in enumerate(self.channels.names) if device == body["device"]]:
+                for seconds in self.rings.lengths():
+                    if self.rings.find(seconds, np.array([channel]))[0] >= 0:
+                        self._look_at(seconds, channel, emitter)
+                        days = self.late.days_of({"start": begin, "end": end}, channel)
+                        self._again(seconds, [(channel, day) for day in self.days.in_store(seconds, channel, days)], emitter)
 
     # --- commands ---------------------------------------------------------------------------------------------------------------
 

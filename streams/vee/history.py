@@ -129,8 +129,9 @@ def rescale(table: Table, row: int, factor: Fraction | None) -> None:
 
 def complete(values: Ints, codes: Array, counts: Array) -> tuple[Ints, Mask, Mask]:
     """Of days as received: total, whether every slot has a value and none an outage, and whether one is an estimate of the source."""
-    inside = np.arange(codes.shape[1]) < counts[:, None]
-    lowest = np.where(inside, codes, 60_000).min(axis=1)
+    width = codes.shape[1]
+    every = bool((counts == width).all())
+    lowest = (codes if every else np.where(np.arange(width) < counts[:, None], codes, 60_000)).min(axis=1)
     return sums_of(values), lowest >= _COMPLETE, lowest < _MEASURED
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
-from schemas.topology.vee import ConsecutiveInterval
+from schemas.topology.vee import ConsecutiveInterval, Group, HighLow, IntervalSpike
 from streams.runtime.state import Table
 from streams.vee.batch import Array, Ints
 from streams.vee.history import History, complete, edges_of, follow
@@ -19,8 +17,17 @@ _DAY = (1 << _SHIFT) - 1
 class Keeper:
     """Adds days that leave the ring to the history, or corrects it."""
 
-    def __init__(self, history: History, followed: Sequence[ConsecutiveInterval]) -> None:
-        self.history, self.followed = history, followed
+    def __init__(self, history: History, group: Group) -> None:
+        rules = group.rules
+        self.history = history
+        self.followed = tuple(rule for rule in rules if isinstance(rule, ConsecutiveInterval) and rule.look_back)
+        self.sums = any(isinstance(rule, HighLow) for rule in rules)
+        self.peaks = any(isinstance(rule, IntervalSpike) and rule.history_factor > 0 for rule in rules)
+
+    @property
+    def idle(self) -> bool:
+        """No rule of the group asks for anything that is kept."""
+        return not (self.followed or self.sums or self.peaks)
 
     def leave(
         self, seconds: int, ring: Table, codes: Ints, values: Ints, coded: Array, counts: Ints, usual: Ints,
@@ -32,6 +39,16 @@ class Keeper:
         the ring notes that the days are stored.
         """
         row, day = codes >> _SHIFT, codes & _DAY
+        if self.sums:
+            self._add(seconds, row, day, values, coded, counts, before)
+        if self.peaks:
+            self.history.raise_peaks(seconds, row, day, np.maximum(usual.max(axis=1), -usual.min(axis=1)))
+        if self.followed:
+            self._runs(seconds, ring, row, day, values, coded, counts)
+
+    def _add(
+        self, seconds: int, row: Ints, day: Ints, values: Ints, coded: Array, counts: Ints, before: list[tuple[int, Ints, Array]]
+    ) -> None:  # fmt: skip
         total, whole, guessed = complete(values, coded, counts)
         total, days, some = np.where(whole, total, 0), whole.astype(np.int64), (whole & guessed).astype(np.int64)
         self.history.add(seconds, row, day, total, days, some)
@@ -41,19 +58,19 @@ class Keeper:
             if whole[0]:
                 at = slice(place, place + 1)
                 self.history.add(seconds, row[at], day[at], -total, np.array([-1]), np.array([-1 if guessed[0] else 0]))
-        self.history.raise_peaks(seconds, row, day, np.maximum(usual.max(axis=1), -usual.min(axis=1)))
-        self._runs(seconds, ring, row, day, values, coded, counts)
 
     def _runs(self, seconds: int, ring: Table, row: Ints, day: Ints, values: Ints, coded: Array, counts: Ints) -> None:
         """Keeps the runs that enter and leave the newest stored day of each channel."""
-        if not self.followed:
-            return
         kept, through = self.history.table(seconds), ring["stored_through"][row]
         linked = np.r_[False, (row[1:] == row[:-1]) & (day[1:] == day[:-1] + 1)]
         last = np.flatnonzero(np.r_[row[1:] != row[:-1], True] & (day >= through))
-        slots = np.arange(values.shape[1]) < counts[:, None]
+        line, end, slots = np.arange(len(row)), counts - 1, np.arange(values.shape[1])
         for number, rule in enumerate(self.followed):
-            tail, whole = edges_of(fits(rule, values, coded, 100) & slots, counts)
+            tail, whole = np.zeros(len(row), np.int64), np.zeros(len(row), np.bool_)
+            at = np.flatnonzero(fits(rule, values[line, end], coded[line, end], 100))  # only these can end in a run
+            if len(at):
+                inside = slots < counts[at][:, None]
+                tail[at], whole[at] = edges_of(fits(rule, values[at], coded[at], 100) & inside, counts[at])
             entering = np.where(
                 through == day - 1, kept["run_out"][row, number], np.where(through == day, kept["run_in"][row, number], 0)
             )

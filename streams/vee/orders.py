@@ -7,7 +7,7 @@ It changes what was received (edit, estimate, discard) or what the rules' findin
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -32,6 +32,7 @@ _EDITED: Final = conditions.USER_EDIT // STEP
 _ESTIMATED: Final = conditions.USER_ESTIMATE // STEP
 _MISSING: Final = conditions.REPORTED_MISSING // STEP
 
+Look = Callable[["_Work"], tuple[DayBatch, list[Findings]]]
 Estimate = Callable[["_Work", str, Mask], DayBatch | None]
 """Runs an estimation over days as they would be without the marked slots; None for a method that cannot be ordered."""
 
@@ -69,11 +70,20 @@ def flaw(body: dict[str, Any]) -> str:
     return ""
 
 
-def carry_out(order: Order, work: _Work, batch: DayBatch, findings: list[Findings], estimate: Estimate) -> None:
+def carry_out_all(orders: Sequence[Order], work: _Work, version: int, look: Look, estimate: Estimate) -> None:
+    """Does what orders say, one after the other; days that one has changed have ``version`` for those behind it."""
+    newest = work.version.copy()
+    for order in orders:
+        _carry_out(order, work, newest, *look(work), estimate)
+        if not order.refused:
+            newest[order.rows] = version
+
+
+def _carry_out(order: Order, work: _Work, versions: Ints, batch: DayBatch, findings: list[Findings], estimate: Estimate) -> None:
     """Does what an order says to the days in work, or says in ``refused`` why not. ``batch`` and ``findings`` are as they stand."""
     rows = order.rows = work.index(order.codes)
     order.before = summary(work, batch, states(work, batch, findings), rows)
-    expected, newest = order.body["expected_version"], int(work.version[rows].max())
+    expected, newest = order.body["expected_version"], int(versions[rows].max())
     known = (work.version[rows] > 0) | (work.coded[rows] > 0).any(axis=1)
     if expected is not None and expected != newest:
         order.refused = f"version conflict: expected {expected}, it is {newest}"

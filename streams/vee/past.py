@@ -58,7 +58,9 @@ class Past:
 
     def _batch(self) -> tuple[Ints, ...]:
         if self._parts is None:
-            own = np.flatnonzero(~self.stored)
+            # A day that is alone with its channel in the batch is not part of its own past
+            company = self.row[1:] == self.row[:-1]
+            own = np.flatnonzero(~self.stored & (np.r_[company, False] | np.r_[False, company])) if company.any() else self.row[:0]
             self._parts = _parts(self.row[own], self.day[own], self.values[own], self.codes[own], self.counts[own])
         return self._parts
 
@@ -93,18 +95,34 @@ class Past:
 
     # --- peaks ------------------------------------------------------------------------------------------------------------------
 
-    def peak(self, rows: Ints) -> Ints:
-        """The highest magnitude measured in the 28 to 56 days before each row's, 0 if nothing is known."""
-        top = self.history.peak(self.seconds, self.row[rows], self.day[rows])
-        first = self.row.searchsorted(self.row[rows])
+    def outstanding(self, rows: Ints, bad: Mask, factor: float) -> Mask:
+        """Of ``bad`` slots of rows, in order, those whose magnitude is above ``factor`` times the highest one measured before.
+
+        What counts is the row's block of 28 days and the one before it, up to the days that have left the ring by then, without the
+        slots that were found outstanding themselves.
+        """
+        found = bad.copy()
         own = peak_of(self.values, self.codes)
-        for place, (at, begin) in enumerate(zip(rows.tolist(), first.tolist(), strict=True)):
-            near = slice(max(begin, at - 2 * BLOCK), at)
-            days, peaks = self.day[near], own[near]
-            peaks = peaks[days > self.day[at] - BLOCK]
-            if len(peaks):
-                top[place] = max(int(top[place]), int(peaks.max()))
-        return top
+        known = self.history.peak(self.seconds, self.row[rows], self.day[rows])
+        first = self.row.searchsorted(self.row[rows])
+        for place, at in enumerate(rows.tolist()):
+            near = self.day[first[place] : at]
+            taught = (near // BLOCK >= self.day[at] // BLOCK - 1) & (near < self.day[at] - self.hot)
+            peaks = [int(known[place]), *own[first[place] : at][taught].tolist(), *self._lingering(at)]
+            size = np.abs(self.values[at])
+            found[place] &= size > factor * max(peaks)
+            usual = np.where((self.codes[at] >= _REGULAR) & ~found[place], size, 0)
+            own[at] = usual.max()
+        return found
+
+    def _lingering(self, at: int) -> list[int]:
+        """Peaks of days that are still in the ring although newer ones might have displaced them."""
+        row, day = int(self.row[at]), self.ring["day"][int(self.row[at])].astype(np.int64)
+        rest = (day >= 0) & (day < self.day[at] - self.hot) & (self.ring["raised"][row] == 0)
+        rest &= ~self._among(np.full(len(day), row), day)
+        pos = np.flatnonzero(rest)
+        peaks: list[int] = peak_of(self.ring["values"][row, pos], self.ring["conditions"][row, pos]).tolist()
+        return peaks
 
     # --- runs -------------------------------------------------------------------------------------------------------------------
 

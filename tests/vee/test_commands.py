@@ -253,3 +253,18 @@ def test_roles_choose_groups() -> None:
     assert int(hub.day(DAY).state[0]) == FINALIZED
     command(hub, "discard", START, START + 900)
     assert hub.rules() == ["interval-spike"]
+
+
+def test_of_two_commands_that_wait_for_one_day_the_second_sees_what_the_first_has_done() -> None:
+    hub = Hub(settings(SPIKES))
+    for day in range(6):
+        hub.send(interval_row(START + day * 86_400, [1.0] * 96))
+    hub.answering = False
+    for name in ("first", "second"):
+        hub.apply("Command", {
+            "id": name, "action": "edit", "device": "M1", "channel": "E1", "start": START, "end": START + 900, "seconds": None,
+            "values": [7], "reading": None, "method": None, "reason": "", "user": name, "expected_version": version(hub),
+        })  # fmt: skip
+    hub.answering = True
+    hub.deliver()
+    assert [o.body["outcome"] for o in hub.log if o.type == "AuditEvent"] == ["applied", "refused"]

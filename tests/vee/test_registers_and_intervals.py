@@ -283,3 +283,55 @@ def test_energy_of_intervals_is_that_of_the_register_in_any_order(data: st.DataO
     assert sorted((e["rule"], e["start"], e["detail"]) for e in other.open()) == sorted(
         (e["rule"], e["start"], e["detail"]) for e in first.open()
     )
+
+
+@example_settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_it_makes_no_difference_when_the_answers_come_late(data: st.DataObject) -> None:
+    rows, _, _ = data.draw(stories())
+    first = told(rows, restarts=False)
+    hub = hub_of(*FREELY, dials=0)
+    hub.answering = False
+    pace = data.draw(st.lists(st.integers(0, 4), min_size=1, max_size=5))
+    for number, row in enumerate(data.draw(st.permutations(rows))):
+        hub.send(row)
+        if number % 4 == 3:
+            hub.tick((MONDAY + 100) * DAY + number * 60)
+        hub.deliver(pace[number % len(pace)])
+        if pace[number % len(pace)] == 1:
+            hub.restart()
+    hub.deliver()
+    hub.tick(close=True)
+    hub.deliver()
+    assert hub.finals() == first.finals()
+    assert not [entry for entry in hub.fold.state.entries if entry.startswith(("late/", "again/", "asked/", "holes/"))]
+
+
+@example_settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_like_days_give_the_same_in_any_order(data: st.DataObject) -> None:
+    days = data.draw(st.integers(4, 16))
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    rows: list[Row] = []
+    for day in range(days):
+        values: list[float | None] = [int(v) / 1000 for v in rng.integers(200, 3000, 24)]
+        what = data.draw(st.sampled_from(["full", "full", "gap", "absent", "pieces"]))
+        if what == "gap":
+            values[6:18] = [None] * 12
+        if what == "pieces":
+            rows += [day_row(day, values[:3]), day_row(day, values[9:], at=9)]
+        elif what != "absent" or day in (0, days - 1):
+            rows.append(day_row(day, values))
+    hubs = []
+    for order in (rows, data.draw(st.permutations(rows))):
+        hub = Hub(settings(IntervalInterpolation(), LikeDayAverage()))
+        for number, row in enumerate(order):
+            hub.send(row)
+            if number % 5 == 4:
+                hub.restart()
+        hub.tick(close=True)
+        hubs.append(hub)
+    assert hubs[0].finals() == hubs[1].finals()
+    assert sorted((e["rule"], e["start"], e["detail"]) for e in hubs[0].open()) == sorted(
+        (e["rule"], e["start"], e["detail"]) for e in hubs[1].open()
+    )

@@ -28,7 +28,7 @@ def interval_spike(batch: DayBatch, rule: IntervalSpike) -> Findings:
     third = np.partition(size, width - 3, axis=1)[:, width - 3] if width >= 3 else np.zeros(len(rows), np.int64)
     bad = size > _limits(third, rule)[:, None]
     bad &= batch.conditions[rows] < conditions.USER_EDIT  # a person has decided
-    bad = _plausible(batch, rule, rows, size, bad)
+    bad = _plausible(batch, rule, rows, bad)
     hit = np.flatnonzero(bad.any(axis=1))
     rows, size, third, bad = rows[hit], size[hit], third[hit], bad[hit]
     peak = size.argmax(axis=1)
@@ -43,7 +43,7 @@ def interval_spike(batch: DayBatch, rule: IntervalSpike) -> Findings:
     return Findings("interval-spike", rows, bad.sum(axis=1), bad.argmax(axis=1), last, say, failed=(rows[where[0]], where[1]))
 
 
-def _plausible(batch: DayBatch, rule: IntervalSpike, rows: Ints, size: Ints, bad: Mask) -> Mask:
+def _plausible(batch: DayBatch, rule: IntervalSpike, rows: Ints, bad: Mask) -> Mask:
     """Takes out what follows an outage, and what the channel's past makes plausible."""
     hit = np.flatnonzero(bad.any(axis=1))
     if not len(hit):
@@ -56,8 +56,7 @@ def _plausible(batch: DayBatch, rule: IntervalSpike, rows: Ints, size: Ints, bad
         last = np.maximum.accumulate(np.where(outage, slots, -1 - codes.shape[1] - behind), axis=1)
         bad[hit] &= slots - last > behind
     if rule.history_factor and batch.past is not None:
-        highest = batch.past.peak(rows[hit])
-        bad[hit] &= size[hit] > (rule.history_factor * highest)[:, None]
+        bad[hit] = batch.past.outstanding(rows[hit], bad[hit], rule.history_factor)
     return bad
 
 

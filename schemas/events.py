@@ -1,0 +1,19 @@
+"""Kinds of device events, and the codes of IEC 61968-9 that stand for them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+OUTAGE: Final = "outage"
+RESTORE: Final = "restore"
+KINDS: Final = (
+    OUTAGE, RESTORE, "comm-outage", "comm-restore", "cover-removed", "low-battery", "clock-error", "reverse-energy", "demand-overload",
+    "voltage-imbalance", "disconnected", "connected", "other",
+)  # fmt: skip
+
+# type.domain.subdomain.action of an EndDeviceEvent. A power failure of the communication module says nothing of the meter's supply.
+CODES: Final = {
+    "3.26.0.85": OUTAGE, "3.26.0.216": RESTORE, "26.26.0.85": "comm-outage", "26.26.0.216": "comm-restore",
+    "3.12.29.212": "cover-removed", "3.2.22.150": "low-battery", "3.36.0.79": "clock-error", "3.26.93.219": "reverse-energy",
+    "3.8.0.177": "demand-overload", "3.26.38.98": "voltage-imbalance", "3.31.0.68": "disconnected", "3.31.0.42": "connected",
+}  # fmt: skip
