@@ -80,6 +80,7 @@ class Bench:
     days: dict[tuple[str, str, int, int], tuple[FinalBlock, int]] = field(default_factory=dict)
     registers: dict[tuple[str, str], dict[int, tuple[int, int, int, FinalBlock, int]]] = field(default_factory=dict)
     exceptions: dict[str, dict[str, Any]] = field(default_factory=dict)
+    audit: list[dict[str, Any]] = field(default_factory=list)
     _messages: int = 0
     _end: int = 0
 
@@ -106,6 +107,10 @@ class Bench:
                 ends = block.start + block.count.astype(np.int64) * block.seconds
                 self._end = max(self._end, int(ends.max()))
             self._apply("ReadBlock", block)
+
+    def take(self, kind: str, record: dict[str, Any]) -> None:
+        """Folds one Command or DeviceEvent in."""
+        self._apply(kind, record)
 
     def finish(self) -> Iterator[dict[str, Any]]:
         """Closes everything and tells what came of it."""
@@ -135,6 +140,8 @@ class Bench:
                     self._store(output.body)
                 elif output.type == "VeeException":
                     self.exceptions[output.body["id"]] = output.body
+                elif output.type == "AuditEvent":
+                    self.audit.append(output.body)
                 elif output.type == "Recall":
                     answers.append(self._answer(**output.body))
             if answers:

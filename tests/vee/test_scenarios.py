@@ -10,7 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
+from connectors.head_end.command_desk import KafkaCommandDesk
+from connectors.head_end.documents import CommandRequest
 from connectors.head_end.formats import Options, decode
+from connectors.head_end.formats.events import decode_events
 from mdh.commands.vee import Bench
 from schemas.rules import RULES
 from schemas.topology import load_topology
@@ -25,23 +28,36 @@ def lines(path: Path) -> list[dict[str, str]]:
         return [{k: v for k, v in row.items() if k != "#"} for row in csv.DictReader(file)]
 
 
-def outcome(case: Path) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+def arrive(bench: Bench, file: Path, zone: str | None) -> None:
+    """One file of ``when``: commands, device events, or reads in any format."""
+    if file.name.endswith(".commands.ndjson"):
+        for number, line in enumerate(file.read_text().splitlines()):
+            bench.take("Command", KafkaCommandDesk.record(CommandRequest.model_validate_json(line), f"{file.name}/{number}"))
+    elif file.name.endswith(".events.json"):
+        for number, event in enumerate(decode_events(file.read_bytes())):
+            bench.take("DeviceEvent", {**event, "id": f"{file.name}/{number}", "payload": ""})
+    else:
+        decoded = decode(file.read_bytes(), Options(name=file.name, zone=zone))
+        assert not decoded.problems
+        bench.reads(decoded)
+
+
+def outcome(case: Path) -> tuple[list[dict[str, str]], list[dict[str, str]], list[dict[str, str]]]:
     given: dict[str, Any] = yaml.safe_load((case / "given.yaml").read_text()) if (case / "given.yaml").exists() else {}
     topology = load_topology().model_copy(update={"vee": VeeSettings.model_validate(given.get("vee", {}))})
     bench = Bench(topology, given.get("zone"))
     if (case / "master.ndjson").exists():
         bench.master(case / "master.ndjson")
     for file in sorted((case / "when").iterdir()):
-        decoded = decode(file.read_bytes(), Options(name=file.name, zone=given.get("zone")))
-        assert not decoded.problems
-        bench.reads(decoded)
+        arrive(bench, file, given.get("zone"))
     exceptions, finals = [], []
     for item in bench.finish():
         if item["type"] == "exception":
             exceptions.append({k: str(v) for k, v in item.items() if k not in ("type", "detail")})
         else:
             finals += intervals(item)
-    return exceptions, finals
+    audit = [{name: body[name] for name in ("action", "channel", "actor", "reason", "outcome", "detail")} for body in bench.audit]
+    return exceptions, finals, audit
 
 
 def intervals(item: dict[str, Any]) -> list[dict[str, str]]:
@@ -69,11 +85,13 @@ def ordered(rows: list[dict[str, str]]) -> list[list[tuple[str, str]]]:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.parent.name}/{case.name}")
 def test_scenario(case: Path) -> None:
-    exceptions, finals = outcome(case)
+    exceptions, finals, audit = outcome(case)
+    told = case / "then" / "audit.csv"
+    assert audit == (lines(told) if told.exists() else [])
     assert ordered(exceptions) == ordered(lines(case / "then" / "exceptions.csv"))
     assert ordered(finals) == ordered(lines(case / "then" / "finals.csv"))
 
 
 def test_scenarios_are_named_after_rules() -> None:
     assert len(CASES) > 20
-    assert {case.parent.name for case in CASES} <= set(RULES)
+    assert {case.parent.name for case in CASES} <= {*RULES, "commands", "events", "groups"}
