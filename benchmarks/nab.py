@@ -136,7 +136,9 @@ def records(score: Array) -> Array:
 def evaluate(
     all_series: list[Series], peers: dict[str, Peer], roc: Callable[[Array, Array], float], precision: Callable[[Array, Array], float]
 ) -> dict[str, Any]:
-    """NAB's score, ROC-AUC and PR-AUC (mean over series with windows) of the profile and of the peers."""
+    """NAB's score, ROC-AUC and PR-AUC (mean over series with windows) of the profile and of the peers.
+
+    Of a peer's scores, as they are and as :func:`records`, the better one counts."""
 
     def stepwise(make: Peer) -> list[Array]:
         found = []
@@ -156,7 +158,7 @@ def evaluate(
             if truth[kept].any():
                 areas.append((roc(got[kept], truth[kept]), precision(got[kept], truth[kept])))
         figures[name] = {
-            "standard_score": round(standard_score(all_series, scores), 1),
+            "standard_score": round(max(standard_score(all_series, scores), standard_score(all_series, list(map(records, scores)))), 1),
             "roc_auc": round(float(np.mean([area[0] for area in areas])), 3),
             "pr_auc": round(float(np.mean([area[1] for area in areas])), 3),
         }

@@ -32,6 +32,7 @@ def main(
     from mdh.settings import load_settings
     from mdh.telemetry import announce
     from schemas.topology import TopologyError, load_topology
+    from streams.insights.kernel import warm as warm_profiles
     from streams.runtime.app import AgentSpec, RuntimeSettings, create_app
     from streams.runtime.sabotage import Sabotage, Torment
 
@@ -59,6 +60,8 @@ def main(
     data_dir.mkdir(parents=True, exist_ok=True)
     if "ingest" in names:
         warm()  # compiles the decoders once per machine, before a payload waits for them
+    if "insights" in names:
+        warm_profiles()
     specs = [AgentSpec(*pair) for pair in plans_and_folds(system, names)]
     app = create_app(specs, runtime, Torment(torment) if torment else Sabotage(), codec_of(settings, system))
     worker = Worker(app, quiet=True, loglevel="WARNING", redirect_stdouts=False, workdir=str(data_dir), override_logging=False)

@@ -319,3 +319,14 @@ def fold_days(
             learn_slots(v, g, b, location[r, kind], spread[r], ages[r, kind])
             ages[r, kind] += 1
             ages[r, 2] += 1
+
+
+def warm() -> None:
+    """Compiles, or loads what was compiled before: a worker does so before a day waits for it."""
+    n = np.zeros(1, np.int64)
+    fold_days(
+        np.zeros(HOURS), np.zeros(HOURS, np.bool_), n, n + HOURS, np.arange(HOURS)[None, :], n, HOURS, n, n, np.zeros(1, np.bool_),
+        np.zeros((1, 2, HOURS), np.float32), np.zeros((1, HOURS), np.float32), np.zeros((1, HOURS), np.float32),
+        np.zeros((1, F, M), np.float32), np.zeros(1, np.float32), np.zeros((1, 3), np.int32), np.zeros(1, np.int32),
+        np.ones((2, F)), np.zeros((1, F)), np.zeros((1, F)), np.zeros(1), n.copy(), n.copy(), np.zeros((1, 4)),
+    )  # fmt: skip

@@ -43,7 +43,7 @@ class Labels:
     def __init__(self, state: State) -> None:
         self._state = state
         self._model: Any = None
-        self.labels = 0
+        self.labels = self.confirmed = 0
         self._where: dict[str, int] | None = None
 
     def _load(self) -> Any:
@@ -56,7 +56,7 @@ class Labels:
             told = self._state.entries.get(_MODEL)
             if told:
                 kept = json.loads(told)
-                self.labels = kept["labels"]
+                self.labels, self.confirmed = kept["labels"], kept["confirmed"]
                 self._model._weights = VectorDict(kept["weights"], self._model.initializer)
                 self._model.intercept = kept["intercept"]
                 self._model.optimizer.n_iterations = self.labels
@@ -68,7 +68,11 @@ class Labels:
             return 1.0
         model = self._load()
         trust = self.labels / (self.labels + _TRUST)
-        return float(1.0 + trust * (2.0 * model.predict_proba_one(_features(looks))[True] - 1.0))
+        likely = min(max(float(model.predict_proba_one(_features(looks))[True]), 1e-6), 1 - 1e-6)
+        # against the share of confirmed ones: clerks who confirm much want what is confirmed more often first, not more of everything
+        average = (self.confirmed + 1) / (self.labels + 2)
+        odds = likely / (1 - likely) * (1 - average) / average
+        return 1.0 + trust * (2.0 * min(likely, odds / (1 + odds)) - 1.0)
 
     def keep(self, exception: str, looks: Array) -> None:
         """Keeps what an exception looked like."""
@@ -93,8 +97,13 @@ class Labels:
         model = self._load()
         looks = self._state.table(TABLE)["looks"][row].view(np.float32)
         model.learn_one(_features(looks), confirmed)
-        self.labels += 1
-        kept = {"labels": self.labels, "weights": dict(sorted(model._weights.to_dict().items())), "intercept": model.intercept}
+        self.labels, self.confirmed = self.labels + 1, self.confirmed + confirmed
+        kept = {
+            "labels": self.labels,
+            "confirmed": self.confirmed,
+            "weights": dict(sorted(model._weights.to_dict().items())),
+            "intercept": model.intercept,
+        }
         self._state.put(_MODEL, json.dumps(kept).encode())
         return True
 

@@ -213,3 +213,11 @@ def test_a_channel_stays_small(seconds: int) -> None:
     table = make_table(f"p{seconds}")
     table.add(str(n) for n in range(10_000))
     assert table.nbytes() / table._capacity <= 1536
+
+
+def test_a_warm_worker_compiles_nothing_more() -> None:
+    kernel.warm()
+    known = list(kernel.fold_days.signatures)
+    agent = Agent()
+    agent.live(["m1"], range(FIRST, FIRST + 2))
+    assert kernel.fold_days.signatures == known
