@@ -232,10 +232,9 @@ def kafka_checks(system: Topology, find: Callable[[], KafkaSettings]) -> Iterato
 
 def consumers(system: Topology, kafka: KafkaSettings, seconds: float = WATCHED_SECONDS) -> Iterator[Check]:
     """Lag of sink and agents, and whether they move: two looks, some seconds apart."""
-    groups = {
-        "sink": (system.group("sink"), system.stored),
-        "agents": (system.group("agents"), [topic for agent in system.agents.values() for topic in agent.reads]),
-    }
+    groups = {"sink": (system.group("sink"), system.stored)}
+    for crew, members in system.crews.items():
+        groups[crew] = (system.group(crew), [topic for name in members for topic in system.agents[name].reads])
     first = {name: positions(kafka, group, topics) for name, (group, topics) in groups.items()}
     time.sleep(seconds)
     for name, (group, topics) in groups.items():

@@ -202,7 +202,9 @@ class Hub:
             kafka = type(kafka)(bootstrap=self.broker)
         Administrator(kafka).apply(system)
         self._say("starting gateway, store and workers")
-        self.supervisor.add(self._hub_process(), *(self._worker_process(index) for index in range(self.workers)))
+        self.supervisor.add(self._hub_process(), *(self._worker_process(index, f"worker-{index}") for index in range(self.workers)))
+        for index, crew in enumerate((crew for crew in system.crews if crew != "agents"), self.workers):
+            self.supervisor.add(self._worker_process(index, f"worker-{crew}", "--agents", ",".join(system.crews[crew])))
         self._await_health()
         self._ready.set()
         self._publish(self.supervisor.processes())
@@ -239,11 +241,10 @@ class Hub:
             environment = {**environment, "MDH_CLICKHOUSE": self.clickhouse}
         return Child("hub", lambda: command, stage=1, gate=self._broker_away, stop_seconds=15, environment=environment)
 
-    def _worker_process(self, index: int) -> Any:
+    def _worker_process(self, index: int, name: str, *agents: str) -> Any:
         from connectors.embedded.supervisor import Child
 
-        command = [*self._mdh("worker"), "--index", str(index), *self._worker_options]
-        name = f"worker-{index}"
+        command = [*self._mdh("worker"), "--index", str(index), *agents, *self._worker_options]
         return Child(name, lambda: command, stage=2, gate=self._broker_away, environment=self._environment)
 
     def _mdh(self, command: str) -> list[str]:

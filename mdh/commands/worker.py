@@ -19,7 +19,7 @@ def main(
     metrics_port: Annotated[int | None, typer.Option(help="Serve metrics at this port.")] = None,
     torment: Annotated[float, typer.Option(hidden=True, help="Rate of injected failures, for tests.")] = 0.0,
 ) -> None:
-    """Run the agents: all of the topology, or those named.
+    """Run agents: the chain of the topology, or those named (an agent that runs apart must be named).
 
     Each takes its share of the partitions: start more to share the load. State lives in Kafka, so a worker may be killed at any time.
     """
@@ -43,16 +43,16 @@ def main(
         system = load_topology(topology)
     except TopologyError as error:
         raise UsageError(str(error)) from error
-    names = [name.strip() for name in agents.split(",") if name.strip()] or list(system.agents)
+    names = [name.strip() for name in agents.split(",") if name.strip()] or system.crews["agents"]
     unknown = sorted(set(names) - set(system.agents))
     if unknown:
         raise UsageError(f"no agent {', '.join(unknown)} in the topology; there are {', '.join(system.agents)}")
     kafka = settings.kafka.at(settings.broker)
-    group = system.group("+".join(names) if names != list(system.agents) else "agents")
+    crew = next((crew for crew, members in system.crews.items() if members == names), "+".join(names))
     runtime = RuntimeSettings(
         broker=kafka.bootstrap,
         client=kafka.librdkafka(),
-        group=group,
+        group=system.group(crew),
         faust=kafka.faust(),
         session_timeout=6.0 if torment else 20.0,
         accept_gaps=settings.accept_gaps,

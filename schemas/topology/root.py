@@ -84,6 +84,12 @@ class Topology(Section):
         """The topics the sink stores, in the order of the file."""
         return [name for name, topic in self.topics.items() if topic.stored]
 
+    @property
+    def crews(self) -> dict[str, list[str]]:
+        """Which agents share a worker: the chain under ``agents``, each agent that runs apart under its own name."""
+        chain = [name for name, agent in self.agents.items() if not agent.apart]
+        return {"agents": chain} | {name: [name] for name, agent in self.agents.items() if agent.apart}
+
     def group(self, member: str) -> str:
         """The consumer group of an agent or party: ``<name>.<member>``."""
         return f"{self.name}.{member}"

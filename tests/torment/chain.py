@@ -45,7 +45,8 @@ class Chain:
         self.watch = Watch(self.bootstrap)
 
     def worker(self, torment: float) -> subprocess.Popen[bytes]:
-        command = ["worker", "--broker", self.bootstrap, "--torment", str(torment), "--data-dir", str(self.folder / "worker")]
+        agents = ["--agents", ",".join(TOPOLOGY.agents)]  # one worker for all, those that run apart too
+        command = ["worker", *agents, "--broker", self.bootstrap, "--torment", str(torment), "--data-dir", str(self.folder / "worker")]
         return self._start("worker", [sys.executable, "-m", "mdh", *command])
 
     def sink(self) -> subprocess.Popen[bytes]:
