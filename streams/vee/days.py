@@ -15,7 +15,7 @@ from schemas.rules import BIT, METHOD, SEVERITIES
 from schemas.topology.vee import DuplicateImd, FinalMeasurementReplacement, Group, RuleSettings, VeeSettings
 from streams.calendar import day_starts
 from streams.runtime.state import Table
-from streams.sorting import distinct
+from streams.sorting import distinct, rising
 from streams.vee.batch import FIRST_NEIGHBOUR, Array, DayBatch, Edges, Findings, Ints, Mask
 from streams.vee.channels import Channels
 from streams.vee.context import Context
@@ -622,18 +622,24 @@ class Days:
         own = np.flatnonzero(~work.hot & ~work.passive)
         if self.keeper.idle or not (len(own) or len(owner)):
             return
-        usual = np.where(batch.conditions[own] >= conditions.REGULAR, batch.values[own], 0)
-        parts: list[tuple[Array, ...]] = [(work.codes[own], work.values[own], work.coded[own], work.counts[own], usual)]
-        old = [work.stored.get(row) for row in own.tolist()] if work.stored else [None] * len(own)
+        peaks = self.keeper.peaks
+        parts: list[tuple[Array, ...]] = []
+        if len(own):
+            usual = np.where(batch.conditions[own] >= conditions.REGULAR, batch.values[own], 0) if peaks else work.values[:0]
+            parts.append((work.codes[own], work.values[own], work.coded[own], work.counts[own], usual))
         if len(owner):
-            values, coded = table["values"][owner, pos], table["conditions"][owner, pos]
-            usual = np.where((coded >= conditions.REGULAR // STEP) & (table["raised"][owner, pos] == 0)[:, None], values, 0)
+            values, coded, usual = table["values"][owner, pos], table["conditions"][owner, pos], work.values[:0]
+            if peaks:
+                usual = np.where((coded >= conditions.REGULAR // STEP) & (table["raised"][owner, pos] == 0)[:, None], values, 0)
             parts.append((code_of(owner, table["day"][owner, pos]), values, coded, table["count"][owner, pos].astype(np.int64), usual))
-        columns = [np.concatenate(column) for column in zip(*parts, strict=True)] if len(owner) else list(parts[0])
-        order = np.argsort(columns[0])
-        places = {int(k): place for place, k in enumerate(order)} if any(old) else {}
-        before = [(places[k], was.values, was.codes) for k, was in enumerate(old) if was is not None and was.version]
-        self.keeper.leave(work.seconds, table, *(column[order] for column in columns), before)
+        columns = [np.concatenate(column) for column in zip(*parts, strict=True)] if len(parts) > 1 else list(parts[0])
+        order = np.argsort(columns[0]) if not rising(columns[0]) else None
+        place = np.argsort(order) if order is not None else np.arange(len(columns[0]))
+        stored = [(int(place[k]), work.stored.get(row)) for k, row in enumerate(own.tolist())] if work.stored else []
+        before = [(at, was.values, was.codes) for at, was in stored if was is not None and was.version]
+        if order is not None:
+            columns = [column[order] if len(column) else column for column in columns]
+        self.keeper.leave(work.seconds, table, *columns, before)
 
     def _retire(self, work: _Work, leaving: tuple[Ints, Ints]) -> None:
         """Notes what leaves the ring (or never enters it) as stored."""

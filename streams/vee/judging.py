@@ -28,7 +28,7 @@ from schemas.topology.vee import (
 from streams.runtime.state import State
 from streams.vee.batch import Array, Attributes, DayBatch, Ints, Mask, iso
 from streams.vee.channels import Channels
-from streams.vee.engine import applies
+from streams.vee.eligibility import applies
 from streams.vee.registers import KEPT, NAME, Changed
 from streams.vee.service import CONNECTED, DISCONNECTED, UNINSTALLED, VACANT, outside, states_at
 
@@ -150,11 +150,11 @@ def inactive(series: Series, rule: InactiveMeasurement) -> Iterator[Finding]:
     words = {UNINSTALLED: "while no meter was installed", DISCONNECTED: "while disconnected", VACANT: "though there is no account"}
     for state, severity in severities.items():
         if severity:
-            yield (
-                (states == state) & series.attributes.quantity_in(rule.quantities),
-                lambda k, said=words[state]: f"{_amount(series, k, int(size[k]))} {said}",
-                severity,
-            )
+            yield (states == state) & series.attributes.quantity_in(rule.quantities), _while(series, size, words[state]), severity
+
+
+def _while(series: Series, size: Ints, words: str) -> Callable[[int], str]:
+    return lambda k: f"{_amount(series, k, int(size[k]))} {words}"
 
 
 def prolonged(series: Series, rule: ProlongedEstimation) -> Iterator[Finding]:
@@ -186,7 +186,7 @@ class Readings:
 
     def __init__(self, state: State, channels: Channels, group: Group) -> None:
         self.state, self.channels = state, channels
-        self.rules: list[RuleSettings] = [rule for rule in group.rules if rule.id in RULES]
+        self.rules = [rule for rule in group.rules if isinstance(rule, RuleSettings) and rule.id in RULES]
         fall = [rule.rollover_percent for rule in self.rules if isinstance(rule, NegativeConsumption)]
         self.rollover_percent = fall[0] if fall else 50
 

@@ -80,7 +80,8 @@ class Past:
     def _among(self, owner: Ints, day: Ints) -> Mask:
         code = self.row * (1 << 20) + self.day
         wanted = owner * (1 << 20) + day
-        return code[np.searchsorted(code, wanted).clip(0, len(code) - 1)] == wanted
+        among: Mask = code[np.searchsorted(code, wanted).clip(0, len(code) - 1)] == wanted
+        return among
 
     # --- the last measured value ------------------------------------------------------------------------------------------------
 

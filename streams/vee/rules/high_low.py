@@ -26,21 +26,24 @@ def high_low(batch: DayBatch, rule: HighLow) -> Findings:
     nothing = Findings("high-low", none, none, none, none, str)
     if batch.past is None or not len(batch):
         return nothing
-    inside = np.arange(batch.values.shape[1]) < batch.counts[:, None]
-    used = (batch.conditions >= conditions.OUTAGE + 100_000) & inside
-    share = used.sum(axis=1)
-    judged = batch.whole & (share * 2 >= batch.counts) & batch.attributes.quantity_in(rule.quantities)
-    rows = np.flatnonzero(judged)
-    if not len(rows):
-        return nothing
-    use = day_totals(batch)[rows].astype(np.float64) * batch.counts[rows] / share[rows]
+    rows = np.flatnonzero(batch.whole & batch.attributes.quantity_in(rule.quantities))
     average, source = np.zeros(len(rows)), np.full(len(rows), -1)
     for number, name in enumerate(rule.history):
         sums, days, guessed = batch.past.block(rows, 1 if name == "previous" else _YEAR)
         fits = (source < 0) & (days >= rule.min_days) & (guessed * 100 <= days * rule.max_estimated_percent)
         average[fits] = sums[fits] / days[fits]
         source[fits] = number
-    known = (source >= 0) & (average > 0) & (np.maximum(use, average) >= rule.floor)
+    maybe = np.flatnonzero((source >= 0) & (average > 0))
+    if not len(maybe):
+        return nothing
+    total = day_totals(batch)[rows[maybe]].astype(np.float64)
+    # A day is judged from half of its intervals on, so its use is at most twice its total
+    maybe = maybe[(2 * total > rule.high * average[maybe]) | (total < rule.low * average[maybe])]
+    rows, average, source = rows[maybe], average[maybe], source[maybe]
+    used = (batch.conditions[rows] >= conditions.OUTAGE + 100_000) & (np.arange(batch.values.shape[1]) < batch.counts[rows][:, None])
+    share = used.sum(axis=1)
+    use = day_totals(batch)[rows].astype(np.float64) * batch.counts[rows] / np.maximum(share, 1)
+    known = (share * 2 >= batch.counts[rows]) & (np.maximum(use, average) >= rule.floor)
     hit = np.flatnonzero(known & ((use > rule.high * average) | (use < rule.low * average)))
     found, counts = rows[hit], batch.counts[rows[hit]].astype(np.int64)
 

@@ -31,7 +31,10 @@ def inactive_measurement(batch: DayBatch, rule: InactiveMeasurement) -> list[Fin
         return []
     end = batch.start + batch.counts * batch.seconds
     beyond = outside(attributes.served, batch.start, end)
-    suspects = np.flatnonzero((beyond | attributes.vacant) & attributes.quantity_in(rule.quantities))
+    suspects = np.flatnonzero(beyond | attributes.vacant)
+    if not len(suspects):
+        return []
+    suspects = suspects[attributes.quantity_in(rule.quantities)[suspects]]
     severities = {
         UNINSTALLED: rule.uninstalled, DISCONNECTED: rule.severity if rule.disconnected else None, VACANT: rule.no_account,
     }  # fmt: skip
