@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, Final
@@ -23,9 +24,11 @@ from mdh.simulation.faults import MISSING
 from mdh.simulation.writers import CHANNEL
 from schemas.block import DayBlock, FinalBlock, ReadBlock, starts_of, strings
 from schemas.topology import load_topology
+from streams.determinants import intervals
 from streams.determinants.fold import DeterminantsFold
 from streams.runtime.fold import Message
 from streams.vee.fold import VeeFold
+from streams.vee.rules import ESTIMATIONS, VALIDATIONS
 
 Ints = npt.NDArray[np.int64]
 WARM: Final = 2  # days until a channel's ring is full
@@ -60,10 +63,12 @@ class Day:
 def run(channels: int, days: int, rows: int, python_channels: int, say: Callable[[str], None]) -> dict[str, Any]:
     """The figures: nanoseconds per read, medians over blocks. Raises UsageError where results differ."""
     load, engine, plain = Load(channels, days + WARM), Engine(), Plain()
-    spent: dict[str, list[float]] = {name: [] for name in ("vee", "determinants", "ours", "np_sum", "polars", "python")}
+    spent: dict[str, list[float]] = {name: [] for name in ("vee", "determinants", "rules", "ours", "np_sum", "polars", "python")}
     for number in range(days + WARM):
         blocks = list(blocks_of(load, number, rows))
-        ours = [engine.fold(block) for block in blocks]
+        with clocked() as rules_took:
+            ours = [engine.fold(block) for block in blocks]
+        spent["rules"].append(sum(rules_took) / (channels * SLOTS))
         for block in blocks:
             _timed(spent["np_sum"], len(block.values), lambda values=block.values: np.sum(values))
         reads = plain.reads(blocks[0], python_channels)
@@ -84,11 +89,36 @@ def run(channels: int, days: int, rows: int, python_channels: int, say: Callable
     ns = {name: median(times) for name, times in spent.items()}
     return {
         "reads": channels * days * SLOTS,
-        **{f"{name}_ns": round(ns[name], 2) for name in ("ours", "vee", "determinants", "np_sum", "polars", "python")},
+        **{f"{name}_ns": round(ns[name], 2) for name in ("ours", "vee", "determinants", "rules", "np_sum", "polars", "python")},
         "ratio_np_sum": round(ns["ours"] / ns["np_sum"], 1),
         **{f"ratio_{name}": round(ns[name] / ns["ours"], 1) for name in ("polars", "python")},
         "equal": True,
     }  # fmt: skip
+
+
+@contextmanager
+def clocked() -> Iterator[list[int]]:
+    """Collects the nanoseconds spent inside rules and the sums by time of use, apart from state, versions and records around them."""
+    took: list[int] = []
+
+    def timed(work: Callable[..., Any]) -> Callable[..., Any]:
+        def inner(*given: Any) -> Any:
+            began = time.perf_counter_ns()
+            result = work(*given)
+            took.append(time.perf_counter_ns() - began)
+            return result
+
+        return inner
+
+    places: list[Any] = [VALIDATIONS, ESTIMATIONS, vars(intervals)]
+    before = [dict(VALIDATIONS), dict(ESTIMATIONS), {"sum_days": intervals.sum_days}]
+    for place, functions in zip(places, before, strict=True):
+        place.update({name: timed(work) for name, work in functions.items()})
+    try:
+        yield took
+    finally:
+        for place, functions in zip(places, before, strict=True):
+            place.update(functions)
 
 
 def _timed(into: list[float], reads: int, work: Callable[[], Any]) -> Any:

@@ -91,6 +91,7 @@ def vee(
     rows.append(("the engine: rules, versions, state, sums by time of use", f"{figures['ours_ns']:.1f}", ""))
     rows.append(("  of these VEE", f"{figures['vee_ns']:.1f}", ""))
     rows.append(("  of these determinants", f"{figures['determinants_ns']:.1f}", ""))
+    rows.append(("  of both the rules and sums alone", f"{figures['rules_ns']:.1f}", ""))
     rows.append(("np.sum of the values", f"{figures['np_sum_ns']:.2f}", f"1 / {figures['ratio_np_sum']:,}"))
     rows.append(("Polars: the same rules and sums, no state", f"{figures['polars_ns']:.1f}", f"{figures['ratio_polars']:,} ×"))
     rows.append(("Python, read by read: the same", f"{figures['python_ns']:,.0f}", f"{figures['ratio_python']:,} ×"))
