@@ -273,17 +273,19 @@ def compare(meters: list[Meter], say: Say, days: int = 120) -> dict[str, Any]:
     figures: dict[str, Any] = {"meter_days": len(truth), "insights": ours}
     for name in peers(48):
         say(f"{name} …")
-        began, scores, reads = time.perf_counter(), [], 0
+        began, days_, reads = time.perf_counter(), [], 0
         for meter, _ in streams:
             step = peers(meter.loads.shape[1])[name]()
             for row in meter.loads.tolist():
-                scores += [max(step(slot, value) for slot, value in enumerate(row))]
+                got = [step(slot, value) for slot, value in enumerate(row)]
+                days_.append((max(got), sum(got) / len(got)))
             reads += meter.loads.size
-        seconds = time.perf_counter() - began
-        got = np.array(scores)
+        rate = reads / (time.perf_counter() - began)
+        areas = [(roc_auc(scores, truth), pr_auc(scores, truth)) for scores in np.array(days_).T]  # a day's highest score, or their mean
+        roc, precision = max(areas)
         figures[name] = {
-            "roc_auc": round(roc_auc(got, truth), 3), "pr_auc": round(pr_auc(got, truth), 3), "reads_per_s": round(reads / seconds),
-            "insights_faster_by": round(ours["reads_per_s"] / (reads / seconds), 1),
+            "roc_auc": round(roc, 3), "pr_auc": round(precision, 3), "reads_per_s": round(rate),
+            "insights_faster_by": round(ours["reads_per_s"] / rate, 1),
         }  # fmt: skip
     return figures
 

@@ -28,7 +28,7 @@ Array = npt.NDArray[Any]
 EXCEPTIONS: Final = "vee.exceptions"
 RULE: Final = "anomaly"
 _TOP: Final = 2.0  # a score that labels are to be weighed against is at most this
-LOUDER: Final = 1.5  # times as strange as what was told last: told again, however soon
+LOUDER: Final = 2.0  # times as strange as what was told last: told again, however soon
 _LOOK: Final = 0.4  # scores from which labels may make an exception
 _OF_SEGMENT: Final = {
     "base": kernel.BASE, "peak": kernel.PEAK, "same": kernel.SAME, "zero": kernel.ZERO, "negative": kernel.NEGATIVE,

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from schemas import conditions
-from schemas.block import FINALIZED, OPEN, FinalBlock, ragged_indices
+from schemas.block import FINALIZED, OPEN, FinalBlock, pack_text, ragged_indices
 from schemas.quantity import MICRO
 from schemas.units import resolve
 from streams import calendar
@@ -22,6 +22,7 @@ DAY: Final = 86_400
 MOST_BINS: Final = 48  # of a day's profile: quarter hours share one with their neighbour, which keeps a channel below 1.5 KB
 RAISED: Final = 4  # days of a channel whose exception may still be taken back
 NEVER: Final = -(2**31)
+_KNOWN: Final = 256  # lists of channels remembered
 # Quantities whose days have no meaningful total
 _NOT_LEARNED: Final = frozenset({"temperature", "voltage", "current", "frequency", "power-factor"})
 
@@ -88,6 +89,7 @@ class Profiles:
         self._state = state
         self._patterns: dict[tuple[str, int, int], int] = {}
         self._bins: dict[int, list[Array]] = {}
+        self._known: dict[tuple[int, bytes, bytes], Array] = {}
 
     def fold(self, block: FinalBlock) -> list[Scored]:
         """Takes all days in that are decided, one result per interval length."""
@@ -104,11 +106,10 @@ class Profiles:
 
     def _fold(self, seconds: int, block: FinalBlock, own: Array) -> Scored:
         table = self._state.table(f"p{seconds}")
-        devices, channels = block.device.take(own).to_pylist(), block.channel.take(own).to_pylist()
-        rows = table.add(key_of(device, channel) for device, channel in zip(devices, channels, strict=True))
+        rows = self._rows(table, seconds, block if len(own) == len(block) else block.take(own))
         order = np.lexsort((block.day[own], rows))
         own, rows = own[order], rows[order]
-        part = block.take(own)
+        part = block if np.array_equal(own, np.arange(len(block))) else block.take(own)
         day = part.day.astype(np.int64)
         again = np.zeros(len(own), bool)
         again[1:] = (rows[1:] == rows[:-1]) & (day[1:] == day[:-1])
@@ -117,6 +118,18 @@ class Profiles:
         np.maximum.at(table["last"], rows, part.day)
         table.mark(rows)
         return scored
+
+    def _rows(self, table: Table, seconds: int, block: FinalBlock) -> Array:
+        """The state row of each row of a block. Head ends send the same meters in the same order again and again."""
+        mark = (seconds, pack_text(block.device), pack_text(block.channel))
+        rows = self._known.get(mark)
+        if rows is None:
+            pairs = zip(block.device.to_pylist(), block.channel.to_pylist(), strict=True)
+            rows = table.add(key_of(device, channel) for device, channel in pairs)
+            if len(self._known) >= _KNOWN:
+                self._known.clear()
+            self._known[mark] = rows
+        return rows
 
     def _score(self, seconds: int, table: Table, part: FinalBlock, rows: Array, fresh: Array) -> Scored:
         n, slots = len(rows), DAY // seconds
