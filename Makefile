@@ -21,7 +21,7 @@ help: ## Show what there is to do
 	@echo "Meter Data Hub: make TARGET"
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
-install: $(STAMP)-kafka ## Set everything up: environment, locked dependencies, broker jars; leaves .venv/bin/mdh
+install: $(STAMP)-kafka $(STAMP)-kernels ## Set everything up: environment, locked dependencies, broker jars; leaves .venv/bin/mdh
 
 demo: install ## Run the hub on a real estate and tell what happened (EXIT=1: stop after the story)
 	@exec $(MDH) demo --data-dir $(DATA) $(if $(EXIT),--exit) $(ARGS)
@@ -92,5 +92,12 @@ $(STAMP)-project: pyproject.toml $(STAMP)-requirements
 
 $(STAMP)-kafka: connectors/embedded/kafka.lock.json $(STAMP)-project
 	@$(PY) -m connectors.embedded || { echo "make install: the broker is not ready; the line above says why" >&2; exit 1; }
+	@touch $@
+
+KERNELS := $(shell grep -rl --include='*.py' numba connectors streams 2>/dev/null)
+
+$(STAMP)-kernels: $(KERNELS) $(STAMP)-project
+	@echo "compiling the numeric kernels (once, half a minute)"
+	@$(PY) -m mdh.kernels || { echo "make install: the kernels did not compile; the line above says why" >&2; exit 1; }
 	@touch $@
 	@echo "ready: $(MDH)"

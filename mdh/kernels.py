@@ -1,0 +1,16 @@
+"""Compiles the numeric kernels once per machine: ``python -m mdh.kernels``. Workers would do it at their first start."""
+
+from __future__ import annotations
+
+
+def compile_all() -> None:
+    """Compiles or loads every kernel."""
+    from connectors.head_end import formats
+    from streams.insights import kernel
+
+    formats.warm()
+    kernel.warm()
+
+
+if __name__ == "__main__":
+    compile_all()
