@@ -124,7 +124,7 @@ class Days:
         self.outages = Outages(rings.state)
         self.replacement = Replacement.of(self.group)
         self.siblings = Siblings(rings, channels, self.group)
-        self.keeper = Keeper(History(rings.state), self.group)
+        self.keeper = Keeper(History(rings.state), settings)
         self.context = Context(rings.state, channels, self.group, settings.hot_days)
         self._events: dict[str, RuleSettings] = {
             rule.id: rule for rule in self.group.rules if rule.id in ("duplicate-imd", "final-measurement-replacement")
@@ -632,14 +632,15 @@ class Days:
             if peaks:
                 usual = np.where((coded >= conditions.REGULAR // STEP) & (table["raised"][owner, pos] == 0)[:, None], values, 0)
             parts.append((code_of(owner, table["day"][owner, pos]), values, coded, table["count"][owner, pos].astype(np.int64), usual))
-        columns = [np.concatenate(column) for column in zip(*parts, strict=True)] if len(parts) > 1 else list(parts[0])
+        columns: list[Any] = [np.concatenate(column) for column in zip(*parts, strict=True)] if len(parts) > 1 else list(parts[0])
         order = np.argsort(columns[0]) if not rising(columns[0]) else None
         place = np.argsort(order) if order is not None else np.arange(len(columns[0]))
         stored = [(int(place[k]), work.stored.get(row)) for k, row in enumerate(own.tolist())] if work.stored else []
         before = [(at, was.values, was.codes) for at, was in stored if was is not None and was.version]
         if order is not None:
             columns = [column[order] if len(column) else column for column in columns]
-        self.keeper.leave(work.seconds, table, *columns, before)
+        codes, values, coded, counts, usual = columns
+        self.keeper.leave(work.seconds, table, codes, values, coded, counts, usual, before)
 
     def _retire(self, work: _Work, leaving: tuple[Ints, Ints]) -> None:
         """Notes what leaves the ring (or never enters it) as stored."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from schemas.topology.vee import ConsecutiveInterval, Group, HighLow, IntervalSpike
+from schemas.topology.vee import MAX_RUNS, ConsecutiveInterval, HighLow, IntervalSpike, Role, VeeSettings
 from streams.runtime.state import Table
 from streams.vee.batch import Array, Ints
 from streams.vee.history import History, complete, edges_of, follow
@@ -17,10 +19,15 @@ _DAY = (1 << _SHIFT) - 1
 class Keeper:
     """Adds days that leave the ring to the history, or corrects it."""
 
-    def __init__(self, history: History, group: Group) -> None:
-        rules = group.rules
+    def __init__(self, history: History, settings: VeeSettings) -> None:
         self.history = history
-        self.followed = tuple(rule for rule in rules if isinstance(rule, ConsecutiveInterval) and rule.look_back)
+        roles: tuple[Role, ...] = ("initial-load", "manual-override", "estimation")
+        rules: list[Any] = [rule for role in roles for rule in settings.rules_of(role).rules]
+        followed: list[ConsecutiveInterval] = []
+        for rule in rules:
+            if isinstance(rule, ConsecutiveInterval) and rule.look_back and rule not in followed:
+                followed.append(rule)
+        self.followed = tuple(followed[:MAX_RUNS])
         self.sums = any(isinstance(rule, HighLow) for rule in rules)
         self.peaks = any(isinstance(rule, IntervalSpike) and rule.history_factor > 0 for rule in rules)
 

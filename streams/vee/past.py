@@ -132,7 +132,7 @@ class Past:
 
         ``match`` says which slots of the batch fit, ``test`` finds that out for received values and conditions of days in the ring.
         """
-        number = next(k for k, followed in enumerate(self.followed) if followed is rule)
+        number = next((k for k, followed in enumerate(self.followed) if followed == rule), None)  # None: the ring is all that is known
         entering = np.zeros(len(self.row), np.int64)
         linked = np.r_[False, (self.row[1:] == self.row[:-1]) & (self.day[1:] == self.day[:-1] + 1)] if len(self.row) else match[:, 0]
         heads = np.flatnonzero(match[:, 0] & ~linked)
@@ -143,17 +143,19 @@ class Past:
             entering = follow(linked, tail, whole, self.counts, entering)
         return np.where(match[:, 0], entering, 0)
 
-    def _before(self, row: Ints, day: Ints, number: int, test: Test) -> Ints:
+    def _before(self, row: Ints, day: Ints, number: int | None, test: Test) -> Ints:
         """The run that ends with the day before, through the ring and what is kept of stored days."""
         run = np.zeros(len(row), np.int64)
         kept, ring = self.history.table(self.seconds), self.ring
         again = ring["stored_through"][row] == day
-        run[again] = kept["run_in"][row[again], number]
+        if number is not None:
+            run[again] = kept["run_in"][row[again], number]
         left = np.flatnonzero(~again)
         for step in range(1, self.hot + 2):  # one day behind the ring: the newest stored one
             owner, before = row[left], day[left] - step
             stored = ring["stored_through"][owner] == before
-            run[left[stored]] += kept["run_out"][owner[stored], number]
+            if number is not None:
+                run[left[stored]] += kept["run_out"][owner[stored], number]
             pos = before % self.hot
             there = (ring["day"][owner, pos] == before) & (before >= 0) & ~stored
             left, owner, pos = left[there], owner[there], pos[there]
