@@ -85,7 +85,7 @@ def standard_score(all_series: list[Series], scores: list[Array]) -> float:
         total += gain
         if (position + 1 == len(order) or order[position + 1][0] != at) and total > top:
             top = total
-    return 100.0 * (top + windows) / (2.0 * windows)
+    return float(100.0 * (top + windows) / (2.0 * windows))
 
 
 def own(series: Series) -> Array:
@@ -118,7 +118,7 @@ def own(series: Series) -> Array:
             part = slice(begin, i + 1)
             kernel.learn_slots(series.values[part], np.ones(i + 1 - begin, bool), bins[part], location, spread, days)
             begin, days = i + 1, days + 1
-    return records(score)
+    return score
 
 
 def records(score: Array) -> Array:
