@@ -1,6 +1,6 @@
 """How far outside everything seen so far a feature must lie to score 1, in the order of :data:`streams.insights.kernel.FEATURES`.
 
-Chosen on real loads (``mdh bench anomaly`` tells which) so that all of them together raise less than one exception per meter and year.
+Chosen on real loads (``mdh bench anomaly`` tells which) so that all of them together raise about one exception per meter and year.
 """
 
 from __future__ import annotations
