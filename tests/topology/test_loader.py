@@ -61,8 +61,8 @@ def test_sections_take_the_zone_of_the_whole_unless_they_name_one() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "place", "what"),
     [
-        ("tolerance_percent: 2000", "tolerance: 2000", "vee.groups.initial-load.rules[4].tolerance", "is no known setting"),
-        ("tolerance_percent: 2000", "tolerance_percent: 0", "vee.groups.initial-load.rules[4].tolerance_percent", "greater than 0"),
+        ("tolerance_percent: 2000", "tolerance: 2000", "vee.groups.initial-load.rules[6].tolerance", "is no known setting"),
+        ("tolerance_percent: 2000", "tolerance_percent: 0", "vee.groups.initial-load.rules[6].tolerance_percent", "greater than 0"),
         ("id: zero-consumption", "id: zero-consumtion", "vee.groups.initial-load.rules[6]", "zero-consumption"),
         ("{id: zero-consumption, severity", "{severity", "vee.groups.initial-load.rules[6]", "id"),
         ("lateness: 24h", "lateness: a day", "vee.lateness", "must be a duration"),
