@@ -578,6 +578,14 @@ INITIAL_LOAD: Final = Group(
 )  # fmt: skip
 
 
+class WidespreadOutage(Section):
+    """While many devices of a partition that used to report are silent, theirs are no gaps to be estimated, but an outage."""
+
+    min_devices: int = Field(default=100, ge=1, description="With fewer devices that reported in the last week, nothing is concluded")
+    silent_percent: int = Field(default=30, ge=1, le=100, description="So many of them silent for `lateness` make a widespread outage")
+    hold: Seconds = Field(default=3 * 86_400, ge=0, description="So long at most days of silent devices stay open; 0: never")
+
+
 class VeeSettings(Section):
     """How validation, estimation and editing behave. ``zone`` comes from the top of topology.yaml unless set here."""
 
@@ -593,6 +601,9 @@ class VeeSettings(Section):
     silence: Literal["wait", "missing"] = Field(
         default="wait",
         description="Slots behind a channel's newest read when their day is closed: wait until it reports again, or missing at once",
+    )
+    widespread_outage: WidespreadOutage = Field(
+        default_factory=WidespreadOutage, description="Matters with `silence: missing`; with wait, silent devices are never estimated"
     )
     absent_days: int = Field(
         default=35, ge=0, le=400, description="Whole days without a read between days with reads, up to so many in a row, are missing"

@@ -95,16 +95,21 @@ class Context:
 
         ``informed`` are channel-days for which the store was asked all there is to ask.
         """
+        # Days that were not known to want like days when the store was asked
+        fresh = {row for row in np.flatnonzero(batch.averaged).tolist() if not self._leaning(work, row).get(int(work.day[row]))}
         self._remember(work, batch)
         lacking = np.zeros(len(batch), np.bool_)
         again: Days = []
         known = set(informed.tolist())
         for row, days in self._wanted(work, batch).items():
             code = int(work.codes[row])
-            if code not in known and not work.passive[row] and self._absent(work, row, days):
+            if (code not in known or row in fresh) and not work.passive[row] and self._absent(work, row, days):
                 lacking[row] = True
                 again.append((int(work.row[row]), int(work.day[row])))
         return lacking, again + self._leaners(work, touched, known)
+
+    def _leaning(self, work: _Work, row: int) -> dict[int, bool]:
+        return self.gaps.leaning(work.seconds, work.table.keys[int(work.row[row])])
 
     def _remember(self, work: _Work, batch: DayBatch) -> None:
         rows = np.flatnonzero((batch.leaning | batch.averaged) & ~work.passive)

@@ -33,7 +33,7 @@ from streams.vee.past import Past, measured_until
 from streams.vee.ring import NEVER, NO_DAY, Rings
 from streams.vee.rules import ESTIMATIONS
 from streams.vee.siblings import Siblings
-from streams.vee.spans import Segments, summary
+from streams.vee.spans import DAILY, Segments, summary
 
 SHIFT: Final = 17  # a channel-day as one number: ring row and day
 _DAY: Final = (1 << SHIFT) - 1
@@ -190,8 +190,22 @@ class Days:
         size = len(table)
         due, touched = table["due"][:size], table["touched"][:size]
         ripe = due < NEVER if close else (due <= now) & (touched + self.settings.quiet <= now)
+        if not close and self.settings.silence == "missing" and ripe.any():
+            ripe &= ~(self._in_the_dark(seconds, table, now)[:, None] & (due + self.settings.widespread_outage.hold > now))
         row, pos = np.nonzero(ripe)
         return code_of(row, table["day"][row, pos])
+
+    def _in_the_dark(self, seconds: int, table: Table, now: int) -> Mask:
+        """Rows of devices that are silent together with many others: what they have not reported is not estimated yet."""
+        rule, size, lateness = self.settings.widespread_outage, len(table), self.settings.lateness
+        device = self.channels.device[table["channel"][:size]]
+        until = table["last"][:size] + seconds
+        reported = until > now - 7 * DAILY - lateness
+        usual = np.unique(device[reported])
+        silent = np.setdiff1d(usual, device[until > now - lateness])
+        if len(usual) < rule.min_devices or len(silent) * 100 < rule.silent_percent * len(usual):
+            return np.zeros(size, np.bool_)
+        return np.isin(device, silent)
 
     def decide(
         self, seconds: int, segments: Segments | None, close: Ints, stored: dict[int, Stored], now: int, version: int,
@@ -558,8 +572,7 @@ class Days:
     def _told_before(work: _Work, batch: DayBatch) -> None:
         """What must have been told of days back from the store, though with what is known now it would not be found."""
         ends = set(batch.checks.last.tolist()) if batch.checks is not None else set()
-        for code, old in work.stored.items():
-            at = int(np.searchsorted(work.codes, code))
+        for at, old in work.stored.items():
             if ((old.final_conditions > 0) & (old.final_conditions < conditions.OUTAGE)).any():
                 work.raised[at] |= BIT["missing-quantity"]
             if old.state == EXCEPTION and at in ends:

@@ -11,7 +11,7 @@ from schemas import conditions
 from schemas.block import FinalBlock
 from schemas.identity import identity
 from schemas.rules import BIT
-from schemas.topology.vee import Group
+from schemas.topology.vee import Group, RuleSettings
 from streams.calendar import day_of
 from streams.runtime.fold import Message, Output, Result
 from streams.sorting import distinct, rising
@@ -44,7 +44,7 @@ class Emitter:
     def make(cls, channels: Channels, message: Message, group: Group, result: Result) -> Emitter:
         """An emitter for a message; the source is that of the block it carries."""
         source = getattr(message.body, "source", "")
-        return cls(channels, message, source, {rule.id: rule.severity for rule in group.rules}, result)
+        return cls(channels, message, source, {rule.id: rule.severity for rule in group.rules if isinstance(rule, RuleSettings)}, result)
 
     # --- finals ---------------------------------------------------------------------------------------------------------------
 

@@ -12,13 +12,7 @@ import numpy as np
 
 from schemas import conditions
 from schemas.rules import BIT
-from schemas.topology.vee import (
-    ExceptionHandler,
-    ExecuteGroup,
-    Group,
-    GroupMatrix,
-    SuccessfulTermination,
-)
+from schemas.topology.vee import ExceptionHandler, ExecuteGroup, Group, GroupMatrix, RuleSettings, SuccessfulTermination
 from streams.vee.batch import DayBatch, Findings, Mask
 from streams.vee.eligibility import applies, fits
 from streams.vee.groups import Parts
@@ -36,27 +30,32 @@ def run(groups: Group | Parts, batch: DayBatch, named: Mapping[str, Group] | Non
 
 def _run(group: Group, batch: DayBatch, rows: Mask | None, named: Mapping[str, Group], found: list[Findings]) -> None:
     for rule in group.rules:
-        if rule.id in ESTIMATIONS:
-            trouble = ESTIMATIONS[rule.id](batch, rule, applies(rule, batch, rows))
-            if trouble is not None:
-                trouble.severity = rule.severity
-                _consequences(batch, trouble)
-                found.append(trouble)
-        elif rule.id in VALIDATIONS:
-            for findings in as_list(VALIDATIONS[rule.id](batch, rule)):
-                if len(findings.rows):
-                    findings.severity = findings.severity or rule.severity
-                    kept = findings.keep(applies(rule, batch, rows))
-                    if len(kept.rows):
-                        _consequences(batch, kept)
-                        found.append(kept)
-        elif isinstance(rule, ExecuteGroup):
+        if isinstance(rule, ExecuteGroup):
             _run(named[rule.group], batch, applies(rule, batch, rows), named, found)
         elif isinstance(rule, GroupMatrix):
             for name, chosen in _chosen(rule, batch, applies(rule, batch, rows)):
                 _run(named[name], batch, chosen, named, found)
         elif isinstance(rule, ExceptionHandler | SuccessfulTermination):
             _decide(rule, batch, applies(rule, batch, rows), found)
+        else:
+            _apply(rule, batch, rows, found)
+
+
+def _apply(rule: RuleSettings, batch: DayBatch, rows: Mask | None, found: list[Findings]) -> None:
+    if rule.id in ESTIMATIONS:
+        trouble = ESTIMATIONS[rule.id](batch, rule, applies(rule, batch, rows))
+        if trouble is not None:
+            trouble.severity = rule.severity
+            _consequences(batch, trouble)
+            found.append(trouble)
+    elif rule.id in VALIDATIONS:
+        for findings in as_list(VALIDATIONS[rule.id](batch, rule)):
+            if len(findings.rows):
+                findings.severity = findings.severity or rule.severity
+                kept = findings.keep(applies(rule, batch, rows))
+                if len(kept.rows):
+                    _consequences(batch, kept)
+                    found.append(kept)
 
 
 def _chosen(rule: GroupMatrix, batch: DayBatch, rows: Mask) -> Iterator[tuple[str, Mask]]:

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from schemas import conditions
-from schemas.topology.vee import Group, RuleSettings, VeeSettings
+from schemas.topology.vee import Group, Role, RuleSettings, VeeSettings
 from streams.vee.batch import Array, Mask
 from streams.vee.merging import STEP
 
@@ -38,8 +38,9 @@ class Groups:
 
     @staticmethod
     def _all(settings: VeeSettings) -> Iterator[RuleSettings]:
-        for role in ("initial-load", "estimation"):  # the estimation group's settings count where both have a method
-            yield from settings.rules_of(role).rules
+        roles: tuple[Role, ...] = ("initial-load", "estimation")
+        for role in roles:  # the estimation group's settings count where both have a method
+            yield from (rule for rule in settings.rules_of(role).rules if isinstance(rule, RuleSettings))
 
     def estimation(self, method: str) -> RuleSettings | None:
         """The settings of an estimation that a person orders."""
@@ -49,11 +50,11 @@ class Groups:
         """The groups for channel-days, from the codes of what was received (hundredths)."""
         if self.manual is self.initial and self.estimation_group is self.initial:
             return [(self.initial, None)]
-        none = np.zeros(len(coded), np.bool_)
-        manual, estimation = none, none
+        manual: Mask = np.zeros(len(coded), np.bool_)
+        estimation: Mask = manual
         if coded.max(initial=0) >= _EDITED:
-            manual = ((coded >= _EDITED) & (coded < _ESTIMATED)).any(axis=1)
-            estimation = ((coded >= _ESTIMATED) & (coded < _BEHIND)).any(axis=1)
+            manual = np.logical_or.reduce((coded >= _EDITED) & (coded < _ESTIMATED), axis=1)
+            estimation = np.logical_or.reduce((coded >= _ESTIMATED) & (coded < _BEHIND), axis=1)
         if self.estimation_group is not self.initial:
             estimation = estimation | ~coded.any(axis=1)
         estimation = estimation & ~manual

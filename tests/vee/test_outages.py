@@ -107,3 +107,41 @@ def test_other_devices_and_other_kinds_change_nothing() -> None:
     event(hub, "comm-outage", 30)
     event(hub, "restore", 50)
     assert hub.finals() == before
+
+
+# --- widespread outages -------------------------------------------------------------------------------------------------------------
+
+
+def stormy(devices: int, silent: int, **more: int) -> Hub:
+    """A day of all devices, half a day of some, and the others go on."""
+    rules = [{"id": "interval-interpolation"}, {"id": "missing-quantity"}]
+    config = {"groups": {"initial-load": {"rules": rules}}, "silence": "missing", "widespread_outage": {"min_devices": 100} | more}
+    hub = Hub(VeeSettings.model_validate(config))
+    names = [f"M{number}" for number in range(devices)]
+    hub.send(*(interval_row(START, [1.0] * 24, seconds=3600, device=name) for name in names))
+    hub.send(*(interval_row(START + 86_400, [1.0] * (12 if n < silent else 48), seconds=3600, device=name) for n, name in enumerate(names)))
+    return hub
+
+
+def closed(hub: Hub, at: float) -> bool:
+    """Whether the half day of the first device is closed after a tick, so many days on."""
+    hub.tick(START + int(at * 86_400))
+    return bool(hub.day(DAY + 1, device="M0", seconds=3600).conditions[20])
+
+
+@pytest.mark.parametrize(("devices", "silent", "held"), [(100, 30, True), (100, 29, False), (99, 90, False), (200, 199, True)])
+def test_many_silent_devices_are_not_estimated_for_a_while(devices: int, silent: int, held: bool) -> None:
+    hub = stormy(devices, silent)
+    assert closed(hub, 3.1) is not held
+    assert closed(hub, 6.1)  # three days later at most
+
+
+def test_a_device_that_reports_again_is_closed_at_once() -> None:
+    hub = stormy(100, 40)
+    assert not closed(hub, 3.1)
+    hub.send(interval_row(START + 3 * 86_400 - 3600, [1.0, 1.0], seconds=3600, device="M0"))
+    assert closed(hub, 3.11)
+
+
+def test_the_hold_can_be_left_out() -> None:
+    assert closed(stormy(100, 40, hold=0), 3.1)
