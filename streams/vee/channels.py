@@ -183,6 +183,13 @@ class Channels:
             self.table["reported"][rows[new]] = said[new]
             self.table.mark(rows[new])
 
+    def of_device(self, device: str) -> list[int]:
+        """The rows of a device's channels."""
+        self.refresh()
+        number = self._devices.get(device, -1)
+        found: list[int] = np.flatnonzero(self.device[: len(self.names)] == number).tolist()
+        return found
+
     def routing(self, row: int) -> str:
         """The key finals of a channel travel by: account, else service point, else device."""
         self.refresh()

@@ -202,7 +202,7 @@ class VeeFold:
         """Takes an event of a device in; days that an outage touches are decided anew, those in the store when they are back."""
         emitter.result.count("rows")
         for begin, end in self.days.outages.note(body["device"], body["kind"], body["at"]):
-            for channel in [row for row, (device, _) in enumerate(self.channels.names) if device == body["device"]]:
+            for channel in self.channels.of_device(body["device"]):
                 for seconds in self.rings.lengths():
                     if self.rings.find(seconds, np.array([channel]))[0] >= 0:
                         self._look_at(seconds, channel, emitter)
@@ -304,6 +304,9 @@ class VeeFold:
         close = bool(body.get("close"))
         for seconds in self.rings.lengths():
             absent = self.days.absent(seconds, now, close=close)
+            if len(absent):  # where answers of the store are awaited, days may be about to come
+                keys = self.rings.table(seconds).keys
+                absent = absent[[self.parking.late(seconds, keys[row]).empty for row in (absent >> SHIFT).tolist()]]
             codes = np.union1d(self.days.due(seconds, now, close=close), absent)
             if len(codes):
                 self._decide_again(seconds, codes, emitter, close=True)
