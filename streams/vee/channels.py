@@ -165,7 +165,8 @@ class Channels:
         table = self.table
         return Attributes(
             self.unit[rows], table["direction"][rows], table["negative"][rows] > 0, self.units,
-            np.where(table["scaled"][rows] > 0, table["multiplier"][rows], 0), table["reported"][rows], self.served[rows], self.vacant[rows],
+            np.where(table["scaled"][rows] > 0, table["multiplier"][rows], 0), table["reported"][rows],
+            self.served[rows], self.vacant[rows],
             lambda row: periods_of(table.text["periods"][rows[row]]), lambda name, some: self._texts(name, rows[some]),
         )  # fmt: skip
 
