@@ -57,13 +57,17 @@ class Context:
         """Days that a missing day may be estimated from."""
         return [other for rule in self.likes for other in candidates(rule, day)]
 
-    def spans(self, seconds: int, table: Table, row: int) -> Days:
-        """First and last day of each stretch between readings of the channel's check register, where reads cover it."""
+    def spans(self, seconds: int, table: Table, row: int, low: int = NEVER, high: int = -NEVER) -> Days:
+        """First and last day of each stretch between readings of the channel's check register, where reads cover it.
+
+        ``low`` and ``high``: first start and last end of reads that wait to be folded in.
+        """
         channel = table["channel"][row : row + 1].astype(np.int64)
         if not self.anchors.has(channel)[0] or table["first"][row] == NEVER:
             return []
         spans = self.anchors.spans(channel, table["first"][row : row + 1], seconds)
-        covered = (spans.start >= table["first"][row]) & (spans.end <= table["last"][row] + seconds)
+        low, high = min(low, int(table["first"][row])), max(high, int(table["last"][row]) + seconds)
+        covered = (spans.start >= low) & (spans.end <= high)
         first, last = self.anchors.days(spans, channel)
         return list(zip(first[covered].tolist(), last[covered].tolist(), strict=True))
 

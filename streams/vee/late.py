@@ -33,6 +33,8 @@ class _Plan:
     decide: set[int] = field(default_factory=set)
     needed: set[int] = field(default_factory=set)  # of the store
     context: set[int] = field(default_factory=set)  # days that those to decide lean on, wherever they are
+    low: int = NEVER  # first start and last end of the reads that wait
+    high: int = -NEVER
     stretches: set[int] = field(default_factory=set)  # of these, days between the same register readings
 
 
@@ -114,6 +116,8 @@ class LateReads:
         plan = _Plan(set(late.again))
         for block in self.parking.rows_of(late):
             plan.decide |= set(self._cut(seconds, block, channel).day.tolist())
+            plan.low = min(plan.low, int(block.start.min()))
+            plan.high = max(plan.high, int((block.start + block.count.astype(np.int64) * seconds).max()))
         for command in self.parking.orders_of(late):
             plan.decide |= in_store(set(self.days_of(command, channel)))
         self._grow(plan, seconds, table, row, plan.decide)
@@ -134,7 +138,7 @@ class LateReads:
     def _grow(self, plan: _Plan, seconds: int, table: Table, row: int, days: set[int]) -> None:
         """Adds what these days lean on, and the days that lean on the same."""
         context = self.days.context
-        leaning, spans = context.gaps.leaning(seconds, table.keys[row]), context.spans(seconds, table, row)
+        leaning, spans = context.gaps.leaning(seconds, table.keys[row]), context.spans(seconds, table, row, plan.low, plan.high)
         ring = {day for day in table["day"][row].tolist() if day >= 0}
         todo, seen = set(days), set()
         while todo:
