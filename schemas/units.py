@@ -60,8 +60,15 @@ UNITS: Final = {
     )
 }
 _ALIASES: Final = {
-    "m³": "m3", "cf": "ft3", "cft": "ft3",
-    "litre": "l", "litres": "l", "liter": "l", "liters": "l", "m3xc": "m3c", "": "count",
+    "m³": "m3",
+    "cf": "ft3",
+    "cft": "ft3",
+    "litre": "l",
+    "litres": "l",
+    "liter": "l",
+    "liters": "l",
+    "m3xc": "m3c",
+    "": "count",
 }
 
 

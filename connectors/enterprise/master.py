@@ -18,9 +18,7 @@ STATES: Final = ("connected", "disconnected", "uninstalled")
 MAX_LINE: Final = 256 * 1024
 MAX_PERIODS: Final = 1000
 _TEXTS: Final = ("service_point", "account", "unit", "check_channel")
-_KEYS: Final = frozenset(
-    ("device", "channel", "direction", "seconds", "zone", "multiplier", "dials", "allow_negative", "periods", *_TEXTS)
-)
+_KEYS: Final = frozenset(("device", "channel", "direction", "seconds", "zone", "multiplier", "dials", "allow_negative", "periods", *_TEXTS))
 _DAY: Final = 86_400
 
 

@@ -188,9 +188,7 @@ def _intake(app: FastAPI, gateway: Gateway) -> None:
         summary="Order something done with channel days: re-vee, edit, accept, estimate, discard, force",
         responses=problems.responses(413, 422, 503),
     )
-    async def post_command(
-        asked: CommandRequest, idempotency_key: Annotated[str | None, Header(max_length=255)] = None
-    ) -> JSONResponse:
+    async def post_command(asked: CommandRequest, idempotency_key: Annotated[str | None, Header(max_length=255)] = None) -> JSONResponse:
         return await gateway.command(asked, idempotency_key)
 
     @app.get(

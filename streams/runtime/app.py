@@ -150,9 +150,7 @@ def _faust_settings(settings: RuntimeSettings) -> dict[str, Any]:
     }
 
 
-def create_app(
-    agents: Sequence[AgentSpec], settings: RuntimeSettings, sabotage: Sabotage | None = None, codec: Codec | None = None
-) -> Any:
+def create_app(agents: Sequence[AgentSpec], settings: RuntimeSettings, sabotage: Sabotage | None = None, codec: Codec | None = None) -> Any:
     """A Faust app that runs the given agents. Workers with the same group share the partitions. ``codec`` without means the committed
     schema ids."""
     owned = Owned(agents, settings, sabotage, codec)

@@ -162,8 +162,18 @@ class Emitter:
                 start = int(batch.start[row])
                 first, behind = start + int(found.first[k]) * batch.seconds, start + (int(found.last[k]) + 1) * batch.seconds
                 channel = int(decided.channel[row])
-                self.exception(found.rule, found.severity, channel, first, behind, int(found.count[k]), found.say(k), version, start,
-                               "overridden" if not found.event and decided.accepted[row] & BIT[found.rule] else "open")
+                self.exception(
+                    found.rule,
+                    found.severity,
+                    channel,
+                    first,
+                    behind,
+                    int(found.count[k]),
+                    found.say(k),
+                    version,
+                    start,
+                    "overridden" if not found.event and decided.accepted[row] & BIT[found.rule] else "open",
+                )
         for row, bit in decided.gone:
             start = int(batch.start[row])
             end = start + int(batch.counts[row]) * batch.seconds

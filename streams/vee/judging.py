@@ -238,9 +238,7 @@ class Readings:
         use = np.where((use < 0) & (dials > 0) & (turned * 100.0 <= span * float(self.rollover_percent)) & (turned >= 0), turned, use)
         fresh = new | (linked & np.r_[False, new[:-1]][: len(new)])
         none = np.zeros(len(channel), np.bool_)
-        return Series(
-            channel, at, value, code, use, linked, fresh, self.channels.attributes(channel), 0, at // _DAY, none, none.copy()
-        )
+        return Series(channel, at, value, code, use, linked, fresh, self.channels.attributes(channel), 0, at // _DAY, none, none.copy())
 
     def _gone(self, series: Series, bits: Ints) -> list[Told]:
         """Compares with what was found before; notes what is found now."""

@@ -78,9 +78,7 @@ class Keeper:
             if len(at):
                 inside = slots < counts[at][:, None]
                 tail[at], whole[at] = edges_of(fits(rule, values[at], coded[at], 100) & inside, counts[at])
-            entering = np.where(
-                through == day - 1, kept["run_out"][row, number], np.where(through == day, kept["run_in"][row, number], 0)
-            )
+            entering = np.where(through == day - 1, kept["run_out"][row, number], np.where(through == day, kept["run_in"][row, number], 0))
             entering = follow(linked, tail, whole, counts, entering.astype(np.int64))
             kept["run_in"][row[last], number] = entering[last]
             kept["run_out"][row[last], number] = np.where(whole, entering + counts, tail)[last]

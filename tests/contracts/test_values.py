@@ -162,9 +162,7 @@ def test_keys_land_where_kafka_puts_them() -> None:
     assert placed == {key.encode(): partition_of(key, 4) for key in keys[1:]}
 
 
-@pytest.mark.parametrize(
-    ("key", "hashed"), [(b"", 275646681), (b"21", 1173551340), (b"foobar", 1357151166), (b"abc", 479470107)]
-)
+@pytest.mark.parametrize(("key", "hashed"), [(b"", 275646681), (b"21", 1173551340), (b"foobar", 1357151166), (b"abc", 479470107)])
 def test_murmur2_is_kafkas(key: bytes, hashed: int) -> None:
     assert murmur2(key) == hashed
 

@@ -95,4 +95,3 @@ def test_killed_stopped_suspended_and_failing_it_ends_as_if_undisturbed(tmp_path
 def differences(expected: list[bytes], found: list[bytes]) -> str:
     missing, extra = set(expected) - set(found), set(found) - set(expected)
     return f"{len(missing)} missing, {len(extra)} extra of {len(expected)}: {sorted(missing)[:2]} against {sorted(extra)[:2]}"
-

@@ -219,9 +219,7 @@ class Builder:
         direction, seconds, multiplier = numbers
         return pa.concat_arrays(self._devices), channel, unit, direction, seconds, multiplier
 
-    def _block(
-        self, number: int, code: Ints, start: Ints, count: Ints, spans: Pieces, flat: slice, scalar: bool, texts: Any
-    ) -> ReadBlock:
+    def _block(self, number: int, code: Ints, start: Ints, count: Ints, spans: Pieces, flat: slice, scalar: bool, texts: Any) -> ReadBlock:
         device, channel, unit, direction, seconds, multiplier = texts
         which = integers(code)
         return ReadBlock(

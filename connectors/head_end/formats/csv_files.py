@@ -290,4 +290,3 @@ class _Rows:
 
 def _explained(format_: str) -> str:
     return {"iso": "2026-03-29T00:15:00+01:00", "epoch": "seconds since 1970"}.get(format_, format_)
-

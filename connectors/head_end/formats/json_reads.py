@@ -50,9 +50,7 @@ def _constant(word: str) -> NoReturn:
 def parse(data: bytes, file: str) -> Any:
     """A JSON document with its numbers as text. Raises DecodeError on what is not JSON, duplicate keys, NaN, too deep nesting."""
     try:
-        return json.loads(
-            data.decode("utf-8-sig"), parse_float=str, parse_int=str, parse_constant=_constant, object_pairs_hook=_object
-        )
+        return json.loads(data.decode("utf-8-sig"), parse_float=str, parse_int=str, parse_constant=_constant, object_pairs_hook=_object)
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise DecodeError(file, line, "not UTF-8 text") from error

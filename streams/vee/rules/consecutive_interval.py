@@ -78,9 +78,7 @@ def consecutive_interval(batch: DayBatch, rule: ConsecutiveInterval) -> Findings
         since = batch.moment(int(hit[k]), (begin - int(batch.start[hit[k]])) // batch.seconds)
         return f"{_words(rule, batch.attributes.unit_names[batch.attributes.unit[hit[k]]])} for {length}, since {since}"
 
-    return Findings(
-        "consecutive-interval", hit, count, first[at], last, say, failed=(np.repeat(row, size), np.repeat(first, size) + cell)
-    )
+    return Findings("consecutive-interval", hit, count, first[at], last, say, failed=(np.repeat(row, size), np.repeat(first, size) + cell))
 
 
 def _words(rule: ConsecutiveInterval, unit: str) -> str:
