@@ -313,3 +313,25 @@ def test_like_days_give_the_same_in_any_order(data: st.DataObject) -> None:
     assert sorted((e["rule"], e["start"], e["detail"]) for e in hubs[0].open()) == sorted(
         (e["rule"], e["start"], e["detail"]) for e in hubs[1].open()
     )
+
+
+@example_settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_it_makes_no_difference_when_the_answers_come_late(data: st.DataObject) -> None:
+    rows, _, _ = data.draw(stories())
+    first = told(rows, restarts=False)
+    hub = hub_of(*FREELY, dials=0)
+    hub.answering = False
+    pace = data.draw(st.lists(st.integers(0, 4), min_size=1, max_size=5))
+    for number, row in enumerate(data.draw(st.permutations(rows))):
+        hub.send(row)
+        if number % 4 == 3:
+            hub.tick((MONDAY + 100) * DAY + number * 60)
+        hub.deliver(pace[number % len(pace)])
+        if pace[number % len(pace)] == 1:
+            hub.restart()
+    hub.deliver()
+    hub.tick(close=True)
+    hub.deliver()
+    assert hub.finals() == first.finals()
+    assert not [entry for entry in hub.fold.state.entries if entry.startswith(("late/", "again/", "asked/", "holes/"))]
