@@ -506,6 +506,8 @@ def publish(bootstrap: str, messages: Sequence[Any], prefix: str = "") -> None:
     for m in messages:
         producer.produce(prefix + m.topic(), m.value(), key=m.key(), headers=m.headers(), partition=m.partition())
     assert producer.flush(10) == 0
+    for topic in TOPICS if not prefix else ():
+        producer.list_topics(topic, timeout=10)  # the mock broker makes a topic when somebody asks for it
 
 
 @dataclass
