@@ -86,8 +86,8 @@ class LightHub(Hub):
     def _hub_process(self) -> Any:
         return self._child("hub", 1, [sys.executable, "-c", GATEWAY, str(self.port)])
 
-    def _worker_process(self, index: int) -> Any:
-        return self._child(f"worker-{index}", 2, [sys.executable, "-c", "import time; time.sleep(600)"])
+    def _worker_process(self, index: int, name: str, *agents: str) -> Any:
+        return self._child(name, 2, [sys.executable, "-c", "import time; time.sleep(600)"])
 
     def _child(self, name: str, stage: int, command: list[str]) -> Any:
         from connectors.embedded.supervisor import Child

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from itertools import pairwise
 
 from connectors.head_end.clock import TickClock
 from connectors.head_end.publish import Writer
@@ -72,4 +73,4 @@ def test_it_ticks_until_it_is_stopped(kafka: KafkaSettings, writer: Writer) -> N
     assert not thread.is_alive()
     times = [CODEC.decode(r.value())["at"] for r in read_all(kafka, "hub.ticks")]
     assert 2 <= len(times) <= 4
-    assert times == list(range(times[0], times[0] + len(times)))
+    assert all(later > earlier for earlier, later in pairwise(times))  # a machine that stalls may miss a second, never repeat one
