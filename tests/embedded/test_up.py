@@ -108,7 +108,7 @@ def test_the_state_file_tells_others_where_the_hub_is_and_goes_with_it(light: Li
         state = read_state(light.place.root)
         assert state
         assert (state.pid, state.url, state.broker) == (os.getpid(), light.url, light.broker)
-        assert set(state.processes) == {"kafka", "hub", "worker-0", "worker-1"}
+        assert set(state.processes) == {"kafka", "hub", "worker-0", "worker-1", "worker-insights"}
         assert urllib.request.urlopen(state.url).status == 200
 
         os.kill(state.processes["worker-1"], signal.SIGKILL)
