@@ -7,7 +7,7 @@ not have.
 from __future__ import annotations
 
 import time
-from collections.abc import MutableMapping
+from collections.abc import Iterable, MutableMapping
 from datetime import datetime
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, cast
 
 import structlog
-from fastapi import FastAPI, Header, Query, Request
+from fastapi import APIRouter, FastAPI, Header, Query, Request
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
@@ -68,8 +68,8 @@ SQL_BODY: Final = {
 }
 
 
-def create_app(desk: Desk) -> FastAPI:
-    """The whole interface over what is behind it."""
+def create_app(desk: Desk, routers: Iterable[APIRouter] = ()) -> FastAPI:
+    """The whole interface over what is behind it; ``routers`` are those of other parts of the hub."""
     gateway = Gateway(desk)
     app = FastAPI(
         title="Meter Data Hub",
@@ -86,14 +86,16 @@ def create_app(desk: Desk) -> FastAPI:
     _intake(app, gateway)
     _results(app, gateway)
     _operations(app, gateway)
+    for router in routers:
+        app.include_router(router)
     _documentation(app)
     return app
 
 
-def describe() -> dict[str, Any]:
+def describe(routers: Iterable[APIRouter] = ()) -> dict[str, Any]:
     """The OpenAPI document, without anything behind it."""
     nothing = cast(Any, None)
-    return create_app(Desk(nothing, nothing, nothing, list)).openapi()
+    return create_app(Desk(nothing, nothing, nothing, list), routers).openapi()
 
 
 class Measured:

@@ -60,8 +60,10 @@ def openapi_text() -> str:
     import orjson
 
     from connectors.head_end.gateway import describe
+    from mdh.parts import PARTS
 
-    return orjson.dumps(describe(), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS).decode() + "\n"
+    routers = [part.routes(None) for part in PARTS if part.routes]
+    return orjson.dumps(describe(routers), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS).decode() + "\n"
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -108,6 +110,7 @@ class HubProcess:
         from connectors.head_end.gateway import create_app
         from connectors.head_end.publish import KeyLog, Publisher, Writer
         from connectors.kafka.watch import Watch
+        from mdh.parts import PARTS, Service, Surroundings
 
         log = structlog.get_logger(__name__)
         store = self._open_store()
@@ -120,7 +123,10 @@ class HubProcess:
         drop = DropFolder(self.data_dir / "drop", publisher)
         watch = Watch(self.kafka, self.topology)
         figures = Figures(store, self.topology.topics[TICKS].partitions)
-        app = create_app(self._desk(publisher, store, sink))
+        desk = self._desk(publisher, store, sink)
+        around = Surroundings(self.topology, self.kafka, self.codec, store, desk.reader, writer, self.data_dir)
+        services: list[Service] = [part.build(around) for part in PARTS]
+        app = create_app(desk, [part.routes(service) for part, service in zip(PARTS, services, strict=True) if part.routes])
         server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5, server_header=False))
         try:
             self._start("sink", lambda: sink.run(self.stop))
@@ -128,15 +134,19 @@ class HubProcess:
             self._start("drop-folder", lambda: drop.run(self.stop))
             self._start("watch", lambda: watch.run(self.stop))
             self._start("figures", lambda: figures.run(self.stop))
+            for service in services:
+                for name, loop in service.loops().items():
+                    self._start(name, lambda loop=loop: loop(self.stop))  # type: ignore[misc]
             self._start("gateway", lambda: server.run(sockets=[self.listening]))
             log.info("hub runs", address=self.listening.getsockname()[:2], store=str(store.target), broker=self.kafka.bootstrap)
             self.stop.wait()
         finally:
             self.stop.set()
             server.should_exit = True
-            for name in ("gateway", "figures", "watch", "drop-folder", "clock", "sink"):
-                if name in self._threads:
-                    self._threads[name].join(15)
+            for name in reversed(self._threads):
+                self._threads[name].join(15)
+            for service in services:
+                service.close()
             writer.close(5)
             keys.close()
             store.close()
