@@ -119,6 +119,8 @@ def _example(name: str, kind: Any) -> Any:
             return datetime(2026, 3, 29, 1, 30, tzinfo=UTC)
         if kind["type"] == "array":
             return [_example(name, kind["items"])]
+        if kind["type"] == "map":
+            return {name: _example(name, kind["values"])}
         if kind["type"] == "record":
             return {field["name"]: _example(field["name"], field["type"]) for field in kind["fields"]}
         return _example(name, kind["type"])
