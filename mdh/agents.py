@@ -25,9 +25,15 @@ def make_folds(topology: Topology) -> dict[str, MakeFold]:
     def count(agent: str) -> int:
         return topology.topics[topology.agents[agent].inbox].partitions
 
+    inboxes = frozenset(agent.inbox for agent in topology.agents.values() if not agent.entry)
     return {
         "ingest": lambda n: IngestFold(
-            decoder(topology), n, count("ingest"), letters=topology.agents["ingest"].dead or "", decode_events=decode_events
+            decoder(topology),
+            n,
+            count("ingest"),
+            letters=topology.agents["ingest"].dead or "",
+            decode_events=decode_events,
+            inboxes=inboxes,
         ),
         "vee": lambda n: VeeFold(topology.vee.within(topology.zone), n, count("vee")),
         "determinants": lambda n: DeterminantsFold(topology.determinants, n, count("determinants"), topology.vee.hot_days),

@@ -73,6 +73,11 @@ class Letter:
         return self.text(f"{PREFIX}exception.message")
 
     @property
+    def stage(self) -> str:
+        """The agent that could not take it."""
+        return self.text(f"{PREFIX}stage")
+
+    @property
     def attempt(self) -> int:
         """How often it was sent again already."""
         text = self.text(ATTEMPT)
@@ -99,7 +104,7 @@ class Letter:
             "topic": self.origin,
             "partition": self.text(f"{PREFIX}partition"),
             "offset": self.text(f"{PREFIX}offset"),
-            "stage": self.text(f"{PREFIX}stage"),
+            "stage": self.stage,
             "error": self.text(f"{PREFIX}exception.class.name"),
             "reason": self.reason,
             "attempt": self.attempt,
@@ -110,7 +115,7 @@ class Letter:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a letter that was dealt with. ``status``: sent, decoded, duplicate, dead, dropped, unknown or refused."""
+    """What became of a letter that was dealt with. ``status``: sent, decoded, folded, duplicate, dead, dropped, unknown or refused."""
 
     ref: str
     id: str
@@ -231,10 +236,22 @@ class DeadLetters:
 
 
 class Replay:
-    """Sends letters again. ``plain`` are the topics the outside may write; a letter from elsewhere stays where it is."""
+    """Sends letters again: to their topic if it is one of ``plain``, which the outside may write, through ``replays`` if it is one of
+    ``inboxes``, which only agents write. A letter from elsewhere stays where it is."""
 
-    def __init__(self, letters: DeadLetters, writer: Writer, plain: frozenset[str], receipts: str, codec: Codec | None = None) -> None:
+    def __init__(
+        self,
+        letters: DeadLetters,
+        writer: Writer,
+        plain: frozenset[str],
+        receipts: str,
+        codec: Codec | None = None,
+        *,
+        inboxes: frozenset[str] = frozenset(),
+        replays: str = "hub.replays",
+    ) -> None:
         self.letters, self.writer, self.plain, self.receipts = letters, writer, plain, receipts
+        self.inboxes, self.replays = inboxes, replays
         self.codec = codec or Codec()
 
     def run(
@@ -273,9 +290,9 @@ class Replay:
         return outcomes
 
     def _send(self, letter: Letter, watch: ReceiptWatch | None, patience: float) -> Outcome:
-        if letter.origin not in self.plain:
-            reason = f"{letter.origin or 'its topic'} is written by agents only: send the payload again instead"
-            return Outcome(letter.ref, letter.id, "refused", reason)
+        inbox = letter.origin in self.inboxes
+        if not inbox and letter.origin not in self.plain:
+            return Outcome(letter.ref, letter.id, "refused", f"{letter.origin or 'its topic'} is no topic an agent of this topology reads")
         payload = letter.next_id()
         value = letter.value if letter.value is not None else self.letters.get(letter.ref).value
         kept = {name: text for name, text in letter.headers.items() if not name.startswith((PREFIX, "mdh-"))}
@@ -286,11 +303,14 @@ class Replay:
             ATTEMPT: str(letter.attempt + 1).encode(),
             FIRST_ID: letter.first_id.encode(),
         }
-        self.writer.write(letter.origin, value, key=letter.key or None, headers=headers).result(self.writer.timeout + 5)
+        if inbox:
+            headers |= {"inbox": letter.origin.encode(), "partition": letter.headers.get(f"{PREFIX}partition", b"")}
+        topic = self.replays if inbox else letter.origin
+        self.writer.write(topic, value, key=letter.key or None, headers=headers).result(self.writer.timeout + 5)
         self.letters.settle([letter])
         if watch is None:
             return Outcome(letter.ref, payload, "sent")
-        status, reason = watch.outcome(payload, patience)
+        status, reason = watch.outcome(payload, patience, letter.stage if inbox else None)
         return Outcome(letter.ref, payload, status, reason)
 
 
@@ -306,21 +326,26 @@ class ReceiptWatch:
             _, high = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)
             places.append(TopicPartition(topic, partition, high if high >= 0 else OFFSET_END))
         self._consumer.assign(places)
-        self._seen: dict[str, tuple[str, str]] = {}
+        self._seen: dict[tuple[str, str | None], tuple[str, str]] = {}
 
-    def outcome(self, payload: str, patience: float) -> tuple[str, str]:
-        """(status, reason) of the payload's first receipt: decoded, duplicate or dead; unknown after ``patience`` seconds."""
+    def outcome(self, payload: str, patience: float, agent: str | None = None) -> tuple[str, str]:
+        """(status, reason) of the payload's first receipt that tells one: decoded, duplicate or dead; unknown after ``patience`` seconds.
+
+        With ``agent`` that agent's receipt counts: folded or dead.
+        """
         deadline = time.monotonic() + patience
-        while payload not in self._seen:
+        while (payload, agent) not in self._seen:
             if time.monotonic() > deadline:
                 return "unknown", "no agent took it in time; are workers running?"
             for message in self._consumer.consume(500, timeout=0.3):
                 value = message.value()
                 if message.error() is None and value:
                     receipt = self.codec.decode(value)
-                    if receipt.get("status"):
-                        self._seen[receipt["payload"]] = (receipt["status"], receipt["reason"])
-        return self._seen[payload]
+                    told = (receipt["status"], receipt["reason"])
+                    if receipt["status"]:
+                        self._seen.setdefault((receipt["payload"], None), told)
+                    self._seen[receipt["payload"], receipt["agent"]] = told if receipt["status"] else ("folded", "")
+        return self._seen[payload, agent]
 
     def close(self) -> None:
         """Leaves the broker."""

@@ -92,7 +92,7 @@ def replay(
     ] = "reinsert",
     max: Annotated[int, typer.Option(min=1, help="Send so many at most, oldest first.")] = 1000,
 ) -> None:
-    """Send letters again, unchanged, to the topic they came from.
+    """Send letters again, unchanged, to the topic they came from; into the inbox of an agent they go through ingest.
 
     Each gets a new payload id made from its first one, so a replay that is cut off and started again has one effect. Exit
     status 1 if some were not taken.
@@ -106,8 +106,9 @@ def replay(
         chosen = _chosen(letters, which or [])[:max]
         writer = Writer(kafka, max_bytes=system.ingest.limits.payload_bytes)
         plain = {topic for agent in system.agents.values() if agent.entry for topic in agent.reads}
+        inboxes = {agent.inbox for agent in system.agents.values() if not agent.entry}
         try:
-            outcomes = Replay(letters, writer, frozenset(plain), "hub.receipts").run(
+            outcomes = Replay(letters, writer, frozenset(plain), "hub.receipts", inboxes=frozenset(inboxes)).run(
                 chosen,
                 policy,  # type: ignore[arg-type]  # checked above
                 lambda outcome: print(

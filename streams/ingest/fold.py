@@ -18,6 +18,7 @@ from streams.runtime.state import State, Table
 
 INBOX: Final = "vee.inbox"
 EVENTS: Final = "hes.events"
+REPLAYS: Final = "hub.replays"
 SEGMENT: Final = 256  # payload ids per state entry
 ID_BYTES: Final = 16
 
@@ -47,13 +48,14 @@ class IngestFold:
     """Folds raw payloads, master data, recalled days and ticks of one partition.
 
     ``decode`` turns a payload's bytes and headers into blocks and raises on a payload it refuses whole. ``remember`` payload ids are
-    kept (rounded up to whole segments) to recognise one that is sent again.
+    kept (rounded up to whole segments) to recognise one that is sent again. ``inboxes`` are where replayed dead letters may go.
     """
 
     def __init__(
         self, decode: Decode, partition: int, partitions: int, *, letters: str = "hes.reads.dlq", remember: int = 65_536,
-        decode_events: DecodeEvents | None = None,
+        decode_events: DecodeEvents | None = None, inboxes: frozenset[str] = frozenset({INBOX}),
     ) -> None:  # fmt: skip
+        self.inboxes = inboxes
         self.decode_events = decode_events
         self.decode, self.partition, self.partitions, self.letters = decode, partition, partitions, letters
         self.state = State(lambda _: Table({}))
@@ -82,6 +84,8 @@ class IngestFold:
         about = {"source": headers.get("source", ""), "received_at": _whole(headers.get("received_at", ""))}
         if not self._is_new(message.payload):
             return Result([], {**about, "status": "duplicate", "reason": "this payload was taken before"})
+        if message.topic == REPLAYS:
+            return self._replay(message, headers, about)
         if message.topic == EVENTS and self.decode_events is not None:
             return self._events(message, about, self.decode_events)
         try:
@@ -115,6 +119,15 @@ class IngestFold:
             key = body["device"].encode()
             result.outputs.append(Output(INBOX, "DeviceEvent", body, key, partition_of(key, self.partitions)))
         return result
+
+    def _replay(self, message: Message, headers: dict[str, str], about: dict[str, Any]) -> Result:
+        """A dead letter of an inbox, put back where it came from: its bytes are a record of ours and stay as they are."""
+        inbox, number = headers.get("inbox", ""), _whole(headers.get("partition", ""))
+        if inbox not in self.inboxes or number >= self.partitions:
+            reason = f"no inbox {inbox[:80]}/{number} to replay to; there are {', '.join(sorted(self.inboxes))}"
+            return Result([self._letter(message, ValueError(reason))], {**about, "status": "dead", "dead": 1, "reason": reason})
+        output = Output(inbox, RAW, message.body, message.key, number)
+        return Result([output], {**about, "status": "decoded", "format": "replay"})
 
     def _split(self, block: ReadBlock | FinalBlock) -> list[Output]:
         parts = split(block, block.device, self.partitions)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from datetime import date
 
+import numpy as np
 import orjson
 import pytest
 
@@ -90,6 +91,54 @@ def test_a_lane_restored_at_any_point_goes_on_as_if_nothing_had_happened(finishe
     run()
     for topic in ("reads.final", "vee.exceptions", "determinants.daily", "billing.determinants", "hub.receipts"):
         assert wild.topics[topic] == finished.topics[topic], topic
+
+
+def test_a_record_an_inbox_refused_is_put_back_by_a_replay_of_its_dead_letter(finished: Pipeline) -> None:
+    wild = Pipeline(plans_and_folds(TOPOLOGY))
+    feed(wild)
+    refused = 0
+    while waiting := wild.waiting():
+        for lane, record in waiting:
+            block = lane.plan.agent == "vee" and CODEC.name_of(record.value or b"") == "ReadBlock"
+            if not (block and record.offset % 3 == 0 and not record.headers.get("mdh-payload", b"").startswith(b"again")):
+                wild.step(lane, record)
+                continue
+            assert lane.is_next(record)
+            letters = [wild._append(it) for it in lane.refuse(record, ValueError("a bad day"))]
+            for row in lane.take_changed():
+                wild.states["vee", lane.partition][row.key] = row.value
+            letter = next(it for it in letters if it.topic == "vee.inbox.dlq")
+            assert letter.value == record.value
+            refused += 1
+            to = {"id": b"again-%d" % refused, "inbox": b"vee.inbox", "partition": str(lane.partition).encode()}
+            wild.publish("hub.replays", refused % TOPOLOGY.partitions, letter.key, letter.value, to)
+    tick(wild, 1_750_000_000)
+    wild.run()
+    assert refused > 3
+
+    def days(pipeline: Pipeline) -> dict[tuple[str, str, int], tuple[list[int], list[int]]]:
+        latest = {}
+        for log in pipeline.topics["reads.final"]:
+            for record in log:
+                if CODEC.name_of(record.value) == "FinalBlock":
+                    block = CODEC.decode(record.value)
+                    ends = np.cumsum(block.count)
+                    for row, (end, count) in enumerate(zip(ends.tolist(), block.count.tolist(), strict=True)):
+                        at = slice(end - count, end)
+                        key = (block.device[row].as_py(), block.channel[row].as_py(), int(block.start[row]))
+                        latest[key] = (block.values[at].tolist(), block.conditions[at].tolist())
+        return latest
+
+    assert days(wild) == days(finished)
+
+
+def test_a_replay_to_no_inbox_is_dead_again(finished: Pipeline) -> None:
+    pipeline = Pipeline(plans_and_folds(TOPOLOGY))
+    for number, inbox in enumerate((b"hes.reads", b"vee.inbox")):
+        pipeline.publish("hub.replays", 0, b"", b"x", {"id": b"r%d" % number, "inbox": inbox, "partition": b"99"})
+    pipeline.run()
+    assert [record.value for log in pipeline.topics["hes.reads.dlq"] for record in log] == [b"x", b"x"]
+    assert not any(pipeline.topics["vee.inbox"])
 
 
 def test_nothing_in_a_topic_names_what_it_is_not(finished: Pipeline) -> None:

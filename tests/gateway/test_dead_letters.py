@@ -131,13 +131,43 @@ def test_dealing_with_the_middle_leaves_the_others_waiting(letters: DeadLetters,
     assert refs(letters) == ["hes.reads.dlq/0/6"]
 
 
-def test_letters_from_inboxes_are_not_sent_from_outside(letters: DeadLetters, letter: Callable[..., None], replay: Replay) -> None:
-    letter(1, origin="vee.inbox")
+def test_letters_of_topics_nobody_reads_stay(letters: DeadLetters, letter: Callable[..., None], replay: Replay) -> None:
+    letter(1, origin="somewhere")
     (outcome,) = replay.run(letters.waiting(), "reinsert")
     assert outcome.status == "refused"
     assert refs(letters) == ["hes.reads.dlq/0/0"]
     assert [it.status for it in replay.run(letters.waiting(), "drop", patience=0.1)] == ["dropped"]
     assert letters.waiting() == []
+
+
+@pytest.mark.parametrize(("status", "told"), [("", "folded"), ("dead", "dead")])
+def test_letters_of_an_inbox_go_through_ingest_and_the_agent_that_refused_them_tells_the_outcome(
+    letters: DeadLetters,
+    letter: Callable[..., None],
+    replay: Replay,
+    kafka: KafkaSettings,
+    write: Callable[..., None],
+    status: str,
+    told: str,
+) -> None:
+    letter(1, origin="vee.inbox", **{f"{PREFIX}stage": b"vee"})
+    replay.inboxes = frozenset({"vee.inbox"})
+    id = identity("replay", "id1", 1)
+    receipts = [{"agent": "ingest", "status": "decoded"}, {"agent": "vee", "status": status}]
+
+    def answer() -> None:
+        for receipt in receipts:
+            write("hub.receipts", CODEC.encode("Receipt", {"payload": id, "id": receipt["agent"], "children": 0, **receipt}))
+
+    later = threading.Timer(0.5, answer)
+    later.start()
+    (outcome,) = replay.run(letters.waiting(), "stop", patience=10)
+    later.join()
+    assert (outcome.id, outcome.status) == (id, told)
+    (record,) = read_all(kafka, "hub.replays")
+    headers = dict(record.headers())
+    assert (record.value(), headers["inbox"], headers["partition"], headers["id"]) == (b"\0\xff bytes 1", b"vee.inbox", b"1", id.encode())
+    assert read_all(kafka, "vee.inbox") == []
 
 
 def test_letters_of_all_agents_wait_together(kafka: KafkaSettings, letter: Callable[..., None], write: Callable[..., None]) -> None:
