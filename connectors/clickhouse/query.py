@@ -210,6 +210,19 @@ def ticks_settled(store: Store, at: int, partitions: int) -> bool:
     return settled_tick(store, partitions, since=at) is not None
 
 
+def history_asked(store: Store) -> tuple[int | None, bool]:
+    """(the latest tick that asked the store for history in UTC seconds or None, whether an answer is still under way).
+
+    A day that waited for history is billed by the first tick after its answer. Looks at the last hour of ticks.
+    """
+    found = store.query_arrow(
+        f"SELECT toInt64(toUnixTimestamp(max(tick))) AS latest, countIf(NOT complete) AS under_way FROM ("
+        f"SELECT any(at) AS tick, {_COMPLETE} AS complete FROM tick_receipts FINAL "
+        f"WHERE at >= (SELECT max(at) - 3600 FROM tick_receipts) GROUP BY payload HAVING countIf(startsWith(id, 'recall:')) > 0)"
+    ).to_pylist()[0]
+    return found["latest"] or None, bool(found["under_way"])
+
+
 def stored_parts(store: Store) -> dict[str, int]:
     """Active parts of each table: hundreds mean that merges do not keep up."""
     rows = store.query_arrow(

@@ -22,6 +22,10 @@ class Reader(Protocol):
         """The latest tick all of whose work, on every partition, is in the store."""
         ...
 
+    def history_asked(self) -> tuple[int | None, bool]:
+        """The latest tick that asked the store for history (None: none did), and whether an answer is still under way."""
+        ...
+
     def rows(self, sql: str, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
         """The rows of one of our own queries, parameters bound by the engine."""
         ...

@@ -90,6 +90,10 @@ class Settled(BaseModel):
     dead: list[Dead]
     now: int = Field(description="the hub's time, UTC seconds")
     settled_tick: int | None = Field(description="the latest tick whose work is all in the store, UTC seconds")
+    history_tick: int | None = Field(
+        description="the latest tick that asked the store for history: what it closed is billed by a later one"
+    )
+    history_under_way: bool = Field(description="an answer of the store is still under way")
     quiet_seconds: int = Field(description="a day is closed by a tick that comes so long after its last read")
 
 

@@ -221,6 +221,7 @@ class Gateway:
         counts = {"payloads": len(complete)}
         for name in ("rows", "reads", "finals", "exceptions", "parked", "dead"):
             counts[name] = sum(int(row.get(name) or 0) for row in complete)
+        history_tick, under_way = self.desk.reader.history_asked()
         return Settled(
             complete=len(complete),
             waiting=len(wanted) - len(complete),
@@ -233,6 +234,8 @@ class Gateway:
             ],
             now=int(time.time()),
             settled_tick=self.desk.reader.settled_tick(),
+            history_tick=history_tick,
+            history_under_way=under_way,
             quiet_seconds=self.desk.quiet_seconds,
         )
 

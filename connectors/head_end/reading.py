@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from connectors.clickhouse.query import run_readonly, settled, settled_tick
+from connectors.clickhouse.query import history_asked, run_readonly, settled, settled_tick
 from connectors.clickhouse.store import Limits, Store
 
 
@@ -22,6 +22,10 @@ class StoreReader:
     def settled_tick(self) -> int | None:
         """The latest time to which every partition has stored all its ticks led to; None before the first."""
         return settled_tick(self.store, self.partitions)
+
+    def history_asked(self) -> tuple[int | None, bool]:
+        """The latest tick that asked the store for history, and whether an answer is still under way."""
+        return history_asked(self.store)
 
     def rows(self, sql: str, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Rows of one of the gateway's own queries: aware times, exact decimals."""

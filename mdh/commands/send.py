@@ -18,6 +18,7 @@ from mdh.errors import UsageError
 from mdh.running import HubClient, hub_url, printable
 
 ASKED_AT_ONCE = 5_000
+HISTORY_WAIT = 60  # seconds: a tick that asked for history so long before has been answered and billed by now
 FIGURES = ("payloads", "reads", "finals", "exceptions", "parked", "dead")
 
 
@@ -128,11 +129,15 @@ class Shipment:
         return counts
 
     def _await_tick(self, at: int, patience: float) -> None:
-        begun = time.monotonic()
+        """Waits for a settled tick of time ``at`` or later; where days it closed wait for the store's history, for one after that."""
+        begun, wanted = time.monotonic(), at
         while True:
-            tick = self._ask([], wait=0)["settled_tick"]
-            if tick is not None and tick >= at:
-                return
+            answer = self._ask([], wait=0)
+            tick, history = answer["settled_tick"], answer["history_tick"]
+            if tick is not None and tick >= wanted and not answer["history_under_way"]:
+                if wanted > at or history is None or history < at - answer["quiet_seconds"] - HISTORY_WAIT:
+                    return
+                wanted = answer["now"] + 1
             if time.monotonic() - begun > patience:
                 raise UsageError(f"no tick has come through the chain for {patience:.0f} s; {self._why()}")
             time.sleep(0.2)

@@ -33,6 +33,9 @@ class FakeReader:
     def payloads(self, ids: Sequence[str]) -> list[dict[str, Any]]:
         return [self.found[id] for id in ids if id in self.found]
 
+    def history_asked(self) -> tuple[int | None, bool]:
+        return None, False
+
     def settled_tick(self) -> int | None:
         return self.tick
 

@@ -41,6 +41,9 @@ class DecidingReader(FakeReader):
         blank = {"reads": 10, "finals": 1, "exceptions": 0, "parked": 0, "dead": 0, "reason": "", "status": "stored", "complete": True}
         return [{**blank, "id": id, **self.found.get(id, {})} for id in known]
 
+    def history_asked(self) -> tuple[int | None, bool]:
+        return None, False
+
     def settled_tick(self) -> int | None:
         return int(time.time())
 

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from connectors.clickhouse import sink as sink_module
-from connectors.clickhouse.query import settled, settled_tick, ticks_settled
+from connectors.clickhouse.query import history_asked, settled, settled_tick, ticks_settled
 from connectors.clickhouse.sink import Batch, Pace, Sink, StoppedError, positions
 from connectors.clickhouse.store import Limits, Store, StoreError
 from connectors.clickhouse.tables import TABLES, VIEWS
@@ -270,6 +270,20 @@ def test_ticks(store: Store) -> None:
     assert settled_tick(store, 2) == NOW + 2
     assert ticks_settled(store, NOW + 1, 2)
     assert store.query_rows("SELECT count() AS n FROM payloads") == [{"n": 0}]
+
+
+def test_a_tick_that_asked_for_history_is_known_until_its_answer_has_come_through(store: Store) -> None:
+    sink, log = make_sink(store), Log()
+    tick = f"tick/{NOW}/0"
+    log.put("hub.receipts", receipt(tick, "i/1", "ingest", 0), kind="Receipt")
+    feed(sink, log.messages)
+    assert history_asked(store) == (None, False)
+    log.put("reads.final", recall(), {"mdh-id": "r1", "mdh-payload": tick}, kind="Recall")
+    feed(sink, log.messages[-1:], FakeProducer())
+    assert history_asked(store) == (NOW, True)
+    log.put("hub.receipts", receipt(tick, "i/2", "ingest", 0, "recall:r1"), kind="Receipt")
+    feed(sink, log.messages[-1:])
+    assert history_asked(store) == (NOW, False)
 
 
 @pytest.fixture(scope="module")
