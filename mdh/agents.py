@@ -36,7 +36,7 @@ def make_folds(topology: Topology) -> dict[str, MakeFold]:
             inboxes=inboxes,
         ),
         "vee": lambda n: VeeFold(topology.vee.within(topology.zone), n, count("vee")),
-        "determinants": lambda n: DeterminantsFold(topology.determinants, n, count("determinants"), topology.vee.hot_days),
+        "determinants": lambda n: DeterminantsFold(topology.determinants, n, count("determinants"), topology.vee.hot_days, topology.usage),
         "insights": lambda n: InsightsFold(topology.insights, n),
     }
 

@@ -17,6 +17,7 @@ from schemas.topology.insights import InsightsSettings
 from schemas.topology.profiles import Profile
 from schemas.topology.topics import MAX_PARTITIONS, RAW, Topic
 from schemas.topology.tou import DeterminantsSettings
+from schemas.topology.usage import UsageSettings
 from schemas.topology.vee import VeeSettings
 
 Finding = tuple[tuple[str | int, ...], str]
@@ -59,6 +60,7 @@ class Topology(Section):
     ingest: IngestSettings = Field(default_factory=IngestSettings, description="What is taken in")
     vee: VeeSettings = Field(default_factory=VeeSettings.default, description="What is checked and estimated")
     determinants: DeterminantsSettings = Field(default_factory=DeterminantsSettings.default, description="What is summed for billing")
+    usage: UsageSettings = Field(default_factory=UsageSettings, description="What is calculated for usage subscriptions")
     insights: InsightsSettings = Field(default_factory=InsightsSettings, description="What is told of unusual consumption")
     profiles: dict[str, Profile] = Field(default_factory=dict, description="Mapping profiles for other people's CSV headers")
 

@@ -12,9 +12,11 @@ import numpy.typing as npt
 from schemas.arrow import integers, numbers
 from schemas.block import DayBlock, FinalBlock, columns_of, strings
 from schemas.topology.tou import DeterminantsSettings
+from schemas.topology.usage import UsageSettings
 from schemas.units import resolve
 from streams import calendar
 from streams.determinants import intervals, registers
+from streams.determinants.events import UsageEvents
 from streams.determinants.intervals import Intervals, day_bounds
 from streams.determinants.registers import Day, Registers
 from streams.determinants.sums import ESTIMATED, GOOD, Sums
@@ -53,11 +55,14 @@ class DeterminantsFold:
     days VEE keeps: corrections of these do not carry what they replace.
     """
 
-    def __init__(self, settings: DeterminantsSettings, partition: int, partitions: int, hot_days: int = 2) -> None:
+    def __init__(
+        self, settings: DeterminantsSettings, partition: int, partitions: int, hot_days: int = 2, usage: UsageSettings | None = None
+    ) -> None:
         self.partition, self.partitions = partition, partitions
         self.state = State(make_table)
         self._intervals = Intervals(settings, self.state, hot_days)
         self._registers = Registers(settings, self.state)
+        self._events = UsageEvents((usage or UsageSettings()).events, self.state)
 
     def apply(self, message: Message) -> Result:
         """Folds one message in."""
@@ -66,6 +71,8 @@ class DeterminantsFold:
             self._block(message, result)
         elif message.type == "Tick":
             self._tick(message, result)
+        elif message.type == "MasterChannel":
+            self._events.master(message.body)
         return result
 
     def _tick(self, message: Message, result: Result) -> None:
@@ -94,7 +101,9 @@ class DeterminantsFold:
         for which, build in ((block.seconds > 0, self._interval_days), (block.seconds == 0, self._register_days)):
             rows = np.flatnonzero(which & summed)
             if rows.size:
-                parts.append(build(block if rows.size == len(block) else block.take(rows), message, result))
+                part = block if rows.size == len(block) else block.take(rows)
+                parts.append(build(part, message, result))
+                self._events.tell(parts[-1], part, result)
         names = list(dict.fromkeys(name for part in parts for name in part.tou_names))
         days = [_renamed(part, names) for part in parts if len(part)]
         if days:

@@ -14,6 +14,7 @@ from schemas.block import FINALIZED, DayBlock, FinalBlock, strings
 from schemas.codec import Codec
 from schemas.conditions import REGULAR, name_of
 from schemas.topology.tou import DeterminantsSettings
+from schemas.topology.usage import UsageSettings
 from streams import calendar
 from streams.determinants.fold import DeterminantsFold
 from streams.runtime.fold import Message, Result
@@ -86,11 +87,12 @@ def slots(zone: str, day: int, seconds: int) -> int:
 class Hub:
     """A fold that is fed messages; remembers what came out, checked against the schemas."""
 
-    def __init__(self, settings: DeterminantsSettings | None = None, hot_days: int = 2) -> None:
-        self.settings, self.hot_days = settings or DeterminantsSettings.default(), hot_days
-        self.fold = DeterminantsFold(self.settings, 0, 1, hot_days)
+    def __init__(self, settings: DeterminantsSettings | None = None, hot_days: int = 2, usage: UsageSettings | None = None) -> None:
+        self.settings, self.hot_days, self.usage = settings or DeterminantsSettings.default(), hot_days, usage
+        self.fold = DeterminantsFold(self.settings, 0, 1, hot_days, usage)
         self.sent: list[dict[str, Any]] = []
         self.days: list[dict[str, Any]] = []
+        self.events: list[dict[str, Any]] = []
         self.bytes: list[bytes] = []
         self.figures: dict[str, int] = defaultdict(int)
         self.states: dict[bytes, bytes | None] = {}
@@ -116,6 +118,9 @@ class Hub:
                 assert output.topic == "determinants.daily"
                 assert output.partition == 0
                 self.days += unrolled(CODEC.decode(data))
+            elif output.type == "UsageEvent":
+                assert output.topic == "usage.events"
+                self.events.append(CODEC.decode(data) | {"key": output.key})
             else:
                 assert output.topic == "billing.determinants"
                 self.sent.append(CODEC.decode(data) | {"key": output.key})
@@ -128,7 +133,7 @@ class Hub:
     def restart(self) -> None:
         """As a new worker would: a new fold from the state rows."""
         digest = self.fold.state.digest()
-        self.fold = DeterminantsFold(self.settings, 0, 1, self.hot_days)
+        self.fold = DeterminantsFold(self.settings, 0, 1, self.hot_days, self.usage)
         for key, value in self.states.items():
             self.fold.state.load(key, value)
         assert self.fold.state.digest() == digest

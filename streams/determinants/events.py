@@ -1,0 +1,136 @@
+"""Usage events: consumption of accounts as it becomes known, for prepaid engines and portals. One readable record per span."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from schemas.block import DIRECTIONS, OPEN, DayBlock, FinalBlock, starts_of
+from schemas.conditions import NOT_RECEIVED, OUTAGE
+from schemas.identity import identity
+from schemas.topology.usage import EventSettings
+from streams import calendar
+from streams.determinants.keys import key_of
+from streams.runtime.fold import Output, Result
+from streams.runtime.state import State
+
+TOPIC: Final = "usage.events"
+CHECKS: Final = "check/"  # device and register channel that only checks intervals of the same device
+_STATUS: Final = ("open", "final", "held")
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Whose consumption an event tells: a channel of an account, in one span of a local day."""
+
+    account: str
+    device: str
+    channel: str
+    unit: str
+    measure: str
+    grain: str
+    start: int  # UTC seconds
+
+    def identity(self, version: int) -> str:
+        """The id of one version; empty for version 0, which never was."""
+        return identity("usage", *(getattr(self, name) for name in self.__slots__), version) if version else ""
+
+
+def is_anonymous(accounts: pa.StringArray) -> bool:
+    """Whether no row has an account: true of most hubs without master data, and then nothing is to be done."""
+    return not len(accounts) or not pc.any(pc.not_equal(accounts, "")).as_py()
+
+
+class UsageEvents:
+    """Tells accounts' daily sums. Stateless but for the registers that check intervals, which are not told twice."""
+
+    def __init__(self, settings: EventSettings, state: State) -> None:
+        self._settings, self._state = settings, state
+        self._grains: dict[str, str] = {}
+
+    def master(self, body: dict[str, Any]) -> None:
+        """Takes over which register of a device only checks its intervals."""
+        if body.get("check_channel"):
+            self._state.put(CHECKS + key_of(body["device"], body["check_channel"]), b"")
+
+    def grain_of(self, account: str) -> str:
+        """How finely an account is told: ``day``, ``interval`` or not at all (empty)."""
+        found = self._grains.get(account)
+        if found is None:
+            found = self._grains[account] = self._settings.grain_of(account)
+        return found
+
+    def tell(self, days: DayBlock, block: FinalBlock, result: Result) -> None:
+        """Adds an event for each day of an account that is told by day. ``days`` are sums of the block's rows."""
+        if is_anonymous(days.account):
+            return
+        accounts = days.account.to_pylist()
+        told = [row for row, account in enumerate(accounts) if self.grain_of(account) == "day"]
+        if not told:
+            return
+        about = _About.of(block)
+        begins = starts_of(days.lines)
+        for row in told:
+            span = Span(
+                accounts[row], days.device[row].as_py(), days.channel[row].as_py(), days.unit[row].as_py(),
+                "interval" if days.seconds[row] else "scalar", "day", int(days.start[row]),
+            )  # fmt: skip
+            if not self.tells(span):
+                continue
+            part = slice(int(begins[row]), int(begins[row]) + int(days.lines[row]))
+            named = [(days.tou_names[t], q) for t, q in zip(days.tou[part].tolist(), days.quantities[part].tolist(), strict=True)]
+            lines = [line for line in named if line[0]] or named
+            result.outputs.append(Output(TOPIC, "UsageEvent", _body(span, days, row, lines, about), span.account.encode()))
+
+    def tells(self, span: Span) -> bool:
+        """Whether a channel's spans are told at all."""
+        checks = span.measure == "scalar" and CHECKS + key_of(span.device, span.channel) in self._state.entries
+        return span.measure in self._settings.measures and not checks
+
+
+@dataclass(frozen=True, slots=True)
+class _About:
+    """What a block says of its channels beside their days."""
+
+    directions: dict[tuple[str, str], str]
+    zones: dict[str, str]
+    missing: dict[tuple[str, str, int, int], int]  # device, channel, day, seconds → slots due without a usable value
+
+    @classmethod
+    def of(cls, block: FinalBlock) -> _About:
+        devices, channels = block.device.to_pylist(), block.channel.to_pylist()
+        bad = np.append(0, np.cumsum((block.conditions > NOT_RECEIVED) & (block.conditions < OUTAGE)))
+        begins = starts_of(block.count)
+        missing = bad[begins + block.count] - bad[begins]
+        days = zip(devices, channels, block.day.tolist(), block.seconds.tolist(), strict=True)
+        names = list(zip(devices, channels, strict=True))
+        return cls(
+            {name: DIRECTIONS[code] for name, code in zip(names, block.direction.tolist(), strict=True)},
+            dict(zip(devices, block.zone.to_pylist(), strict=True)),
+            dict(zip(days, missing.tolist(), strict=True)),
+        )
+
+
+def _body(span: Span, days: DayBlock, row: int, lines: list[tuple[str, int]], about: _About) -> dict[str, Any]:
+    slots, actual, state = int(days.slots[row]), int(days.actual[row]), int(days.state[row])
+    missing = about.missing.get((span.device, span.channel, int(days.day[row]), int(days.seconds[row])), 0) if days.seconds[row] else 0
+    return {
+        "id": span.identity(int(days.version[row])), "account": span.account, "service_point": days.service_point[row].as_py(),
+        "device": span.device, "channel": span.channel, "direction": about.directions[span.device, span.channel],
+        "zone": about.zones[span.device], "measure": span.measure, "grain": span.grain, "day": calendar.date_of(int(days.day[row])),
+        "start": span.start * 1000, "end": int(days.end[row]) * 1000, "unit": span.unit,
+        "quantity": _decimal(sum(quantity for _, quantity in lines)),
+        "lines": [{"tou": name, "quantity": _decimal(quantity)} for name, quantity in lines],
+        "condition": int(days.condition[row]), "slots": slots, "actual": actual, "estimated": int(days.estimated[row]), "missing": missing,
+        "provisional": state == OPEN or actual < slots, "status": _STATUS[state], "version": int(days.version[row]),
+        "replaces": span.identity(int(days.replaces[row])),
+    }  # fmt: skip
+
+
+def _decimal(micros: int) -> Decimal:
+    return Decimal(micros).scaleb(-6)
