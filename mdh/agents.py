@@ -11,6 +11,7 @@ from schemas.topology import Topology
 from streams.determinants.fold import DeterminantsFold
 from streams.ingest.fold import IngestFold
 from streams.insights.fold import InsightsFold
+from streams.master.fold import MasterFold
 from streams.runtime.fold import Fold
 from streams.runtime.lane import Plan
 from streams.runtime.plan import plan_of
@@ -35,10 +36,17 @@ def make_folds(topology: Topology) -> dict[str, MakeFold]:
             decode_events=decode_events,
             inboxes=inboxes,
         ),
+        "master": lambda _: MasterFold(count("vee"), listeners(topology)),
         "vee": lambda n: VeeFold(topology.vee.within(topology.zone), n, count("vee")),
         "determinants": lambda n: DeterminantsFold(topology.determinants, n, count("determinants"), topology.vee.hot_days, topology.usage),
         "insights": lambda n: InsightsFold(topology.insights, n),
     }
+
+
+def listeners(topology: Topology) -> dict[str, int]:
+    """The topics in which the master agent tells of usage subscriptions, with their partitions."""
+    outputs = topology.agents["master"].outputs
+    return {name: topology.topics[name].partitions for name in outputs if "UsageSubscription" in topology.topics[name].records}
 
 
 def plans_and_folds(topology: Topology, names: list[str] | None = None) -> list[tuple[Plan, MakeFold]]:

@@ -10,17 +10,18 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
 from schemas.block import FinalBlock, ReadBlock
-from schemas.identity import identity, partition_of
+from schemas.identity import partition_of
 from streams.runtime.fold import RAW, Message, Output, Result
 from streams.runtime.lane import Record, dead_letter
 from streams.runtime.routing import split
+from streams.runtime.seen import Seen
 from streams.runtime.state import State, Table
 
 INBOX: Final = "vee.inbox"
+MASTER: Final = "master.inbox"
+WHOLE: Final = 0  # the one partition of master.inbox that is used: master data refer to each other all over
 EVENTS: Final = "hes.events"
 REPLAYS: Final = "hub.replays"
-SEGMENT: Final = 256  # payload ids per state entry
-ID_BYTES: Final = 16
 
 
 class Decoded(Protocol):
@@ -59,8 +60,7 @@ class IngestFold:
         self.decode_events = decode_events
         self.decode, self.partition, self.partitions, self.letters = decode, partition, partitions, letters
         self.state = State(lambda _: Table({}))
-        self._segments = max(2, -(-remember // SEGMENT) + 1)
-        self._seen: set[bytes] | None = None
+        self._seen = Seen(self.state, "", remember)
 
     def apply(self, message: Message) -> Result:
         if message.type == RAW:
@@ -69,20 +69,25 @@ class IngestFold:
             return Result([Output(INBOX, message.type, message.body, message.key, self.partition)])
         if message.type in ("MasterChannel", "Label"):
             key = message.body["device"].encode()
-            return Result([Output(INBOX, message.type, message.body, key, partition_of(key, self.partitions))])
+            outputs = [Output(INBOX, message.type, message.body, key, partition_of(key, self.partitions))]
+            if message.type == "MasterChannel":  # after what VEE gets: what the master agent may have to say against it comes behind
+                outputs.append(Output(MASTER, message.type, message.body, key, WHOLE))
+            return Result(outputs)
+        if message.type == "MasterSubmission":
+            return Result([Output(MASTER, message.type, message.body, message.key, WHOLE)])
         if message.type == "Command":
-            if not self._is_new(f"command/{message.body['id']}"):
+            if not self._seen.is_new(f"command/{message.body['id']}"):
                 return Result(silent=True)
             key = message.body["device"].encode()
             return Result([Output(INBOX, message.type, message.body, key, partition_of(key, self.partitions))])
         if isinstance(message.body, FinalBlock):  # a recalled day; the sink may answer twice if it was killed in between
-            return Result(self._split(message.body)) if self._is_new(message.id) else Result(silent=True)
+            return Result(self._split(message.body)) if self._seen.is_new(message.id) else Result(silent=True)
         raise ValueError(f"ingest has no use for a {message.type}")
 
     def _payload(self, message: Message) -> Result:
         headers = {name: value.decode(errors="replace") for name, value in message.headers.items()}
         about = {"source": headers.get("source", ""), "received_at": _whole(headers.get("received_at", ""))}
-        if not self._is_new(message.payload):
+        if not self._seen.is_new(message.payload):
             return Result([], {**about, "status": "duplicate", "reason": "this payload was taken before"})
         if message.topic == REPLAYS:
             return self._replay(message, headers, about)
@@ -136,28 +141,6 @@ class IngestFold:
     def _letter(self, message: Message, reason: Exception) -> Output:
         record = Record(message.topic, message.partition, message.key, message.body, message.headers, message.offset)
         return dead_letter(self.letters, record, "ingest", reason)
-
-    # --- payloads taken before: segments of hashed ids, the oldest forgotten first -----------------------------------------
-
-    def _is_new(self, payload: str) -> bool:
-        entries = self.state.entries
-        if self._seen is None:
-            self._seen = {data[i : i + ID_BYTES] for data in entries.values() for i in range(0, len(data), ID_BYTES)}
-        mark = bytes.fromhex(identity(payload))
-        if mark in self._seen:
-            return False
-        self._seen.add(mark)
-        newest = max((int(key) for key in entries), default=0)
-        segment = entries.get(str(newest), b"") + mark
-        if len(segment) > SEGMENT * ID_BYTES:
-            newest, segment = newest + 1, mark
-            old = str(newest - self._segments)
-            if old in entries:
-                data = entries[old]
-                self._seen.difference_update(data[i : i + ID_BYTES] for i in range(0, len(data), ID_BYTES))
-                self.state.put(old, None)
-        self.state.put(str(newest), segment)
-        return True
 
 
 def _whole(text: str) -> int:

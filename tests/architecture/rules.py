@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 LAYERS = ("schemas", "streams", "connectors", "mdh")  # each may import those before it
-STEPS = ("ingest", "vee", "determinants", "insights")  # they know each other by topics only
+STEPS = ("ingest", "master", "vee", "determinants", "insights")  # they know each other by topics only
 
 # Steps are pure: what they may not touch, and what it is
 OUTSIDE = {

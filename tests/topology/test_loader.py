@@ -35,9 +35,10 @@ def swapped(old: str, new: str, text: str = TEXT) -> str:
 
 def test_the_committed_topology_holds_every_flow_of_the_design() -> None:
     topology = load_topology(ROOT / "topology.yaml")
-    assert set(topology.agents) == {"ingest", "vee", "determinants", "insights"}
+    assert set(topology.agents) == {"ingest", "master", "vee", "determinants", "insights"}
     flows = """hes.reads hes.events master.data vee.inbox reads.final vee.exceptions billing.determinants usage.events prepaid.ledger
-        prepaid.notices device.commands device.replies todo.events audit.events hub.ticks vee.recalled determinants.daily hub.receipts
+        prepaid.notices master.inbox master.changes device.commands device.replies todo.events audit.events
+        hub.ticks vee.recalled determinants.daily hub.receipts
         ingest.state vee.state determinants.state insights.state hes.reads.dlq"""
     assert set(flows.split()) <= set(topology.topics)
     assert len({topology.topics[t].partitions for a in topology.agents.values() for t in (*a.reads, a.state)}) == 1
@@ -115,12 +116,18 @@ def test_errors_of_one_section_name_line_and_place(old: str, new: str, place: st
     [
         ("vee.inbox", "retention: 30d", "retention: 30 days", "retention", "must be a duration such as 90d"),
         ("vee.inbox", "retention: 30d", "retention: 5s", "retention", "must be at least 1m"),
-        ("vee.inbox", "writers: [ingest]", "writers: [ingest, gateway]", "writers", "only agents may write to the inbox of vee"),
+        ("vee.inbox", "writers: [ingest, master]", "writers: [ingest, gateway]", "writers", "only agents may write to the inbox of vee"),
         ("vee.inbox", "readers: [vee]", "readers: [vee, sinc]", "readers[1]", "'sinc' is neither an agent nor one of the parties"),
         ("vee.inbox", "readers: [vee]", "readers: [sink]", None, "agents.vee.inbox: topic vee.inbox does not name vee as a reader"),
         ("vee.inbox", "records: [ReadBlock,", "records: [RaedBlock,", "records[0]", "'RaedBlock' is no committed schema"),
         ("vee.inbox", "key: device", "partitions: 8\n    key: device", "partitions", "must be 4 as those of hes.reads, not 8"),
-        ("reads.final", "writers: [vee]", "writers: [vee, determinants]", "writers", "agent determinants does not write reads.final"),
+        (
+            "reads.final",
+            "writers: [vee, ingest, master]",
+            "writers: [vee, determinants]",
+            "writers",
+            "agent determinants does not write reads.final",
+        ),
         ("reads.final", "readers: [determinants,", "readers: [ingest, determinants,", "readers", "agent ingest does not read"),
         ("vee.state", "cleanup: compact", "cleanup: delete", "cleanup", "holds the state of vee and must be compact"),
         ("vee.state", "cleanup: compact", "cleanup: shrink", "cleanup", "must be 'delete' or 'compact'"),
