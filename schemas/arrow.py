@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import accumulate
 from typing import Any
 
@@ -23,11 +24,56 @@ def texts(values: list[str]) -> pa.StringArray:
     return pa.StringArray.from_buffers(len(values), pa.py_buffer(bounds.astype(np.int32)), pa.py_buffer(data))
 
 
-def integers(values: Array) -> pa.Array:
-    """An Arrow array of signed integers over the same memory."""
+def integers(values: Array, kind: pa.DataType | None = None) -> pa.Array:
+    """An Arrow array of integers over the same memory; ``kind`` is another type of the same width (a date)."""
     values = np.ascontiguousarray(values)
-    kind = {4: pa.int32, 8: pa.int64}[values.dtype.itemsize]
-    return pa.Array.from_buffers(kind(), len(values), [None, pa.py_buffer(values)])
+    return pa.Array.from_buffers(kind or pa.from_numpy_dtype(values.dtype), len(values), [None, pa.py_buffer(values)])
+
+
+def lists(values: pa.Array, counts: Array) -> pa.ListArray:
+    """A list array: of each row as many of the values as its count says."""
+    return pa.ListArray.from_arrays(integers(bounds_of(counts)), values)
+
+
+def bounds_of(counts: Array) -> npt.NDArray[np.int32]:
+    """Where each row's values begin, and the end of the last: [2, 3] → [0, 2, 5]."""
+    bounds = np.zeros(len(counts) + 1, np.int32)
+    np.cumsum(counts, out=bounds[1:])
+    return bounds
+
+
+def table(columns: Mapping[str, pa.Array | Array]) -> pa.Table:
+    """A table of columns, of which NumPy's may be integers only."""
+    arrays = [integers(values) if isinstance(values, np.ndarray) else values for values in columns.values()]
+    return pa.Table.from_arrays(arrays, list(columns))
+
+
+def column(values: list[Any], kind: pa.DataType) -> pa.Array:
+    """A column of Python values without None: text, bytes, integers, decimals, dicts of text. Raises ValueError, TypeError or
+    OverflowError on a value the type cannot hold."""
+    if pa.types.is_string(kind):
+        return texts(values)
+    if pa.types.is_binary(kind):
+        data = b"".join(values)
+        bounds = bounds_of(np.fromiter(map(len, values), np.int64, len(values)))
+        return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(bounds), pa.py_buffer(data)])
+    if pa.types.is_decimal(kind):
+        return _decimals(values, kind)
+    if pa.types.is_map(kind):
+        counts = np.fromiter(map(len, values), np.int64, len(values))
+        names, held = [name for row in values for name in row], [text for row in values for text in row.values()]
+        return pa.MapArray.from_arrays(integers(bounds_of(counts)), column(names, kind.key_type), column(held, kind.item_type))
+    return integers(np.array(values, np.dtype(str(kind))))
+
+
+def _decimals(values: list[Any], kind: pa.Decimal128Type) -> pa.Array:
+    """Decimals as the 128-bit integers Arrow keeps, of at most 18 digits."""
+    whole = [value.scaleb(kind.scale) for value in values]
+    numbers = [int(value) for value in whole]
+    if any(number != value or abs(number) >= 10**kind.precision for number, value in zip(numbers, whole, strict=True)):
+        raise ValueError(f"a decimal that {kind} cannot hold")
+    low = np.array(numbers, np.int64)
+    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(np.stack([low, low >> 63], axis=1))])
 
 
 def numbers(array: pa.Array) -> Array:

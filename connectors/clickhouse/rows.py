@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from connectors.clickhouse.tables import arrow_schema
+from schemas.arrow import column, integers, lists, numbers, table
 from schemas.block import Array, DayBlock, FinalBlock, ragged_indices, strings
 
 LAST_SECOND: Final = 2**32 - 1  # of ClickHouse's DateTime: 2106-02-07
@@ -32,13 +33,11 @@ def _seconds(values: Array) -> Array:
 
 
 def _dates(days: Array) -> pa.Array:
-    return pa.array(np.clip(days, 0, LAST_DAY).astype(np.int32, copy=False), pa.date32())
+    return integers(np.clip(days, 0, LAST_DAY).astype(np.int32, copy=False), pa.date32())
 
 
-def _lists(values: Any, counts: Array) -> pa.ListArray:
-    offsets = np.zeros(len(counts) + 1, np.int32)
-    np.cumsum(counts, out=offsets[1:])
-    return pa.ListArray.from_arrays(pa.array(offsets), values if isinstance(values, pa.Array) else pa.array(values))
+def _lists(values: Array, counts: Array) -> pa.ListArray:
+    return lists(integers(values), counts)
 
 
 def _per_row(values: Sequence[str], sizes: Sequence[int]) -> pa.Array:
@@ -46,7 +45,7 @@ def _per_row(values: Sequence[str], sizes: Sequence[int]) -> pa.Array:
     names = list(dict.fromkeys(values))  # ClickHouse takes no dictionary that holds a string twice
     position = {name: i for i, name in enumerate(names)}
     indices = np.repeat(np.array([position[value] for value in values], np.int32), sizes)
-    return pa.DictionaryArray.from_arrays(pa.array(indices), strings(names))
+    return pa.DictionaryArray.from_arrays(integers(indices), strings(names))
 
 
 def _steps(values: Array, counts: Array) -> tuple[Array, Array]:
@@ -83,7 +82,7 @@ def final_days(blocks: Sequence[FinalBlock]) -> pa.Table | None:
         return None
     block, payload, source = joined
     values, steps = _steps(block.values, block.count)
-    return pa.table(
+    return table(
         {name: getattr(block, name) for name in _SAME}
         | {
             "direction": block.direction,
@@ -114,9 +113,9 @@ def register_reads(blocks: Sequence[FinalBlock]) -> pa.Table | None:
         return None
     block, payload, source = joined
     repeated = np.repeat(np.arange(len(block)), block.count)
-    index = pa.array(repeated)
+    index = integers(repeated)
     received, received_condition = _received_reads(block)
-    return pa.table(
+    return table(
         {name: getattr(block, name).take(index) for name in _SAME}
         | {
             "direction": block.direction[repeated],
@@ -155,7 +154,7 @@ def determinant_days(blocks: Sequence[DayBlock]) -> pa.Table | None:
         return None
     block = DayBlock.join(parts)
     sizes = [len(part) for part in parts]
-    return pa.table(
+    return table(
         {name: getattr(block, name) for name in ("device", "channel", "unit", "service_point", "account", "map")}
         | {
             "day": _dates(block.day),
@@ -166,7 +165,7 @@ def determinant_days(blocks: Sequence[DayBlock]) -> pa.Table | None:
             "replaces": block.replaces,
             "state": block.state.view(np.uint8),
             **{name: getattr(block, name) for name in ("condition", "slots", "actual", "estimated")},
-            "tou": _lists(tou_names(parts), block.lines),
+            "tou": lists(tou_names(parts), block.lines),
             "quantities": _lists(block.quantities, block.lines),
             "payload": _per_row([p.payload for p in parts], sizes),
         }
@@ -183,16 +182,16 @@ def tou_names(blocks: Sequence[DayBlock]) -> pa.Array:
         if len(block.tou) and not 0 <= int(block.tou.min()) <= int(block.tou.max()) < len(own):
             raise ValueError("a time-of-use number outside the names of its block")
         indices.append(own[block.tou] if len(block.tou) else np.zeros(0, np.int32))
-    return pa.DictionaryArray.from_arrays(pa.array(np.concatenate(indices)), strings(names))
+    return pa.DictionaryArray.from_arrays(integers(np.concatenate(indices)), strings(names))
 
 
-def from_dicts(table: str, records: Iterable[Mapping[str, Any]]) -> pa.Table | None:
+def from_dicts(name: str, records: Iterable[Mapping[str, Any]]) -> pa.Table | None:
     """Rows of a table without arrays from one dict each; None for no records. Other keys of the dicts are left out."""
-    schema = arrow_schema(table)
+    schema = arrow_schema(name)
     rows = list(records)
     if not rows:
         return None
-    return pa.table({field.name: pa.array([row[field.name] for row in rows], field.type) for field in schema}, schema)
+    return pa.Table.from_arrays([column([row[field.name] for row in rows], field.type) for field in schema], schema=schema)
 
 
 def with_seconds(record: Mapping[str, Any], *fields: str) -> dict[str, Any]:
@@ -204,11 +203,11 @@ def recalled(found: pa.Table, asked: Mapping[str, Any], id: str, payload: str) -
     """The answer to one recall: its row of ``final_days`` as a FinalBlock, or a row without slots where the store has none."""
     if not found.num_rows:
         return _nothing(asked, id, payload)
-    column = {name: found[name].combine_chunks() for name in found.column_names}
-    lists = {name: column[name] for name in ("values", "conditions", "methods", "received", "received_conditions")}
-    counts = {name: _lengths(array) for name, array in lists.items()}
-    flat = {name: array.flatten().to_numpy(zero_copy_only=False) for name, array in lists.items()}
-    number = {name: column[name].to_numpy(zero_copy_only=False) for name in ("step", "version", "replaces", "multiplier")}
+    own = {name: found[name].combine_chunks() for name in found.column_names}
+    listed = {name: own[name] for name in ("values", "conditions", "methods", "received", "received_conditions")}
+    counts = {name: np.diff(numbers(array.offsets)) for name, array in listed.items()}
+    flat = {name: numbers(array.flatten()) for name, array in listed.items()}
+    number = {name: numbers(own[name]) for name in ("step", "version", "replaces", "multiplier")}
     count, received_count = counts["values"], counts["received"]
     rows = found.num_rows
     none = np.zeros(rows, np.int32)
@@ -216,17 +215,17 @@ def recalled(found: pa.Table, asked: Mapping[str, Any], id: str, payload: str) -
         id=id,
         payload=payload,
         source="store",
-        **{name: column[name].cast(pa.string()) for name in _SAME},
-        direction=column["direction"].to_numpy(zero_copy_only=False).astype(np.int8),
-        day=column["day"].cast(pa.int32()).to_numpy(zero_copy_only=False),
-        start=column["day_start"].cast(pa.int64()).to_numpy(zero_copy_only=False),
-        seconds=column["seconds"].to_numpy(zero_copy_only=False).astype(np.int32),
+        **{name: own[name].cast(pa.string()) for name in _SAME},
+        direction=numbers(own["direction"]).astype(np.int8),
+        day=numbers(own["day"].cast(pa.int32())),
+        start=numbers(own["day_start"].cast(pa.int64())),
+        seconds=numbers(own["seconds"]).astype(np.int32),
         count=count,
         reads=none,
         version=number["version"],
         replaces=number["replaces"],
-        state=column["state"].to_numpy(zero_copy_only=False).astype(np.int8),
-        dials=column["dials"].to_numpy(zero_copy_only=False).astype(np.int8),
+        state=numbers(own["state"]).astype(np.int8),
+        dials=numbers(own["dials"]).astype(np.int8),
         multiplier=number["multiplier"],
         values=flat["values"] * np.repeat(number["step"], count),
         conditions=flat["conditions"].astype(np.int32),
@@ -239,11 +238,6 @@ def recalled(found: pa.Table, asked: Mapping[str, Any], id: str, payload: str) -
         before=np.zeros(0, np.int64),
         before_conditions=np.zeros(0, np.int32),
     ).check()
-
-
-def _lengths(lists: pa.ListArray) -> Array:
-    bounds: Array = lists.offsets.to_numpy(zero_copy_only=False)
-    return np.diff(bounds).astype(np.int32)
 
 
 def _nothing(asked: Mapping[str, Any], id: str, payload: str) -> FinalBlock:

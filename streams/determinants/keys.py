@@ -8,16 +8,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from schemas.arrow import texts
 from schemas.block import FinalBlock
 
 SEPARATOR: Final = "\0"
+_JOINT: Final = texts([SEPARATOR])[0]  # an Arrow scalar made from a Python string would import pandas
 _ESCAPE: Final = str.maketrans({"\0": "\1\2", "\1": "\1\3"})
 
 
 def keys_of(block: FinalBlock) -> list[str]:
     """The key of each row."""
     columns = (block.account, block.device, block.channel, block.unit)
-    joined: list[str] = pc.binary_join_element_wise(*columns, SEPARATOR).to_pylist()
+    joined: list[str] = pc.binary_join_element_wise(*columns, _JOINT).to_pylist()
     if _plain(columns):
         return joined
     return [key_of(*parts) for parts in zip(*(column.to_pylist() for column in columns), strict=True)]
