@@ -22,6 +22,7 @@ MASTER: Final = "master.inbox"
 WHOLE: Final = 0  # the one partition of master.inbox that is used: master data refer to each other all over
 EVENTS: Final = "hes.events"
 REPLAYS: Final = "hub.replays"
+TOGETHER: Final = 50_000  # reads in a block that leaves, as decoders make them at most
 
 
 class Decoded(Protocol):
@@ -100,9 +101,9 @@ class IngestFold:
             return Result([letter], {**about, "status": "dead", "dead": 1, "reason": str(error)[:500]})
         result = Result([], {**about, "status": "decoded", "format": decoded.format})
         for block in decoded.blocks:
-            result.outputs += self._split(block)
             result.count("rows", len(block))
             result.count("reads", len(block.values))
+        result.outputs += self._together(decoded.blocks)
         if decoded.problems:
             words = "; ".join(str(problem) for problem in decoded.problems[:20])
             more = len(decoded.problems) - 20
@@ -134,6 +135,24 @@ class IngestFold:
         output = Output(inbox, RAW, message.body, message.key, number)
         return Result([output], {**about, "status": "decoded", "format": "replay"})
 
+    def _together(self, blocks: list[ReadBlock]) -> list[Output]:
+        """The blocks of a payload by partition, what goes to one partition joined again: what a block costs depends little on its rows."""
+        waiting: dict[int, list[ReadBlock]] = {}
+        outputs: list[Output] = []
+
+        def send(number: int) -> None:
+            outputs.append(Output(INBOX, ReadBlock.SCHEMA, ReadBlock.join(waiting.pop(number)), b"", number))
+
+        for block in blocks:
+            for number, part in split(block, block.device, self.partitions):
+                held = waiting.get(number, [])
+                if held and not (_alike(held[0], part) and sum(len(other.values) for other in held) + len(part.values) <= TOGETHER):
+                    send(number)
+                waiting.setdefault(number, []).append(part)
+        for number in list(waiting):
+            send(number)
+        return outputs
+
     def _split(self, block: ReadBlock | FinalBlock) -> list[Output]:
         parts = split(block, block.device, self.partitions)
         return [Output(INBOX, block.SCHEMA, part, b"", number) for number, part in parts]
@@ -141,6 +160,11 @@ class IngestFold:
     def _letter(self, message: Message, reason: Exception) -> Output:
         record = Record(message.topic, message.partition, message.key, message.body, message.headers, message.offset)
         return dead_letter(self.letters, record, "ingest", reason)
+
+
+def _alike(one: ReadBlock, other: ReadBlock) -> bool:
+    """Whether the rows of two blocks of a payload can share a block."""
+    return (one.source, one.format, one.received_at) == (other.source, other.format, other.received_at)
 
 
 def _whole(text: str) -> int:

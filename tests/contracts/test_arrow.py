@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from decimal import Decimal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.arrow import integers, numbers, texts, truths
+from schemas.arrow import column, integers, lists, numbers, texts, truths
 
 words = st.lists(st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=8), max_size=20)
 
@@ -40,6 +42,44 @@ def test_whole_numbers_survive_the_way_there_and_back(values: list[int], dtype: 
 def test_booleans_come_out_of_their_bits(values: list[bool], cut: int) -> None:
     array = pa.array(values, pa.bool_()).slice(min(cut, len(values)))
     assert truths(array).tolist() == values[cut:]
+
+
+_COLUMNS = st.one_of(
+    st.tuples(st.just(pa.string()), words),
+    st.tuples(st.just(pa.binary()), st.lists(st.binary(max_size=9), max_size=20)),
+    st.tuples(st.just(pa.uint8()), st.lists(st.integers(0, 255), max_size=20)),
+    st.tuples(st.just(pa.int64()), st.lists(st.integers(-(2**63), 2**63 - 1), max_size=20)),
+    st.tuples(st.just(pa.decimal128(18, 6)), st.lists(st.decimals(-(10**11), 10**11, places=6), max_size=20)),
+    st.tuples(st.just(pa.map_(pa.string(), pa.string())), st.lists(st.dictionaries(st.text("ab\u00e9"), st.text("xy")), max_size=9)),
+)
+
+
+@settings(deadline=None)
+@given(_COLUMNS)
+def test_columns_of_python_values_are_those_of_pyarrow(made: tuple[pa.DataType, list[Any]]) -> None:
+    kind, values = made
+    own = column(values, kind)
+    own.validate(full=True)
+    assert own.equals(pa.array([list(v.items()) for v in values] if pa.types.is_map(kind) else values, kind))
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        (pa.uint8(), 256), (pa.uint32(), -1), (pa.int64(), 2**63), (pa.string(), None), (pa.string(), b"x"), (pa.int32(), "x"),
+        (pa.decimal128(18, 6), Decimal(10**12)), (pa.decimal128(18, 6), Decimal("0.0000001")), (pa.binary(), "x"),
+    ],
+)  # fmt: skip
+def test_a_value_its_type_cannot_hold_is_refused(kind: pa.DataType, value: Any) -> None:
+    with pytest.raises((TypeError, ValueError, OverflowError)):
+        column([value], kind)
+
+
+@settings(deadline=None)
+@given(st.lists(st.lists(st.integers(0, 9), max_size=4), max_size=9))
+def test_lists_are_cut_by_their_counts(values: list[list[int]]) -> None:
+    flat = np.array([number for row in values for number in row], np.int64)
+    assert lists(integers(flat), np.array([len(row) for row in values], np.int64)).to_pylist() == values
 
 
 def test_strided_numbers_are_copied_first() -> None:
