@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ from schemas.quantity import MICRO
 from schemas.units import resolve
 from streams.runtime.state import Column, State, Table
 from streams.vee.batch import Array, Attributes, Ints
+from streams.vee.rejudging import Judged
 from streams.vee.service import periods_of, served, text_of_periods
 
 TABLE: Final = "channels"
@@ -160,8 +162,40 @@ class Channels:
         self.served[row] = served(texts["periods"][row])
         self.vacant[row] = self.table["known"][row] > 0 and texts["service_point"][row] != "" and texts["account"][row] == ""
 
-    def attributes(self, rows: Ints) -> Attributes:
-        """What rules may ask of these channels."""
+    def judged(self, row: int) -> Judged:
+        """What rules look at of a channel's master data."""
+        self.refresh()
+        table, texts = self.table, self.table.text
+        return Judged(
+            texts["unit"][row], int(table["direction"][row]), bool(table["negative"][row]),
+            int(table["multiplier"][row]) if table["scaled"][row] else 0, int(table["dials"][row]), int(table["reported"][row]),
+            bool(self.vacant[row]), texts["periods"][row], texts["check_channel"][row], texts["account"][row],
+            texts["service_point"][row],
+        )  # fmt: skip
+
+    def attributes(self, rows: Ints, was: Mapping[int, Judged] | None = None) -> Attributes:
+        """What rules may ask of these channels; of those in ``was`` as it was."""
+        found = self._attributes(rows)
+        if was:
+            self._as_it_was(found, rows, was)
+        return found
+
+    def _as_it_was(self, about: Attributes, rows: Ints, was: Mapping[int, Judged]) -> None:
+        now_periods, now_texts = about.periods, about.texts
+        about.unit, about.direction, about.served = about.unit.copy(), about.direction.copy(), about.served.copy()
+        old = {k: was[channel] for k, channel in enumerate(rows.tolist()) if channel in was}
+        for k, one in old.items():
+            about.unit[k], about.direction[k] = _number(self.units, one.unit), one.direction
+            about.allow_negative[k], about.vacant[k] = one.negative, one.vacant
+            about.multiplier[k], about.reported[k] = one.multiplier, one.reported
+            about.served[k] = served(one.periods)
+        about.periods = lambda row: periods_of(old[row].periods) if row in old else now_periods(row)
+        about.texts = lambda name, some: [
+            getattr(old[k], name) if k in old and name in ("account", "service_point") else text
+            for k, text in zip(some.tolist(), now_texts(name, some), strict=True)
+        ]
+
+    def _attributes(self, rows: Ints) -> Attributes:
         table = self.table
         return Attributes(
             self.unit[rows], table["direction"][rows], table["negative"][rows] > 0, self.units,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Final
@@ -12,7 +12,14 @@ import numpy as np
 from schemas import conditions
 from schemas.block import EXCEPTION
 from schemas.rules import BIT, METHOD, SEVERITIES
-from schemas.topology.vee import DuplicateImd, FinalMeasurementReplacement, Group, RuleSettings, VeeSettings
+from schemas.topology.vee import (
+    DuplicateImd,
+    FinalMeasurementReplacement,
+    Group,
+    LikeDayAverage,
+    RuleSettings,
+    VeeSettings,
+)
 from streams.calendar import day_starts
 from streams.runtime.state import Table
 from streams.sorting import distinct, rising
@@ -25,13 +32,16 @@ from streams.vee.engine import run
 from streams.vee.groups import Groups
 from streams.vee.history import History
 from streams.vee.keeping import Keeper
+from streams.vee.likeness import candidates
 from streams.vee.merging import STEP, Merged, Replacement
 from streams.vee.orders import Order, accepted_in_store, carry_out_all, states
 from streams.vee.orders import summary as summary_of
 from streams.vee.outages import Outages
 from streams.vee.past import Past, measured_until
+from streams.vee.rejudging import Judged, Span
 from streams.vee.ring import NEVER, NO_DAY, Rings
 from streams.vee.rules import ESTIMATIONS
+from streams.vee.service import idle_slots, outside, periods_of
 from streams.vee.siblings import Siblings
 from streams.vee.spans import DAILY, Segments, summary
 
@@ -59,6 +69,7 @@ class Stored:
     version: int
     state: int
     passive: bool = False
+    was: tuple[Ints, Array] | None = None  # values and codes in the unit they were stored in, if that is another one
 
 
 @dataclass(slots=True)
@@ -106,6 +117,7 @@ class _Work:
     accepted: Ints
     passive: Mask
     stored: dict[int, Stored]
+    idle: dict[int, Mask]  # row → slots out of service, where there are any
     held: Mask = field(default_factory=lambda: np.zeros(0, np.bool_))  # stays as published until the store has answered
 
     def index(self, codes: Ints) -> Ints:
@@ -161,8 +173,12 @@ class Days:
             for first, last in holes:
                 if last - first < self.settings.absent_days:
                     days = np.arange(first, last + 1)
-                    over = self._bounds(table, np.full(len(days), row), days)[1] + self.settings.lateness <= now
-                    found.append(code_of(row, days if close else days[over]))
+                    begin, end = self._bounds(table, np.full(len(days), row), days)
+                    over = np.full(len(days), close) | (end + self.settings.lateness <= now)
+                    counts = np.maximum(1, (end - begin) // seconds)
+                    for k, idle in self._idle(seconds, table, np.full(len(days), row), begin, counts).items():
+                        over[k] &= not idle.all()  # nothing is missing of a day out of service
+                    found.append(code_of(row, days[over]))
         return distinct(np.concatenate(found)) if found else _NONE
 
     def declared(self, seconds: int, codes: Ints) -> list[tuple[int, int]]:
@@ -183,6 +199,18 @@ class Days:
         row = int(self.rings.find(seconds, np.array([channel]))[0])
         first, last = int(table["stored_from"][row]), int(table["stored_through"][row])
         return [day for day in days if 0 <= first <= day <= last]
+
+    def stored_within(self, seconds: int, channel: int, spans: list[Span]) -> list[int]:
+        """Days of a channel in the store that these spans of time touch."""
+        table, found = self.rings.table(seconds), set[int]()
+        row = self.rings.find(seconds, np.array([channel]))
+        if row[0] < 0 or table["stored_from"][row[0]] < 0:
+            return []
+        days = np.arange(int(table["stored_from"][row[0]]), int(table["stored_through"][row[0]]) + 1)
+        begin, end = self._bounds(table, np.full(len(days), row[0]), days)
+        for first, behind in spans:
+            found.update(days[(end > first) & (begin < behind)].tolist())
+        return sorted(found)
 
     def due(self, seconds: int, now: int, *, close: bool) -> Ints:
         """Channel-days that a tick closes."""
@@ -209,11 +237,12 @@ class Days:
 
     def decide(
         self, seconds: int, segments: Segments | None, close: Ints, stored: dict[int, Stored], now: int, version: int,
-        look: Ints = _NONE, informed: Ints = _NONE, orders: Sequence[Order] = (),
+        look: Ints = _NONE, informed: Ints = _NONE, orders: Sequence[Order] = (), was: Sequence[Mapping[int, Judged]] = (),
     ) -> Decided:  # fmt: skip
         """Merges segments, closes days, and decides every channel-day concerned, those of ``look`` too.
 
-        ``stored`` maps channel-days to what the store had of them, ``informed`` are those that need nothing more from it.
+        ``stored`` maps channel-days to what the store had of them, ``informed`` are those that need nothing more from it. ``was`` says for
+        channels whose master data changed since then as what their stored days were judged.
         """
         table = self.rings.table(seconds)
         touched = code_of(segments.row, segments.day) if segments is not None else np.zeros(0, np.int64)
@@ -222,8 +251,7 @@ class Days:
         earlier, later = self._stretch(seconds, table, segments)
         self.context.reached(seconds, table, distinct(touched))
         work, leaving = self._gather(seconds, table, base, close, stored, earlier, later)
-        before = self._look(work)[1] if stored else []
-        accepted_in_store(work, before)
+        before = self._before(work, was) if stored else []
         again = self._again(work, earlier) if len(earlier) or table["tail_run"][work.row].any() else []
         shown = self._shown(work)
         events = self._merge_accepted(work, segments, touched) if segments is not None else []
@@ -321,12 +349,13 @@ class Days:
         start, end = self._bounds(table, row, day)
         counts = np.maximum(1, (end - start) // seconds)
         hot = day > cold
-        opening, ending = self._span(seconds, table, row, start, counts)
+        idle = self._idle(seconds, table, row, start, counts)
+        opening, ending = self._span(seconds, table, row, start, counts, idle)
         start = start + np.maximum(table["phase"][row], 0)
         passive = np.zeros(len(codes), np.bool_)
         work = _Work(
             seconds, table, codes, row, day, pos, inside, hot, values, coded, closed | ~hot, start, end, counts, opening, ending,
-            version, digest, raised, told, accepted, passive, {},
+            version, digest, raised, told, accepted, passive, {}, idle,
         )  # fmt: skip
         for code, old in stored.items():
             at = int(np.searchsorted(codes, code))
@@ -342,12 +371,27 @@ class Days:
         """UTC second at which a channel's local day begins."""
         return int(self._bounds(self.rings.table(seconds), np.array([row]), np.array([day]))[0][0])
 
-    def _span(self, seconds: int, table: Table, row: Ints, midnight: Ints, counts: Ints) -> tuple[Ints, Ints]:
-        """The slots of each day that can be due: from the channel's first read to its last one."""
+    def _idle(self, seconds: int, table: Table, row: Ints, midnight: Ints, counts: Ints) -> dict[int, Mask]:
+        """Position → slots of the day out of service, for days that have any: nothing is missing there, and nothing is estimated."""
+        self.channels.refresh()
+        channel, begin = table["channel"][row], midnight + np.maximum(table["phase"][row], 0)
+        beyond = outside(self.channels.served[channel], begin, begin + counts * seconds)
+        texts = self.channels.table.text["periods"]
+        return {
+            k: idle_slots(periods_of(texts[channel[k]]), int(begin[k]), seconds, int(counts[k])) for k in np.flatnonzero(beyond).tolist()
+        }
+
+    def _span(
+        self, seconds: int, table: Table, row: Ints, midnight: Ints, counts: Ints, idle: dict[int, Mask] | None = None
+    ) -> tuple[Ints, Ints]:
+        """The slots of each day that can be due: from the channel's first read to its last one, and in service."""
         opening = ((table["first"][row] - midnight) // seconds).clip(0, counts)
-        if self.settings.silence == "missing":
-            return opening, counts
-        return opening, ((table["last"][row] - midnight) // seconds + 1).clip(0, counts)
+        ending = counts if self.settings.silence == "missing" else ((table["last"][row] - midnight) // seconds + 1).clip(0, counts)
+        for k, mask in (self._idle(seconds, table, row, midnight, counts) if idle is None else idle).items():
+            used = np.flatnonzero(~mask)
+            ending = ending.copy() if ending is counts else ending
+            opening[k], ending[k] = (max(opening[k], used[0]), min(ending[k], used[-1] + 1)) if len(used) else (0, 0)
+        return opening, ending
 
     def _bounds(self, table: Table, row: Ints, day: Ints) -> tuple[Ints, Ints]:
         """UTC seconds at which each channel-day begins and ends."""
@@ -434,9 +478,9 @@ class Days:
 
     # --- deciding -----------------------------------------------------------------------------------------------------------
 
-    def _look(self, work: _Work) -> tuple[DayBatch, list[Findings]]:
-        """Runs the rules over the days as they are now."""
-        batch = self._batch(work)
+    def _look(self, work: _Work, was: Mapping[int, Judged] | None = None) -> tuple[DayBatch, list[Findings]]:
+        """Runs the rules over the days as they are now, under master data as they were for channels in ``was``."""
+        batch = self._batch(work, was)
         findings = run(self.groups.of(work.coded), batch, self.groups.named)
         if work.coded.max(initial=0) >= _PERSONS:
             _name_methods(batch)
@@ -444,12 +488,28 @@ class Days:
             batch.methods[batch.conditions == conditions.OUTAGE_TOLD] = METHOD["outage-zero"]
         return batch, findings
 
-    def _batch(self, work: _Work) -> DayBatch:
+    def _before(self, work: _Work, was: Sequence[Mapping[int, Judged]]) -> list[Findings]:
+        """What must have been found of days that are back from the store; notes what of it had been accepted."""
+        now = {row: (work.values[row].copy(), work.coded[row].copy()) for row, old in work.stored.items() if old.was is not None}
+        for row in now:
+            values, codes = work.stored[row].was or (work.values[:0, 0], work.coded[:0, 0])
+            work.values[row, : len(values)], work.coded[row, : len(codes)] = values, codes
+        found = self._look(work, was[0] if was else None)[1]
+        accepted_in_store(work, found)
+        for other in was[1:]:
+            found += self._look(work, other)[1]
+        for row, (values, codes) in now.items():
+            work.values[row], work.coded[row] = values, codes
+        return found
+
+    def _batch(self, work: _Work, was: Mapping[int, Judged] | None = None) -> DayBatch:
         """The days as they are now, before any rule."""
         received = work.coded > 0
         slots = np.arange(work.values.shape[1])
         real = slots < work.counts[:, None]
         silent = (slots < work.opening[:, None]) | (work.closed[:, None] & (slots >= work.ending[:, None]))
+        for row, idle in work.idle.items():
+            silent[row, : len(idle)] |= idle
         codes = work.coded.astype(np.int32)
         codes *= STEP
         due = received
@@ -463,7 +523,7 @@ class Days:
         channel = work.table["channel"][work.row].astype(np.int64)
         batch = DayBatch(
             work.seconds, values, codes, np.zeros(codes.shape, np.int8), received, due, np.all(due | ~real | silent, axis=1),
-            work.counts, work.day, work.start, self.channels.attributes(channel),
+            work.counts, work.day, work.start, self.channels.attributes(channel, was),
             *self._edges(work, due & (codes < conditions.OUTAGE)), np.zeros(len(codes), np.bool_),
             self._past(work),
         )  # fmt: skip
@@ -482,6 +542,11 @@ class Days:
         batch = self._batch(work)
         ESTIMATIONS[method](batch, rule, wanted.any(axis=1))
         return batch
+
+    def leant_on(self, method: str, days: set[int]) -> set[int]:
+        """Other days that a method ordered for these days takes its estimates from."""
+        rule = self.groups.estimation(method)
+        return {like for day in days for like in candidates(rule, day)} if isinstance(rule, LikeDayAverage) else set()
 
     def _past(self, work: _Work) -> Past:
         known = work.passive.copy()

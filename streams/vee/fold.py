@@ -30,6 +30,7 @@ from streams.vee.late import LateReads
 from streams.vee.merging import Replacement
 from streams.vee.parking import Parking
 from streams.vee.registers import Changed, Registers
+from streams.vee.rejudging import Judged, Rejudging
 from streams.vee.ring import Rings
 from streams.vee.spans import Segments
 
@@ -54,6 +55,7 @@ class VeeFold:
         self.days = Days(self.rings, self.channels, settings)
         self.registers = Registers(self.state, Replacement.of(self.group), self.channels, self.group)
         self.readings = Readings(self.state, self.channels, self.group)
+        self.rejudging = Rejudging(settings)
         self.parking = Parking(self.state)
         self.admission = Admission(self.channels, settings)
         self.late = LateReads(self.channels, self.rings, self.days, self.parking, self.admission)
@@ -188,7 +190,8 @@ class VeeFold:
                 version = self._next("version")
                 segments, stored, look, informed = self.late.gather(seconds, ready)
                 commands = self.late.orders(seconds, ready)
-                decided = self.days.decide(seconds, segments, _NOTHING, stored, self.now, version, look, informed, commands)
+                was = self.late.was(seconds, ready)
+                decided = self.days.decide(seconds, segments, _NOTHING, stored, self.now, version, look, informed, commands, was)
                 emitter.days(decided, version)
                 for order in commands:
                     emitter.audit(order.body, self.now, order.refused, order.done, order.before, order.after)
@@ -343,7 +346,9 @@ class VeeFold:
     def _master(self, body: dict[str, Any], emitter: Emitter) -> None:
         key = key_of(body["device"], body["channel"])
         table = self.channels.table
-        routes = [self.channels.routing(table.index[key])] if key in table.index else []
+        known = table.index.get(key, -1)
+        routes = [self.channels.routing(known)] if known >= 0 else []
+        before = self.channels.judged(known) if known >= 0 else None
         row = self.channels.set_master(body)
         self.days.context.anchors.changed(row)
         self._set_unit(row, body.get("unit"))
@@ -354,10 +359,27 @@ class VeeFold:
             self._reads(block, emitter)
         for seconds in self.rings.lengths():
             self._look_at(seconds, row, emitter)
+        if before is not None:
+            self._rejudge(row, before, emitter)
         self._released(key, self.parking.release(key), emitter)
         partitions = dict.fromkeys(partition_of(route, self.partitions) for route in [*routes, self.channels.routing(row)])
         for partition in partitions:
             emitter.result.outputs.append(Output(FINALS, "MasterChannel", body, body["device"].encode(), partition))
+
+    def _rejudge(self, channel: int, before: Judged, emitter: Emitter) -> None:
+        """Decides what is in the store anew where it was decided under other master data, and the readings of a register."""
+        key, after = self.channels.table.keys[channel], self.channels.judged(channel)
+        spans = self.rejudging.concerned(before, after)
+        for seconds in self.rings.lengths() if spans else ():
+            days = self.days.stored_within(seconds, channel, spans)
+            if days:
+                self.parking.judged_as(seconds, key, before, self._next("sequence"))
+                self._again(seconds, [(channel, day) for day in days], emitter)
+        if before != after and key in self.state.table(register_rows.NAME).index:
+            version = self._next("version")
+            changed = self.registers.anew(channel, version)
+            emitter.registers(changed, version, *self.readings.judge(changed))
+            self._checked(changed, emitter)
 
     def _look_at(self, seconds: int, channel: int, emitter: Emitter) -> None:
         """Decides the hot days of a channel anew: what master data say may change what rules find."""
@@ -384,6 +406,8 @@ class VeeFold:
                 history.rescale(table, row, factor)
                 continue
             name = "value" if "value" in table.columns else "values"
+            if "told" in table.columns:
+                table["told"][row] = 0  # amounts are told in the new unit
             held = table[name][row]
             if factor is None:
                 held[...] = 0

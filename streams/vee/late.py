@@ -13,13 +13,14 @@ from schemas.block import FinalBlock, ReadBlock, strings
 from schemas.identity import identity
 from streams.calendar import day_of
 from streams.runtime.state import Table
-from streams.vee.admission import Admission, Part
+from streams.vee.admission import Admission, Part, convert, factor
 from streams.vee.batch import Array, Ints, Mask
 from streams.vee.channels import Channels, key_of, names_of
 from streams.vee.days import Days, Stored, code_of
 from streams.vee.merging import STEP
 from streams.vee.orders import Order
 from streams.vee.parking import Late, Parking
+from streams.vee.rejudging import Judged
 from streams.vee.ring import NEVER, Rings
 from streams.vee.spans import Segments
 
@@ -119,7 +120,10 @@ class LateReads:
             plan.low = min(plan.low, int(block.start.min()))
             plan.high = max(plan.high, int((block.start + block.count.astype(np.int64) * seconds).max()))
         for command in self.parking.orders_of(late):
-            plan.decide |= in_store(set(self.days_of(command, channel)))
+            days = set(self.days_of(command, channel))
+            plan.decide |= in_store(days)
+            if command["action"] == "estimate":
+                plan.context |= self.days.leant_on(command["method"], days)
         self._grow(plan, seconds, table, row, plan.decide)
         own = set(plan.decide)
         plan.needed = in_store({day + step for day in own for step in (-1, 0, 1)} | plan.context)
@@ -218,13 +222,33 @@ class LateReads:
             for day in sorted(plan.needed):
                 held = self.parking.answered(seconds, key, day)
                 if held.count[0]:
-                    stored[int(code_of(row, day))] = _stored(held, passive=day not in plan.decide)
+                    stored[int(code_of(row, day))] = self._stored(held, channel, passive=day not in plan.decide)
         if not blocks:
             return None, stored, np.array(look, np.int64), np.array(informed, np.int64)
         joined = ReadBlock.join(blocks)
         part = Part(seconds, np.arange(len(joined)), np.array(owners, np.int64))
         segments = self.admission.segments(joined, part, self.admission.plain(joined), self.rings)[0]
         return segments, stored, np.array(look, np.int64), np.array(informed, np.int64)
+
+    def was(self, seconds: int, channels: list[int]) -> list[dict[int, Judged]]:
+        """As what stored days of these channels were judged: the first of each channel, then the second, and so on."""
+        found: list[dict[int, Judged]] = []
+        for channel in channels:
+            for number, one in enumerate(self.parking.was_of(self.parking.late(seconds, self.channels.table.keys[channel]))):
+                if number == len(found):
+                    found.append({})
+                found[number][channel] = one
+        return found
+
+    def _stored(self, block: FinalBlock, channel: int, *, passive: bool) -> Stored:
+        """A day back from the store, what was received of it in the unit that the channel has now."""
+        values, codes = _received(block)
+        unit = self.channels.table.text["unit"][channel]
+        was = None
+        if block.unit[0].as_py() != unit:
+            was, ratio = (values, codes), factor(block.unit[0].as_py(), unit)
+            values, codes = (convert(values, ratio), codes) if ratio is not None else (values * 0, codes * 0)
+        return Stored(values, codes, block.values, block.conditions, int(block.version[0]), int(block.state[0]), passive, was)
 
     def taken_out(self, seconds: int, table: Table, row: int, channel: int) -> list[ReadBlock]:
         """Takes the held values of a channel out of its ring, as reads; the ring keeps its days, empty."""
@@ -257,8 +281,3 @@ def _received(block: FinalBlock) -> tuple[Ints, Array]:
     hundredths = (codes // STEP).astype(np.uint16)
     hundredths[hundredths == conditions.MISSING // STEP] = 0
     return values, hundredths
-
-
-def _stored(block: FinalBlock, *, passive: bool) -> Stored:
-    values, codes = _received(block)
-    return Stored(values, codes, block.values, block.conditions, int(block.version[0]), int(block.state[0]), passive)

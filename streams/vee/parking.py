@@ -8,12 +8,14 @@ from typing import Any, Final
 from schemas.block import FinalBlock, ReadBlock
 from schemas.codec import Codec
 from streams.runtime.state import State
+from streams.vee.rejudging import Judged
 
 _PARKED: Final = "parked"  # parked/<sequence>/<reason>/<channel>: rows refused or early
 _LATE: Final = "late"  # late/<sequence>/<seconds>/<channel>: rows of days that are in the store
 _AGAIN: Final = "again"  # again/<day>/<seconds>/<channel>: stored days to be decided anew
 _ASKED: Final = "asked"  # asked/<day>/<seconds>/<channel>: days asked of the store, then the answer
 _ORDERS: Final = "orders"  # orders/<sequence>/<seconds>/<channel>: commands that wait for the days they concern
+_WAS: Final = "was"  # was/<sequence>/<seconds>/<channel>: as what stored days that wait were judged
 _BLANK: Final = b"-"
 
 
@@ -26,6 +28,7 @@ class Late:
     asked: set[int] = field(default_factory=set)
     answered: set[int] = field(default_factory=set)
     orders: list[str] = field(default_factory=list)
+    was: list[str] = field(default_factory=list)
 
     @property
     def empty(self) -> bool:
@@ -59,7 +62,7 @@ class Parking:
             if kind == _PARKED:
                 self._parked.setdefault(rest.split("/", 2)[2], []).append(entry)
                 self._time(entry)
-            elif kind in (_LATE, _AGAIN, _ASKED, _ORDERS):
+            elif kind in (_LATE, _AGAIN, _ASKED, _ORDERS, _WAS):
                 number, seconds, key = rest.split("/", 2)
                 self._note(kind, int(number), self._at(int(seconds), key), entry)
 
@@ -68,6 +71,8 @@ class Parking:
             late.rows.append(entry)
         elif kind == _ORDERS:
             late.orders.append(entry)
+        elif kind == _WAS:
+            late.was.append(entry)
         elif kind == _AGAIN:
             late.again.add(number)
         else:
@@ -148,6 +153,16 @@ class Parking:
         self.late(seconds, key).again.add(day)
         self.state.put(f"{_AGAIN}/{day}/{seconds}/{key}", _BLANK)
 
+    def judged_as(self, seconds: int, key: str, was: Judged, sequence: int) -> None:
+        """Notes as what the stored days of a channel that are to be decided anew were judged."""
+        entry = f"{_WAS}/{sequence:015d}/{seconds}/{key}"
+        self.late(seconds, key).was.append(entry)
+        self.state.put(entry, was.dump())
+
+    def was_of(self, late: Late) -> list[Judged]:
+        """All that was noted by :meth:`judged_as`, in order."""
+        return [Judged.load(self.state.entries[entry]) for entry in late.was]
+
     def ask(self, seconds: int, key: str, day: int) -> bool:
         """Notes that the store is asked for a day; False where it had been asked before."""
         late = self.late(seconds, key)
@@ -178,7 +193,7 @@ class Parking:
     def done(self, seconds: int, key: str) -> None:
         """Forgets all that waited for a channel: it has been folded in."""
         late = self._late.pop((seconds, key))
-        for entry in (*late.rows, *late.orders):
+        for entry in (*late.rows, *late.orders, *late.was):
             self.state.put(entry, None)
         for kind, days in ((_AGAIN, late.again), (_ASKED, late.asked)):
             for day in days:

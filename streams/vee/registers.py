@@ -147,6 +147,16 @@ class Registers:
             table["condition"][row, places[np.isin(table["at"][row, places], found.times)]] = 0
         return found
 
+    def anew(self, channel: int, version: int) -> Changed:
+        """All kept readings of a channel as if they had changed: what master data say of them did."""
+        table = self.state.table(NAME)
+        row = table.index[self.state.table(CHANNELS).keys[channel]]
+        places = np.flatnonzero(table["at"][row] != _NONE)
+        owner = np.full(len(places), row, np.int64)
+        at, value, code, versions = (table[name][row, places] for name in ("at", "value", "condition", "version"))
+        said = (table["estimate"][row, places], table["estimated"][row, places].astype(np.int64))
+        return self._resolve(table, np.ones(len(places), np.bool_), owner, at, value, code, versions, version, said, anew=True)
+
     def decide(self, block: ReadBlock, rows: Ints, channels: Ints, values: Ints, codes: Array, version: int) -> Changed:
         """Merges the reads of these rows of a block. ``values`` and ``codes`` are the block's, in the channel's unit and hundredths."""
         table = self.state.table(NAME)
@@ -175,13 +185,13 @@ class Registers:
 
     def _resolve(
         self, table: Table, was: Array, owner: Ints, times: Ints, values: Ints, codes: Array, versions: Ints, version: int,
-        said: tuple[Ints, Ints],
+        said: tuple[Ints, Ints], *, anew: bool = False,
     ) -> Changed:  # fmt: skip
         fresh = np.r_[True, (owner[1:] != owner[:-1]) | (times[1:] != times[:-1])] if len(owner) else np.zeros(0, np.bool_)
         begin = np.flatnonzero(fresh)
         size = np.diff(np.r_[begin, len(owner)])
         value, code, known = values[begin].copy(), codes[begin].copy(), was[begin]
-        changed = ~known
+        changed = ~known | anew
         repeated, contradicted = np.zeros(len(begin), np.int64), np.zeros(len(begin), np.int64)
         for layer in range(1, int(size.max()) if len(size) else 0):
             more = np.flatnonzero(size > layer)

@@ -78,6 +78,12 @@ def states_at(periods: list[Period], start: Ints, end: Ints, grace: int) -> Ints
     return states
 
 
+def idle_slots(periods: list[Period], start: int, seconds: int, count: int) -> Mask:
+    """Which of ``count`` slots from ``start`` on lie wholly in one time in which no meter is installed or it is disconnected."""
+    begin = start + np.arange(count) * seconds
+    return np.asarray(states_at(periods, begin, begin + seconds, 0) != CONNECTED)
+
+
 def outside(served_: Ints, start: Ints, end: Ints) -> Mask:
     """Spans of time that do not lie within the longest time in service."""
     return (start < served_[:, 0]) | (end > served_[:, 1])

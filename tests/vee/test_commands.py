@@ -268,3 +268,17 @@ def test_of_two_commands_that_wait_for_one_day_the_second_sees_what_the_first_ha
     hub.answering = True
     hub.deliver()
     assert [o.body["outcome"] for o in hub.log if o.type == "AuditEvent"] == ["applied", "refused"]
+
+
+def test_an_estimate_from_like_days_asks_the_store_for_them() -> None:
+    hub = hub_with([1.0] * 96, settings({"id": "like-day-average", "min_days": 3, "max_days": 3}))
+    for later in range(1, 5):  # Monday to Friday
+        hub.send(interval_row(START + later * 86_400, [float(later + 1)] * 96))
+    hub.recalls = 0
+    begin = START + 4 * 86_400
+    audit = command(hub, "estimate", begin, begin + 900, method="like-day-average")
+    assert audit["outcome"] == "applied", audit
+    assert hub.recalls == 3
+    day = hub.day(DAY + 4)
+    assert int(day.values[0]) == 3 * MICRO  # of Tuesday to Thursday, two of which had left the state
+    assert int(day.methods[0]) == METHOD["like-day-average"]

@@ -9,7 +9,7 @@ from schemas.block import DIRECTIONS
 from schemas.topology.vee import ZeroConsumption
 from streams.vee.batch import DayBatch, Findings, Ints
 from streams.vee.rules.totals import day_totals
-from streams.vee.service import outside
+from streams.vee.service import idle_slots, outside
 
 
 def zero_consumption(batch: DayBatch, rule: ZeroConsumption) -> list[Findings]:
@@ -27,7 +27,10 @@ def zero_consumption(batch: DayBatch, rule: ZeroConsumption) -> list[Findings]:
     judged &= ((codes >= conditions.OUTAGE) | ~inside).all(axis=1)  # nothing missing, nothing before the first read
     if rule.exempt_disconnected and len(batch.attributes.served):
         begin = batch.start[suspects]
-        judged &= ~outside(batch.attributes.served[suspects], begin, begin + batch.counts[suspects] * batch.seconds)
+        beyond = outside(batch.attributes.served[suspects], begin, begin + batch.counts[suspects] * batch.seconds)
+        for k in np.flatnonzero(judged & beyond).tolist():
+            row = int(suspects[k])
+            judged[k] = not idle_slots(batch.attributes.periods(row), int(begin[k]), batch.seconds, int(batch.counts[row])).any()
     dark = ((codes < conditions.OUTAGE + 100_000) & inside).any(axis=1)
     found = [_findings(batch, suspects[judged & ~dark], "no consumption in all {} intervals of the day", "")]
     if rule.with_outage:
