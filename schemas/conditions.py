@@ -26,6 +26,7 @@ EXT_ESTIMATE: Final = 400_000  # estimated by the head end, a concentrator or an
 EXT_SUBSTITUTE: Final = 420_000
 EXT_FINAL_SUBSTITUTE: Final = 430_000
 SUSPECT: Final = 450_000  # failed a check and was kept
+SUSPECT_DELIVERY: Final = 450_100  # stands out in the delivery it came with
 REGULAR: Final = 500_000  # measured, passed validation
 USER_EDIT: Final = 600_000
 USER_ESTIMATE: Final = 610_000  # ordered by a person; hundreds say by which method (position in schemas.rules.METHODS)

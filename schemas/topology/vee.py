@@ -213,10 +213,14 @@ class NegativeConsumption(RuleSettings):
 
 
 class IntervalSpike(RuleSettings):
-    """The day's highest interval out of proportion to its third highest: (P1 - P3) / P3 above the tolerance."""
+    """The highest interval out of proportion to the third highest: (P1 - P3) / P3 above the tolerance."""
 
     id: Literal["interval-spike"] = "interval-spike"
     severity: Severity = "issue"
+    per: Literal["day", "chunk", "delivery"] = Field(
+        default="day",
+        description="Among which intervals: of the local day; of 24 hours, counted from the begin of the delivery; of the whole delivery",
+    )
     tolerance_percent: int = Field(default=2000, gt=0, le=10_000_000)
     min_intervals: int = Field(default=20, ge=3)
     floor: Micros = Field(default=quantity.MICRO, gt=0, description="A highest interval up to this is never a spike")
@@ -443,6 +447,12 @@ class ScalarProration(RuleSettings):
     """A missing register reading between two valid ones: consumption by time, put back into a reading."""
 
     id: Literal["scalar-proration"] = "scalar-proration"
+    related_condition: int | None = Field(
+        default=conditions.REGULAR,
+        ge=conditions.OUTAGE,
+        lt=800_000,
+        description="Intervals that the register checks, from this condition on, are known: only the rest is prorated; null: not looked at",
+    )
     max_span_days: int = Field(default=70, ge=1, le=400, description="Valid readings further apart are not used")
     rollover_percent: int = Field(default=50, ge=1, le=99, description="A reading that falls is a rollover up to this share of the range")
     condition: int = Field(default=conditions.EST_INTERPOLATED, description="Of the estimates")
@@ -571,9 +581,24 @@ class Group(Section):
 INITIAL_LOAD: Final = Group(
     rules=(
         UnitOfMeasure(), IntervalSize(), Multiplier(), DuplicateImd(), InactiveMeasurement(), NegativeConsumption(), IntervalSpike(),
-        ConsecutiveInterval(), IntervalInterpolation(), LikeDayAverage(), IntervalAdjustmentFromScalar(), ScalarProration(),
+        ConsecutiveInterval(), IntervalInterpolation(), LikeDayAverage(), Profile(), IntervalAdjustmentFromScalar(), ScalarProration(),
         ScalarEstimation(), SumCheck(), ZeroConsumption(), HighLow(), ProlongedEstimation(), SiblingImd(), MissingQuantity(),
         FinalMeasurementReplacement(),
+    )
+)  # fmt: skip
+
+
+# What a person has set is filled up and compared with the register, and not held against the rules for meters
+MANUAL_OVERRIDE: Final = Group(
+    rules=(
+        IntervalInterpolation(), LikeDayAverage(), Profile(), IntervalAdjustmentFromScalar(), NegativeConsumption(severity="info"),
+        SumCheck(), MissingQuantity(),
+    )
+)  # fmt: skip
+ESTIMATION: Final = Group(
+    rules=(
+        IntervalInterpolation(), LikeDayAverage(), Profile(), IntervalAdjustmentFromScalar(), SumCheck(), ProlongedEstimation(),
+        MissingQuantity(),
     )
 )  # fmt: skip
 
@@ -613,8 +638,13 @@ class VeeSettings(Section):
     preset: Literal["california", "aemo", "gb", "germany", "default"] | None = Field(
         default=None, description="Groups after a public standard (docs/presets.md); groups written out here replace those of the same name"
     )
-    groups: dict[str, Group] = Field(default_factory=lambda: {"initial-load": INITIAL_LOAD})
-    roles: dict[Role, str] = Field(default={"initial-load": "initial-load"}, description="Group of each role")
+    groups: dict[str, Group] = Field(
+        default_factory=lambda: {"initial-load": INITIAL_LOAD, "manual-override": MANUAL_OVERRIDE, "estimation": ESTIMATION}
+    )
+    roles: dict[Role, str] = Field(
+        default={"initial-load": "initial-load"},
+        description="Group of each role; one not named here runs the group of its own name if there is one, else that of initial-load",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -638,6 +668,8 @@ class VeeSettings(Section):
             for single in ("unit-of-measure", "interval-size", "duplicate-imd", "sibling-imd", "final-measurement-replacement"):
                 if placed.count(single) > 1:
                     raise ValueError(f"groups.{name}: {single} stands {placed.count(single)} times")
+            if sum(isinstance(rule, IntervalSpike) and rule.per != "day" for rule in group.rules) > 1:
+                raise ValueError(f"groups.{name}: interval-spike can look at deliveries once")
         return self
 
     def problems(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
@@ -700,8 +732,8 @@ class VeeSettings(Section):
         return Group.model_construct(rules=tuple(flat(self.group(role))))
 
     def group(self, role: Role = "initial-load") -> Group:
-        """The group that a role runs; one without an own group runs that of initial load."""
-        return self.groups[self.roles.get(role, self.roles["initial-load"])]
+        """The group that a role runs: the one ``roles`` says, else the one of its own name, else that of initial load."""
+        return self.groups[self.roles.get(role, role if role in self.groups else self.roles["initial-load"])]
 
     def within(self, zone: str) -> Self:
         """The same with a default zone, unless it has its own."""

@@ -17,13 +17,14 @@ import numpy as np
 from schemas import conditions
 from schemas.arrow import numbers
 from schemas.block import ReadBlock, starts_of
-from schemas.topology.vee import InactiveMeasurement, VeeSettings
+from schemas.topology.vee import InactiveMeasurement, IntervalSpike, VeeSettings
 from schemas.units import resolve
 from streams.calendar import LAST_DAY
 from streams.sorting import distinct
 from streams.vee.batch import Array, Ints, Mask, iso
 from streams.vee.channels import UNSET, Channels
 from streams.vee.merging import STEP
+from streams.vee.outstanding import mark
 from streams.vee.ring import NEVER, Rings
 from streams.vee.service import UNINSTALLED, outside, periods_of, states_at
 from streams.vee.spans import DAILY, Segments, cut
@@ -69,6 +70,8 @@ class Admission:
         self.channels, self.settings = channels, settings
         inactive = (rule for rule in settings.rules_of("initial-load").rules if isinstance(rule, InactiveMeasurement))
         self.inactive = next((rule for rule in inactive if rule.uninstalled == "terminate" and not rule.eligibility), None)
+        spikes = (rule for rule in settings.rules_of("initial-load").rules if isinstance(rule, IntervalSpike) and rule.per != "day")
+        self.spikes = next(spikes, None)
         self.sizes_matter = any(rule.id == "interval-size" for rule in settings.rules_of("initial-load").rules)
 
     @staticmethod
@@ -86,6 +89,8 @@ class Admission:
         self._check_future(block, now, open_, admitted)
         self._check_service(block, channels, open_, admitted)
         rows = np.flatnonzero(open_)
+        if self.spikes is not None:
+            mark(block, rows[block.seconds[rows] > 0], channels, admitted.values, admitted.codes, self.spikes, self.channels)
         seconds = block.seconds[rows]
         for length in distinct(seconds).tolist():
             own = rows if (seconds == length).all() else rows[seconds == length]

@@ -9,7 +9,7 @@ import numpy as np
 
 from schemas import conditions
 from schemas.quantity import MICRO
-from schemas.topology.vee import Group, IntervalAdjustmentFromScalar, SumCheck
+from schemas.topology.vee import Group, IntervalAdjustmentFromScalar, ScalarProration, SumCheck
 from streams.calendar import day_of
 from streams.runtime.state import State
 from streams.vee.admission import convert, factor
@@ -29,7 +29,11 @@ class Anchors:
 
     def __init__(self, state: State, channels: Channels, group: Group) -> None:
         self.state, self.channels = state, channels
-        rules = [rule for rule in group.rules if isinstance(rule, IntervalAdjustmentFromScalar | SumCheck)]
+        rules = [
+            rule for rule in group.rules
+            if isinstance(rule, IntervalAdjustmentFromScalar | SumCheck)
+            or (isinstance(rule, ScalarProration) and rule.related_condition is not None)
+        ]  # fmt: skip
         self.wanted = bool(rules)
         self.longest = max((rule.max_span_days for rule in rules), default=0) * 86_400
         self.percent = max((rule.rollover_percent for rule in rules), default=50)
@@ -90,6 +94,10 @@ class Anchors:
             return np.zeros(len(channels), np.bool_)
         self.refresh()
         return np.asarray(self._link[channels] >= 0)
+
+    def rows_of(self, channels: Ints) -> Ints:
+        """The register table's row of each channel's check register; only of channels that :meth:`has` one."""
+        return np.asarray(self._link[channels])
 
     def spans(self, channels: Ints, origin: Ints, seconds: int) -> Spans:
         """What the check registers of these channels say. ``origin`` is some interval start of each: readings off its grid are left out."""

@@ -17,6 +17,7 @@ from streams.vee.batch import DayBatch, Ints, Mask
 from streams.vee.channels import Channels
 from streams.vee.gaps import Gaps, new_holes
 from streams.vee.likeness import candidates
+from streams.vee.related import Related
 from streams.vee.ring import NEVER
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ class Context:
         self.gaps = Gaps(state)
         self.anchors = Anchors(state, channels, group)
         self.likes = [rule for rule in group.rules if isinstance(rule, LikeDayAverage)]
-        self.compares = any(isinstance(rule, SumCheck) for rule in group.rules)
+        self.related = Related(state, channels, self.anchors, group)
+        self.compares = self.related.rule is not None or any(isinstance(rule, SumCheck) for rule in group.rules)
 
     # --- days without a read ----------------------------------------------------------------------------------------------------
 

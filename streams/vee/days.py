@@ -88,6 +88,7 @@ class Decided:
     gone: list[tuple[int, int]]  # (row, rule bit) no longer found
     accepted: Ints  # per row, rules whose findings a person has accepted
     again: list[tuple[int, int]] = field(default_factory=list)  # (channel, day) in the store that must be decided anew
+    registers: list[int] = field(default_factory=list)  # register channels of which more is known now
 
 
 @dataclass(slots=True)
@@ -265,6 +266,7 @@ class Days:
         decided = self._compare(work, batch, [*events, *findings], before, version)
         for order in orders:
             order.after = summary_of(work, batch, decided.state, order.rows) if not order.refused else ""
+        decided.registers = self.context.related.note(work, batch)
         decided.again = [*again, *self._stale(work, shown), *more]
         decided.again = [(int(table["channel"][row]), day) for row, day in dict.fromkeys(decided.again)]
         self._archive(work, batch, leaving)

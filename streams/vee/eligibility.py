@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
+from typing import cast
 
 import numpy as np
 
 from schemas.block import DIRECTIONS
 from schemas.topology.vee import Conditions, Entry
-from streams.vee.batch import DayBatch, Mask
+from streams.vee.batch import Attributes, DayBatch, Ints, Mask
+
+
+@dataclass(slots=True)
+class Asked:
+    """One channel at one day, where there is no batch: what :func:`applies` looks at."""
+
+    day: Ints
+    attributes: Attributes
+    seconds: int
+    ended: Mask
+    settled: Mask
+
+    @classmethod
+    def of(cls, day: Ints, attributes: Attributes, seconds: int) -> DayBatch:
+        """As a batch for :func:`applies`; ``day`` and ``attributes`` have one row."""
+        return cast("DayBatch", cls(day, attributes, seconds, np.zeros(1, np.bool_), np.zeros(1, np.bool_)))
+
+    def __len__(self) -> int:
+        return 1
 
 
 def applies(rule: Entry, batch: DayBatch, rows: Mask | None = None) -> Mask:

@@ -23,7 +23,7 @@ from streams.vee import registers as register_rows
 from streams.vee.admission import Admission, Refused
 from streams.vee.batch import Ints
 from streams.vee.channels import Channels, key_of, names_of
-from streams.vee.days import SHIFT, Days, code_of
+from streams.vee.days import SHIFT, Days, Decided, code_of
 from streams.vee.emit import FINALS, Emitter
 from streams.vee.judging import Readings
 from streams.vee.late import LateReads
@@ -172,8 +172,15 @@ class VeeFold:
             if len(chosen):
                 part = segments if len(chosen) == len(segments) else segments.take(chosen)
                 decided = self.days.decide(seconds, part, _NOTHING, {}, clock, version)
-                emitter.days(decided, version)
-                self._again(seconds, decided.again, emitter)
+                self._told(seconds, decided, version, emitter)
+
+    def _told(self, seconds: int, decided: Decided, version: int, emitter: Emitter) -> None:
+        """Publishes what was decided, and pursues what it leads to."""
+        emitter.days(decided, version)
+        for register in decided.registers:
+            changed = self.registers.anew(register, version, all_=False)
+            emitter.registers(changed, version, *self.readings.judge(changed))
+        self._again(seconds, decided.again, emitter)
 
     def _again(self, seconds: int, days: list[tuple[int, int]], emitter: Emitter) -> None:
         for channel, day in days:
@@ -192,12 +199,11 @@ class VeeFold:
                 commands = self.late.orders(seconds, ready)
                 was = self.late.was(seconds, ready)
                 decided = self.days.decide(seconds, segments, _NOTHING, stored, self.now, version, look, informed, commands, was)
-                emitter.days(decided, version)
                 for order in commands:
                     emitter.audit(order.body, self.now, order.refused, order.done, order.before, order.after)
                 for channel in ready:
                     self.parking.done(seconds, self.channels.table.keys[channel])
-                self._again(seconds, decided.again, emitter)
+                self._told(seconds, decided, version, emitter)
 
     # --- device events ----------------------------------------------------------------------------------------------------------
 
@@ -324,8 +330,7 @@ class VeeFold:
         for chosen in self.days.chunks(codes >> SHIFT):
             part = codes[chosen]
             decided = self.days.decide(seconds, None, part if close else _NOTHING, {}, 0, version, look=part)
-            emitter.days(decided, version)
-            self._again(seconds, decided.again, emitter)
+            self._told(seconds, decided, version, emitter)
 
     def _siblings(self, now: int, emitter: Emitter, *, close: bool) -> None:
         """Tells of days that only some channels of a device have reads for."""

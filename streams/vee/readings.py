@@ -35,6 +35,19 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True)
+class Known:
+    """Of the time between two readings: how much intervals have measured, in how many seconds; before the missing one, and in all.
+
+    Amounts are in the register's own counting, before its multiplier.
+    """
+
+    amount_before: Fraction
+    seconds_before: int
+    amount: Fraction
+    seconds: int
+
+
+@dataclass(frozen=True, slots=True)
 class Estimate:
     """What stands in for a missing reading."""
 
@@ -44,11 +57,13 @@ class Estimate:
 
 
 def estimates(
-    readings: list[Reading], dials: int, rules: list[ScalarProration | ScalarEstimation], applies: Callable[[RuleSettings, int], bool]
-) -> dict[int, Estimate]:
+    readings: list[Reading], dials: int, rules: list[ScalarProration | ScalarEstimation], applies: Callable[[RuleSettings, int], bool],
+    known: Callable[[int, int, int], Known | None] = lambda _, __, ___: None,
+) -> dict[int, Estimate]:  # fmt: skip
     """Position → estimate for the missing ones of a register's readings, ascending in time. The first rule that can, does.
 
-    ``dials``: integer digits of the register, 0 unknown. ``applies`` tells whether a rule holds at a time.
+    ``dials``: integer digits of the register, 0 unknown. ``applies`` tells whether a rule holds at a time, ``known`` what
+    intervals know between two valid readings, given the times of the first, the missing one and the last.
     """
     valid = [k for k, reading in enumerate(readings) if reading.valid]
     found: dict[int, Estimate] = {}
@@ -61,7 +76,7 @@ def estimates(
             if not history or not applies(rule, reading.at):
                 continue
             if isinstance(rule, ScalarProration):
-                value = _prorated(rule, history[-1], behind, reading.at, dials) if behind is not None else None
+                value = _prorated(rule, history[-1], behind, reading.at, dials, known) if behind is not None else None
             else:
                 value = _from_history(rule, history, reading.at, dials) if behind is None else None
             if value is not None:
@@ -79,8 +94,14 @@ def advance(before: Reading, behind: Reading, dials: int, percent: int) -> int |
     return raw + span if dials and 0 <= (raw + span) * 100 <= span * percent else None
 
 
-def _prorated(rule: ScalarProration, before: Reading, behind: Reading, at: int, dials: int) -> int | None:
-    """A reading between two valid ones L and R by time: L + (R - L) · (t - t_L) / (t_R - t_L), rounded half to even.
+def _prorated(
+    rule: ScalarProration, before: Reading, behind: Reading, at: int, dials: int, known: Callable[[int, int, int], Known | None]
+) -> int | None:
+    """A reading between two valid ones L and R by time: L + k + (R - L - K) · (t - t_L - u) / (t_R - t_L - U), rounded half to even.
+
+    K is what the intervals that the register checks have measured between L and R, in U seconds; k and u are their parts before t. All
+    are 0 without such intervals. So 150 kWh in 72 hours, of which intervals know 100 kWh in 24 hours, leave (150 - 100) / 48 · 24 = 25
+    kWh for another 24 hours. Intervals that hold more than the register are not leant on.
 
     R - L is taken across a rollover where the register can have rolled over, and the outcome is put back into the register's range.
     The readings must lie within ``max_span_days``.
@@ -91,7 +112,11 @@ def _prorated(rule: ScalarProration, before: Reading, behind: Reading, at: int, 
     used = advance(before, behind, dials, rule.rollover_percent)
     if used is None:
         return None
-    return _reading(before, round(Fraction(used * (at - before.at), behind.at - before.at)), dials)
+    some = known(before.at, at, behind.at) if rule.related_condition is not None else None
+    if some is None or not 0 <= some.amount <= used or some.seconds >= behind.at - before.at:
+        some = Known(Fraction(0), 0, Fraction(0), 0)
+    rate = (used - some.amount) / (behind.at - before.at - some.seconds)
+    return _reading(before, round(some.amount_before + rate * (at - before.at - some.seconds_before)), dials)
 
 
 def _from_history(rule: ScalarEstimation, history: list[Reading], at: int, dials: int) -> int | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -15,15 +17,16 @@ from schemas.topology.vee import Group, RuleSettings, ScalarEstimation, ScalarPr
 from streams.calendar import day_of
 from streams.runtime.fold import Message
 from streams.runtime.state import Column, State, Table
-from streams.vee.batch import Array, Attributes, Ints, Mask
+from streams.vee.batch import Array, Ints
 from streams.vee.channels import TABLE as CHANNELS
 from streams.vee.channels import Channels
-from streams.vee.eligibility import applies
+from streams.vee.eligibility import Asked, applies
 from streams.vee.merging import STEP, Replacement
-from streams.vee.readings import Reading, estimates
+from streams.vee.readings import Known, Reading, estimates
 
 KEPT: Final = 40  # a month of daily reads: what intervals are compared with
 NAME: Final = "register"
+RELATED: Final = "related/"  # related/<register>: missing reading → interval channel → what it knows (streams/vee/related.py)
 _NONE: Final = -1
 _USABLE: Final = conditions.OUTAGE // STEP
 
@@ -81,20 +84,6 @@ class Ordered:
         )  # fmt: skip
 
 
-@dataclass(slots=True)
-class _One:
-    """One reading, as the engine's test of rules sees it."""
-
-    day: Ints
-    attributes: Attributes
-    ended: Mask = field(default_factory=lambda: np.zeros(1, np.bool_))
-    settled: Mask = field(default_factory=lambda: np.zeros(1, np.bool_))
-    seconds: int = 0
-
-    def __len__(self) -> int:
-        return 1
-
-
 class Registers:
     """Folds register reads of one partition."""
 
@@ -147,15 +136,15 @@ class Registers:
             table["condition"][row, places[np.isin(table["at"][row, places], found.times)]] = 0
         return found
 
-    def anew(self, channel: int, version: int) -> Changed:
-        """All kept readings of a channel as if they had changed: what master data say of them did."""
+    def anew(self, channel: int, version: int, *, all_: bool = True) -> Changed:
+        """Kept readings of a channel looked at again: all as if they had changed, or those with another estimate now."""
         table = self.state.table(NAME)
         row = table.index[self.state.table(CHANNELS).keys[channel]]
         places = np.flatnonzero(table["at"][row] != _NONE)
         owner = np.full(len(places), row, np.int64)
         at, value, code, versions = (table[name][row, places] for name in ("at", "value", "condition", "version"))
         said = (table["estimate"][row, places], table["estimated"][row, places].astype(np.int64))
-        return self._resolve(table, np.ones(len(places), np.bool_), owner, at, value, code, versions, version, said, anew=True)
+        return self._resolve(table, np.ones(len(places), np.bool_), owner, at, value, code, versions, version, said, anew=all_)
 
     def decide(self, block: ReadBlock, rows: Ints, channels: Ints, values: Ints, codes: Array, version: int) -> Changed:
         """Merges the reads of these rows of a block. ``values`` and ``codes`` are the block's, in the channel's unit and hundredths."""
@@ -225,8 +214,8 @@ class Registers:
                 columns = (times[own].tolist(), value[own].tolist(), (code[own].astype(np.int64) * STEP).tolist())
                 readings = [Reading(*cells) for cells in zip(*columns, strict=True)]
                 channel = int(table["channel"][row])
-                dials = int(self.channels.table["dials"][channel])
-                for k, found in estimates(readings, dials, self.rules, lambda rule, at: self._applies(rule, channel, at)).items():  # noqa: B023
+                dials, known = int(self.channels.table["dials"][channel]), partial(known_of, self.state, table.keys[row])
+                for k, found in estimates(readings, dials, self.rules, lambda rule, at: self._applies(rule, channel, at), known).items():  # noqa: B023
                     guess[own[k]], guessed[own[k]], method[own[k]] = found.value, found.condition // STEP, found.method
         return guess, guessed, method.astype(np.int8)
 
@@ -234,8 +223,7 @@ class Registers:
         """Whether a rule holds for a channel at a time."""
         self.channels.refresh()
         day = day_of(self.channels.zones[self.channels.zone[channel]], np.array([at]))
-        one: Any = _One(day, self.channels.attributes(np.array([channel])))
-        return bool(applies(rule, one).all())
+        return bool(applies(rule, Asked.of(day, self.channels.attributes(np.array([channel])), 0)).all())
 
     @staticmethod
     def _keep(table: Table, owner: Ints, times: Ints, value: Ints, code: Array, version: Ints, guess: Ints, guessed: Ints) -> None:
@@ -266,3 +254,12 @@ def _per_channel(table: Table, owner: Ints, times: Ints, amount: Ints) -> list[t
 def hundredths(codes: Array) -> Array:
     """Condition codes as they are held."""
     return (codes // STEP).astype(np.uint16)
+
+
+def known_of(state: State, key: str, before: int, at: int, behind: int) -> Known | None:
+    """What is known of a register between two readings for a missing one at ``at``; of several interval channels the first counts."""
+    data = state.entries.get(RELATED + key)
+    for _, told in sorted(json.loads(data).get(str(at), {}).items()) if data else ():
+        if told[:2] == [before, behind]:
+            return Known(Fraction(told[2]), told[3], Fraction(told[4]), told[5])
+    return None

@@ -64,8 +64,8 @@ def test_sections_take_the_zone_of_the_whole_unless_they_name_one() -> None:
     [
         ("tolerance_percent: 2000", "tolerance: 2000", "vee.groups.initial-load.rules[6].tolerance", "is no known setting"),
         ("tolerance_percent: 2000", "tolerance_percent: 0", "vee.groups.initial-load.rules[6].tolerance_percent", "greater than 0"),
-        ("id: zero-consumption", "id: zero-consumtion", "vee.groups.initial-load.rules[14]", "zero-consumption"),
-        ("{id: zero-consumption, severity", "{severity", "vee.groups.initial-load.rules[14]", "id"),
+        ("id: zero-consumption", "id: zero-consumtion", "vee.groups.initial-load.rules[15]", "zero-consumption"),
+        ("{id: zero-consumption, severity", "{severity", "vee.groups.initial-load.rules[15]", "id"),
         ("lateness: 24h", "lateness: a day", "vee.lateness", "must be a duration"),
         ('from: "15:00"', 'from: "15:07"', "determinants.maps[0]", "15:07 is no multiple of the slot"),
         ('from: "15:00"', 'from: "25:00"', "determinants.maps[0].versions[0].schedule[0].from", "must be a time of day"),

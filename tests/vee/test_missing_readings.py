@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from itertools import permutations
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from schemas.conditions import EST_FLAT, EST_INTERPOLATED, REGULAR, REPORTED_MISSING
 from schemas.topology.vee import Group, ScalarEstimation, ScalarProration, VeeSettings
-from tests.vee.driver import MICRO, Hub, register_row
+from tests.vee.driver import MICRO, Hub, interval_row, register_row
 
 DAY = 86_400
 START = 19_800 * DAY
@@ -97,3 +98,51 @@ def test_rules_hold_in_their_time_only() -> None:
     send(hub, (0, 100.0), (1, None), (2, 120.0), (3, None), (4, 140.0))
     assert reading(hub, 1)[1] == REPORTED_MISSING
     assert reading(hub, 3) == (130.0, EST_INTERPOLATED)
+
+
+def related_hub(**more: Any) -> Hub:
+    group = {"rules": [{"id": "scalar-proration"} | more, {"id": "sum-check"}]}
+    hub = Hub(VeeSettings.model_validate({"groups": {"initial-load": group}}))
+    hub.master(channel="R1", unit="kWh", dials=6, seconds=0)
+    hub.master(channel="E1", unit="Wh", seconds=3600, check_channel="R1")
+    return hub
+
+
+def related_parts() -> list[dict[str, Any]]:
+    """Readings at midnight, 150 kWh in 72 hours; of the second day the intervals know 100 kWh."""
+    known = interval_row(START + DAY, [100_000 / 24] * 24, seconds=3600, unit="Wh")
+    known["values"] = [4_166_666_667] * 16 + [4_166_666_666] * 8  # 100 kWh to the millionth of a watt hour
+    edges = [interval_row(at, [0.0], seconds=3600, unit="Wh") | {"codes": [400_000]} for at in (START, START + 3 * DAY - 3600)]
+    readings = [(START, 1000.0), (START + DAY, 0.0), (START + 2 * DAY, 0.0), (START + 3 * DAY, 1150.0)]
+    rows = [register_row([reading], codes=[110_000 if reading[1] == 0.0 else 500_000]) for reading in readings]
+    later = [interval_row(START + (3 + k) * DAY, [1.0] * 24, seconds=3600, unit="Wh") for k in range(4)]
+    return [known, *edges, *rows, *later]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_what_intervals_know_is_taken_out_first(seed: int) -> None:
+    hub, parts = related_hub(), related_parts()
+    random.Random(seed).shuffle(parts)
+    for part in parts:
+        hub.send(part)
+    hub.tick(close=True)
+    # (150 - 100) / 48 · 24 = 25 kWh for the first day, and the known 100 for the second
+    assert hub.reads["M1", "R1", START + DAY][0] == 1025 * MICRO
+    assert hub.reads["M1", "R1", START + 2 * DAY][0] == 1125 * MICRO
+
+
+def test_without_related_intervals_only_time_counts() -> None:
+    hub = related_hub(related_condition=None)
+    for part in related_parts():
+        hub.send(part)
+    hub.tick(close=True)
+    assert hub.reads["M1", "R1", START + DAY][0] == 1050 * MICRO
+
+
+def test_intervals_that_hold_more_than_the_register_are_not_leant_on() -> None:
+    hub, parts = related_hub(), related_parts()
+    parts[0]["values"] = [10_000_000_000] * 24
+    for part in parts:
+        hub.send(part)
+    hub.tick(close=True)
+    assert hub.reads["M1", "R1", START + DAY][0] == 1050 * MICRO
