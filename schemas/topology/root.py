@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from schemas.topology.agents import Agent
 from schemas.topology.base import Section
+from schemas.topology.enterprise import EnterpriseSettings
 from schemas.topology.ingest import IngestSettings
 from schemas.topology.insights import InsightsSettings
 from schemas.topology.profiles import Profile
@@ -62,6 +63,7 @@ class Topology(Section):
     determinants: DeterminantsSettings = Field(default_factory=DeterminantsSettings.default, description="What is summed for billing")
     usage: UsageSettings = Field(default_factory=UsageSettings, description="What is calculated for usage subscriptions")
     insights: InsightsSettings = Field(default_factory=InsightsSettings, description="What is told of unusual consumption")
+    enterprise: EnterpriseSettings = Field(default_factory=EnterpriseSettings, description="Conversations with CIS and billing")
     profiles: dict[str, Profile] = Field(default_factory=dict, description="Mapping profiles for other people's CSV headers")
 
     @model_validator(mode="before")
@@ -104,6 +106,7 @@ def findings(topology: Topology, records: frozenset[str]) -> Iterator[Finding]:
         yield from _agent_findings(topology, name, agent)
     yield from _flow_findings(topology)
     yield from (((("vee", *place), what)) for place, what in topology.vee.problems())
+    yield from ((("enterprise", *place), what) for place, what in topology.enterprise.problems())
     need = topology.ingest.limits.payload_bytes + ROOM
     for topic in {topology.agents[a].inbox for a in topology.agents if topology.agents[a].entry}:
         declared = topology.topics.get(topic)

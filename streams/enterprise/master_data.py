@@ -1,0 +1,197 @@
+"""Master data a CIS sends: to the master agent in the order it came, and its answers back to the items.
+
+An item's body holds ``objects`` (what the master agent takes) and ``know`` (what the other conversations want to remember of the
+device once it holds).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import orjson
+
+from streams.enterprise.desk import CVE, IDE, INBOX, LRE, MASTER, VAE, Desk, Item, Refusal
+
+KINDS: Final = frozenset(
+    ("device", "device-change", "device-cancel", "device-replicate", "register", "register-change", "task-change", "location",
+     "point-of-delivery", "connection-told", "sync")
+)  # fmt: skip
+LOCKED: Final = frozenset(("register-change", "task-change", "device-cancel"))  # while sums of the device are being worked out
+PARTITION: Final = 0
+
+
+class MasterData:
+    """Devices, registers, locations, points of delivery, and the objects of Oracle's sync requests."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+        self._items: list[dict[str, Any]] = []
+
+    def take(self, item: Item, mark: str, group: str) -> None:
+        """Takes one new item. Raises Refusal."""
+        body = item.body
+        self._check(item)
+        objects = body["objects"]
+        if item.kind == "point-of-delivery":
+            objects = self._delivery(body, objects)
+        more: dict[str, Any] = {"group": group, "left": len(objects), "request": body}
+        account = body.get("account", "")
+        if account:
+            self._pending(account, 1)
+        self.desk.opened(item, mark, **more)
+        for number, entry in enumerate(objects):
+            text = orjson.dumps(entry["body"], option=orjson.OPT_SORT_KEYS).decode()
+            self._items.append(
+                {
+                    "id": f"{item.key}#{number}", "group": item.key if len(objects) > 1 else "", "action": entry["action"],
+                    "kind": entry["kind"], "object": entry["object"], "from": entry.get("from"), "to": entry.get("to"), "body": text,
+                }  # fmt: skip
+            )
+
+    def submit(self, system: str, protocol: str, at: int) -> None:
+        """Hands what was taken to the master agent. Oracle's objects may name what comes later, SAP's may not."""
+        if not self._items:
+            return
+        body = {
+            "message": self.desk.turn.message.derive("master"), "source": system, "user": "", "at": at, "strict": protocol == "sap",
+            "answer": INBOX, "answer_partition": PARTITION, "items": self._items,
+        }  # fmt: skip
+        self.desk.write(MASTER, "MasterSubmission", body, system, PARTITION)
+        self._items = []
+
+    def switch(self, system: str, device: str, action: str, at: int, command: str) -> None:
+        """A device was connected or disconnected: an event of its installation."""
+        known = self.device(device) or {}
+        body = {"device": device, "event": action, "at": at}
+        if known.get("point"):
+            body["service_point"] = known["point"]
+        item = {"id": f"switch/{command}", "group": "", "action": "put", "kind": "install", "object": f"{device}/{action}/{at}",
+                "from": at, "to": None, "body": orjson.dumps(body, option=orjson.OPT_SORT_KEYS).decode()}  # fmt: skip
+        submission = {
+            "message": self.desk.turn.message.derive("switch", command), "source": system, "user": "", "at": self.desk.now,
+            "strict": False, "answer": "", "answer_partition": None, "items": [item],
+        }  # fmt: skip
+        self.desk.write(MASTER, "MasterSubmission", submission, system, PARTITION)
+
+    def changed(self, body: dict[str, Any]) -> None:
+        """What the master agent made of one object of an item."""
+        key, _, _ = body["item"].rpartition("#")
+        seen = self.desk.records.get(key)
+        if seen is None or not seen["open"] or body["outcome"] == "parked":
+            return  # parked: the answer comes when what it waits for is there
+        if body["outcome"] == "refused":
+            self._done(key, seen, _category(body["reason"]), body["reason"])
+            return
+        seen["left"] -= 1
+        if seen["left"]:
+            self.desk.records.put(key, seen)
+        else:
+            self._done(key, seen)
+
+    def _done(self, key: str, seen: dict[str, Any], category: str = "", note: str = "") -> None:
+        request = seen["request"]
+        account = request.get("account", "")
+        if account:
+            self._pending(account, -1)
+        if not category:
+            self._remember(request.get("know") or {}, seen)
+        elif seen["kind"] == "location":
+            self._unplaced(seen, category, note)
+        self.desk.settle(key, {"id": request.get("id", ""), "subject": request.get("device", "")}, category, note)
+        if not category and seen["kind"] == "register" and seen["protocol"] == "sap":
+            self._registered(seen, request)
+
+    def _pending(self, account: str, change: int) -> None:
+        key = f"y/{account}"
+        count = (self.desk.records.get(key) or {"count": 0})["count"] + change
+        self.desk.records.put(key, {"count": count} if count > 0 else None)
+
+    def waiting(self, account: str) -> bool:
+        """Whether master data of a usage subscription is still being taken."""
+        return self.desk.records.get(f"y/{account}") is not None
+
+    # --- what is remembered of devices ------------------------------------------------------------------------------------------
+
+    def _remember(self, know: dict[str, Any], seen: dict[str, Any]) -> None:
+        name = know.get("device")
+        if not name:
+            return
+        key = f"d/{name}"
+        if know.get("gone"):
+            self.desk.records.put(key, None)
+            return
+        device = self.desk.records.get(key) or {"channels": {}}
+        device["system"] = seen["system"]
+        for member in ("ams", "point", "zone"):
+            if member in know:
+                device[member] = know[member]
+        device["channels"].update(know.get("channels") or {})
+        self.desk.records.put(key, device)
+        for series in know.get("series") or []:
+            known = self.desk.records.get(f"s/{series['id']}")
+            if known is None:
+                record = {**series, "system": seen["system"], "device": name, "since": 0, "upto": 0, "due": self.desk.now}
+                self.desk.records.put(f"s/{series['id']}", record)
+
+    def device(self, name: str) -> dict[str, Any] | None:
+        """What is known of a device: system, ams, point, zone, channels (unit, decimals, dials, zone, task)."""
+        return self.desk.records.get(f"d/{name}")
+
+    def _check(self, item: Item) -> None:
+        name = item.body.get("device", "")
+        if item.kind in LOCKED and self.desk.records.get(f"k/{name}") is not None:
+            raise Refusal(LRE, f"sums of device {name} are being worked out; its registers cannot change now")
+        if item.kind == "device" and self.desk.records.get(f"d/{name}") is not None and item.protocol == "sap":
+            raise Refusal(CVE, f"device {name} exists already")
+        if item.kind in ("register", "register-change", "task-change", "location", "point-of-delivery", "connection-told"):
+            known = self.device(name)
+            if known is None and not self._coming(name):
+                raise Refusal(IDE, f"there is no device {name}")
+
+    def _coming(self, name: str) -> bool:
+        """Whether an item of the same message, or one still being taken, brings the device."""
+        return self.desk.records.get(f"c/{name}") is not None or any(
+            entry["kind"] == "device" and entry["object"] == name for entry in self._items
+        )
+
+    def _delivery(self, body: dict[str, Any], objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """A point of delivery bills what is measured at the device's installation point."""
+        known = self.device(body["device"]) or {}
+        point = known.get("point")
+        if not point:
+            raise Refusal(IDE, f"device {body['device']} is not installed anywhere: its location comes first")
+        return [{**entry, "body": {**entry["body"], "service_points": [point]}} for entry in objects]
+
+    # --- what SAP is told beside the answer ---------------------------------------------------------------------------------------
+
+    def _registered(self, seen: dict[str, Any], request: dict[str, Any]) -> None:
+        """The meter is known in the metering system now."""
+        device = self.device(request["device"]) or {}
+        if device.get("told"):
+            return
+        device["told"] = True
+        self.desk.records.put(f"d/{request['device']}", device)
+        body = {"device": request["device"], "ams": device.get("ams", "")}
+        self.desk.tell(seen["system"], "sap", "registered", self.desk.turn.message.derive("registered", request["device"]), body)
+
+    def _unplaced(self, seen: dict[str, Any], category: str, note: str) -> None:
+        """A location that succeeds is silent; one that fails is told as an event."""
+        self.unplaced(seen["system"], seen["id"], seen["request"].get("device", ""), category, note)
+
+    def unplaced(self, system: str, id: str, device: str, category: str, note: str) -> None:
+        """The event that tells of a location that failed."""
+        told = self.desk.settings.systems[system].unplaced
+        body = {
+            "event": id, "category": told.category, "severity": told.severity, "at": self.desk.now, "device": device,
+            "text": f"{category}: {note}",
+        }  # fmt: skip
+        self.desk.tell(system, "sap", "event", self.desk.turn.message.derive("unplaced", id), body)
+
+
+def _category(reason: str) -> str:
+    words = reason.lower()
+    if "overlap" in words or "already" in words or "another" in words:
+        return CVE
+    if "unknown" in words or "there is no" in words or "is not known" in words or "not there" in words:
+        return IDE
+    return VAE
