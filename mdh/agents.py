@@ -9,6 +9,7 @@ from connectors.head_end.formats import Options, decode
 from connectors.head_end.formats.events import decode_events
 from schemas.topology import Topology
 from streams.determinants.fold import DeterminantsFold
+from streams.enterprise.fold import EnterpriseFold
 from streams.ingest.fold import IngestFold
 from streams.insights.fold import InsightsFold
 from streams.master.fold import MasterFold
@@ -40,6 +41,7 @@ def make_folds(topology: Topology) -> dict[str, MakeFold]:
         "vee": lambda n: VeeFold(topology.vee.within(topology.zone), n, count("vee")),
         "determinants": lambda n: DeterminantsFold(topology.determinants, n, count("determinants"), topology.vee.hot_days, topology.usage),
         "insights": lambda n: InsightsFold(topology.insights, n),
+        "enterprise": lambda n: EnterpriseFold(topology.enterprise, n),
     }
 
 

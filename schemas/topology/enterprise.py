@@ -83,7 +83,7 @@ class System(Section):
         default_factory=lambda: {"actual": "01", "estimated": "03"}, description="MeterReadingTypeCode and type code of items"
     )
     events: dict[str, Told] = Field(default_factory=_told, description="Which kinds of device events are told, and how")
-    unplaced: Told = Field(default=Told(category="1000", severity="3"), description="The event that tells of a location that failed")
+    trouble: Told = Field(default=Told(category="1000", severity="3"), description="The event that tells what no confirmation can tell")
     series: bool = Field(default=True, description="Whether profiles of its measurement tasks are sent")
 
     @model_validator(mode="after")

@@ -135,8 +135,5 @@ class Connections:
         self.desk.note(record, "late", device=body["device"], at=body["at"])
         self.desk.records.put(key, record)
         if record["protocol"] == "sap":
-            told = self.desk.settings.systems[record["system"]].unplaced
             text = f"connection request {record['subject']}: {record['action']} of {body['device']} was carried out after it was given up"
-            event = {"event": record["subject"], "category": told.category, "severity": told.severity, "at": body["at"],
-                     "device": body["device"], "text": text}  # fmt: skip
-            self.desk.tell(record["system"], "sap", "event", self.desk.turn.message.derive("late", key), event)
+            self.desk.trouble(record["system"], record["subject"], body["device"], body["at"], text)

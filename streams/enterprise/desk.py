@@ -21,7 +21,7 @@ MASTER: Final = "master.inbox"
 INBOX: Final = "enterprise.inbox"
 ITEMS: Final = 500  # of one message at most
 VME, PRE, AUE, CVE, IDE, LRE, VAE = "DCE.VME", "PRE", "PRE.AUE", "PRE.CVE", "PRE.IDE", "PRE.TEE.LRE", "PRE.VAE"
-FAILED: Final = frozenset({"failed", "ERROR", "TIMEOUT"})
+NOTIFICATIONS: Final = frozenset(("location", "point-of-delivery", "connection-told", "connection-cancel", "text"))
 
 
 class Refusal(Exception):  # noqa: N818 it is an answer, not an error of ours
@@ -167,12 +167,26 @@ class Desk:
             self._less(group)
 
     def answer(self, seen: dict[str, Any], message: str | None = None, *, bulk: bool | None = None) -> None:
-        """Says (again) what became of an item; to the message at hand where it came again."""
+        """Says (again) what became of an item; to the message at hand where it came again.
+
+        SAP's notifications have no confirmation: success is silent, failure is told as an event.
+        """
+        if seen["protocol"] == "sap" and seen["kind"] in NOTIFICATIONS:
+            if seen["category"]:
+                device = (seen.get("body") or {}).get("device", "")
+                self.trouble(seen["system"], seen["id"], device, self.now, f"{seen['category']}: {seen['note']}")
+            return
         self.tell(
             seen["system"], seen["protocol"], f"{seen['kind']}-answer", identity("answer", seen["system"], seen["id"]), seen.get("body"),
             reference=seen["message"] if message is None else message, item=seen["id"], bulk=seen["bulk"] if bulk is None else bulk,
             category=seen.get("category", ""), note=seen.get("note", ""),
         )  # fmt: skip
+
+    def trouble(self, system: str, subject: str, device: str, at: int, text: str) -> None:
+        """An event that tells SAP of something no confirmation can tell of."""
+        told = self.settings.systems[system].trouble
+        body = {"event": subject, "category": told.category, "severity": told.severity, "at": at, "device": device, "text": text}
+        self.tell(system, "sap", "event", identity("trouble", system, subject, text), body)
 
     # --- groups: items of one message that are answered together ------------------------------------------------------------------
 

@@ -149,9 +149,8 @@ class EnterpriseFold:
 
     def _refuse(self, item: Item, mark: str, refusal: Refusal) -> None:
         self.desk.opened(item, mark)
-        if item.kind == "location" and item.protocol == "sap":
-            self.master.unplaced(item.system, item.id, item.body.get("device", ""), refusal.category, refusal.note)
-        self.desk.settle(item.key, {"id": item.body.get("id", "")}, refusal.category, refusal.note)
+        about = {"id": item.body.get("id", ""), "device": item.body.get("device", "")}
+        self.desk.settle(item.key, about, refusal.category, refusal.note)
 
     def _refuse_unknown(self, item: Item, refusal: Refusal) -> None:
         self.desk.tell(

@@ -34,10 +34,11 @@ class MasterData:
         objects = body["objects"]
         if item.kind == "point-of-delivery":
             objects = self._delivery(body, objects)
-        more: dict[str, Any] = {"group": group, "left": len(objects), "request": body}
         account = body.get("account", "")
         if account:
             self._pending(account, 1)
+        undo = self._remember(body.get("know") or {}, item)
+        more: dict[str, Any] = {"group": group, "left": len(objects), "request": body, "undo": undo}
         self.desk.opened(item, mark, **more)
         for number, entry in enumerate(objects):
             text = orjson.dumps(entry["body"], option=orjson.OPT_SORT_KEYS).decode()
@@ -93,12 +94,13 @@ class MasterData:
         account = request.get("account", "")
         if account:
             self._pending(account, -1)
-        if not category:
-            self._remember(request.get("know") or {}, seen)
-        elif seen["kind"] == "location":
-            self._unplaced(seen, category, note)
+        if category:
+            self._forget(seen.pop("undo"))
         self.desk.settle(key, {"id": request.get("id", ""), "subject": request.get("device", "")}, category, note)
-        if not category and seen["kind"] == "register" and seen["protocol"] == "sap":
+        if category:
+            return
+        self._start_series(seen, request.get("know") or {})
+        if seen["kind"] == "register" and seen["protocol"] == "sap":
             self._registered(seen, request)
 
     def _pending(self, account: str, change: int) -> None:
@@ -112,25 +114,51 @@ class MasterData:
 
     # --- what is remembered of devices ------------------------------------------------------------------------------------------
 
-    def _remember(self, know: dict[str, Any], seen: dict[str, Any]) -> None:
+    def _remember(self, know: dict[str, Any], item: Item) -> dict[str, Any]:
+        """Notes what an item says of a device, for the items behind it; what is needed to take it back."""
         name = know.get("device")
         if not name:
-            return
+            return {}
         key = f"d/{name}"
+        device = self.desk.records.get(key)
         if know.get("gone"):
             self.desk.records.put(key, None)
-            return
-        device = self.desk.records.get(key) or {"channels": {}}
-        device["system"] = seen["system"]
-        for member in ("ams", "point", "zone"):
-            if member in know:
-                device[member] = know[member]
-        device["channels"].update(know.get("channels") or {})
+            return {"key": key, "before": device, "whole": True}
+        before = device or {"channels": {}}
+        device = orjson.loads(orjson.dumps(before))
+        device["system"] = item.system
+        told = {member: know[member] for member in ("ams", "point", "zone") if know.get(member) is not None or member == "point" in know}
+        device.update(told)
+        channels = know.get("channels") or {}
+        device["channels"].update(channels)
         self.desk.records.put(key, device)
+        return {
+            "key": key, "before": {member: before.get(member) for member in told},
+            "channels": {name: before["channels"].get(name) for name in channels}, "new": "system" not in before,
+        }  # fmt: skip
+
+    def _forget(self, undo: dict[str, Any]) -> None:
+        """Takes back what was noted of a device for an item that was refused."""
+        if not undo:
+            return
+        if undo.get("whole") or undo["new"]:
+            self.desk.records.put(undo["key"], undo.get("before") if undo.get("whole") else None)
+            return
+        device = self.desk.records.get(undo["key"])
+        if device is None:
+            return
+        for place, old in ((device, undo["before"]), (device["channels"], undo["channels"])):
+            for member, value in old.items():
+                if value is None:
+                    place.pop(member, None)
+                else:
+                    place[member] = value
+        self.desk.records.put(undo["key"], device)
+
+    def _start_series(self, seen: dict[str, Any], know: dict[str, Any]) -> None:
         for series in know.get("series") or []:
-            known = self.desk.records.get(f"s/{series['id']}")
-            if known is None:
-                record = {**series, "system": seen["system"], "device": name, "since": 0, "upto": 0, "due": self.desk.now}
+            if self.desk.records.get(f"s/{series['id']}") is None:
+                record = {**series, "system": seen["system"], "device": know["device"], "since": 0, "upto": 0, "due": self.desk.now}
                 self.desk.records.put(f"s/{series['id']}", record)
 
     def device(self, name: str) -> dict[str, Any] | None:
@@ -143,16 +171,6 @@ class MasterData:
             raise Refusal(LRE, f"sums of device {name} are being worked out; its registers cannot change now")
         if item.kind == "device" and self.desk.records.get(f"d/{name}") is not None and item.protocol == "sap":
             raise Refusal(CVE, f"device {name} exists already")
-        if item.kind in ("register", "register-change", "task-change", "location", "point-of-delivery", "connection-told"):
-            known = self.device(name)
-            if known is None and not self._coming(name):
-                raise Refusal(IDE, f"there is no device {name}")
-
-    def _coming(self, name: str) -> bool:
-        """Whether an item of the same message, or one still being taken, brings the device."""
-        return self.desk.records.get(f"c/{name}") is not None or any(
-            entry["kind"] == "device" and entry["object"] == name for entry in self._items
-        )
 
     def _delivery(self, body: dict[str, Any], objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """A point of delivery bills what is measured at the device's installation point."""
@@ -173,19 +191,6 @@ class MasterData:
         self.desk.records.put(f"d/{request['device']}", device)
         body = {"device": request["device"], "ams": device.get("ams", "")}
         self.desk.tell(seen["system"], "sap", "registered", self.desk.turn.message.derive("registered", request["device"]), body)
-
-    def _unplaced(self, seen: dict[str, Any], category: str, note: str) -> None:
-        """A location that succeeds is silent; one that fails is told as an event."""
-        self.unplaced(seen["system"], seen["id"], seen["request"].get("device", ""), category, note)
-
-    def unplaced(self, system: str, id: str, device: str, category: str, note: str) -> None:
-        """The event that tells of a location that failed."""
-        told = self.desk.settings.systems[system].unplaced
-        body = {
-            "event": id, "category": told.category, "severity": told.severity, "at": self.desk.now, "device": device,
-            "text": f"{category}: {note}",
-        }  # fmt: skip
-        self.desk.tell(system, "sap", "event", self.desk.turn.message.derive("unplaced", id), body)
 
 
 def _category(reason: str) -> str:

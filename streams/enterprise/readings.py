@@ -119,13 +119,8 @@ class Readings:
         self._keep(key, record, "overdue")
         if record["protocol"] != "sap":
             return
-        told = self.desk.settings.systems[record["system"]].unplaced
         text = f"reading order {record['subject']}: no read of {record['channel']} on {record['date']}, and none may be estimated"
-        body = {
-            "event": record["subject"], "category": told.category, "severity": told.severity, "at": self.desk.now,
-            "device": record["device"], "text": text,
-        }  # fmt: skip
-        self.desk.tell(record["system"], "sap", "event", self.desk.turn.message.derive("overdue", key), body)
+        self.desk.trouble(record["system"], record["subject"], record["device"], self.desk.now, text)
 
     def _keep(self, key: str, record: dict[str, Any], state: str, **detail: Any) -> None:
         self.desk.note(record, state, **detail)

@@ -21,6 +21,9 @@ INBOX: Final = "vee.inbox"
 MASTER: Final = "master.inbox"
 WHOLE: Final = 0  # the one partition of master.inbox that is used: master data refer to each other all over
 EVENTS: Final = "hes.events"
+CONVERSATIONS: Final = "enterprise.inbox"
+CONVERSATION: Final = 0  # the partition all conversations with CIS live in
+_CONVERSING: Final = frozenset(("EnterpriseRequest", "EnterpriseAnswer", "DeviceReply"))
 REPLAYS: Final = "hub.replays"
 TOGETHER: Final = 50_000  # reads in a block that leaves, as decoders make them at most
 
@@ -67,7 +70,12 @@ class IngestFold:
         if message.type == RAW:
             return self._payload(message)
         if message.type in ("Tick", "MasterPresent"):
-            return Result([Output(INBOX, message.type, message.body, message.key, self.partition)])
+            result = Result([Output(INBOX, message.type, message.body, message.key, self.partition)])
+            if message.type == "Tick" and self.partition == CONVERSATION:
+                result.outputs += self._converse(message.type, message.body)
+            return result
+        if message.type in _CONVERSING:
+            return Result(self._converse(message.type, message.body))
         if message.type in ("MasterChannel", "Label"):
             key = message.body["device"].encode()
             outputs = [Output(INBOX, message.type, message.body, key, partition_of(key, self.partitions))]
@@ -124,6 +132,7 @@ class IngestFold:
             body["source"] = event["source"] or about["source"]
             key = body["device"].encode()
             result.outputs.append(Output(INBOX, "DeviceEvent", body, key, partition_of(key, self.partitions)))
+            result.outputs += self._converse("DeviceEvent", body)
         return result
 
     def _replay(self, message: Message, headers: dict[str, str], about: dict[str, Any]) -> Result:
@@ -152,6 +161,10 @@ class IngestFold:
         for number in list(waiting):
             send(number)
         return outputs
+
+    def _converse(self, kind: str, body: dict[str, Any]) -> list[Output]:
+        """To the agent that talks with customer information systems, where the topology has one."""
+        return [Output(CONVERSATIONS, kind, body, b"", CONVERSATION)] if CONVERSATIONS in self.inboxes else []
 
     def _split(self, block: ReadBlock | FinalBlock) -> list[Output]:
         parts = split(block, block.device, self.partitions)
