@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import orjson
 import pyarrow as pa
 
 from connectors.clickhouse.tables import arrow_schema
@@ -275,3 +276,10 @@ def _nothing(asked: Mapping[str, Any], id: str, payload: str) -> FinalBlock:
         before=none,
         before_conditions=none.astype(np.int32),
     )
+
+
+def message_row(body: Mapping[str, Any]) -> dict[str, Any]:
+    """A message to a CIS as a row: its items as one JSON text."""
+    items = [{**item, "body": orjson.loads(item["body"] or b"null")} for item in body["items"]]
+    text = orjson.dumps(items, option=orjson.OPT_SORT_KEYS).decode()
+    return {**body, "at": second(body["at"]), "bulk": int(body["bulk"]), "items": len(items), "body": text}

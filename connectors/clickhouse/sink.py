@@ -163,6 +163,10 @@ class Sorter:
             batch.singles["bill_determinants"].append({**row, "_origin": origin})
         elif kind == "AuditEvent":
             batch.singles["audit_events"].append({**rows.with_seconds(body, "at", "start", "end"), "_origin": origin})
+        elif kind == "EnterpriseMessage":
+            batch.singles["cis_messages"].append({**rows.message_row(body), "_origin": origin})
+        elif kind == "EnterpriseConversation":
+            batch.singles["cis_conversations"].append({**body, "at": rows.second(body["at"]), "_origin": origin})
         elif kind == "Receipt":
             figures = {**rows.with_seconds(body, "received_at"), "_origin": origin}
             batch.add_receipt(**figures)

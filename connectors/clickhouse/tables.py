@@ -49,6 +49,14 @@ TABLES: Final[dict[str, dict[str, str]]] = {
         "channel": _LABEL, "start": _TIME, "end": _TIME, "reason": _LABEL, "outcome": _LABEL, "detail": _STRING, "before": _STRING,
         "after": _STRING,
     },
+    "cis_messages": {
+        "id": _STRING, "system": _LABEL, "protocol": _LABEL, "kind": _LABEL, "reference": _STRING, "bulk": "UInt8", "at": _TIME,
+        "items": "Int32", "body": _STRING,
+    },
+    "cis_conversations": {
+        "id": _STRING, "system": _LABEL, "kind": _LABEL, "subject": _STRING, "device": _STRING, "account": _STRING, "state": _LABEL,
+        "at": _TIME, "version": "Int64", "detail": _STRING,
+    },
     "receipts": {
         "payload": _STRING, "id": _STRING, "agent": _LABEL, "children": "Int32", "parent": _STRING, "status": _LABEL,
         "source": _LABEL, "format": _LABEL, "received_at": _TIME, "rows": "Int32", "reads": "Int64", "finals": "Int32",
@@ -98,6 +106,14 @@ VIEWS: Final[dict[str, dict[str, str]]] = {
         "at": _TIME, "actor": _LABEL, "action": _LABEL, "outcome": _LABEL, "detail": _STRING, "reason": _LABEL, "device": _STRING,
         "channel": _LABEL, "start": _TIME, "end": _TIME, "before": _STRING, "after": _STRING, "command": _STRING,
         "subject": _STRING, "id": _STRING,
+    },
+    "conversations": {
+        "system": _LABEL, "kind": _LABEL, "subject": _STRING, "state": _LABEL, "at": _TIME, "device": _STRING, "account": _STRING,
+        "detail": _STRING, "version": "Int64", "id": _STRING,
+    },
+    "conversation_messages": {
+        "at": _TIME, "system": _LABEL, "kind": _LABEL, "reference": _STRING, "items": "Int32", "body": _STRING, "protocol": _LABEL,
+        "bulk": "UInt8", "id": _STRING,
     },
 }  # fmt: skip
 

@@ -18,6 +18,9 @@ def _zone(name: str) -> str:
     return name
 
 
+Switch = Literal["disconnect", "connect"]
+Rule = Literal["total", "tou"]
+Status = Literal["actual", "estimated"]
 Zone = Annotated[str, AfterValidator(_zone)]
 
 
@@ -49,6 +52,18 @@ class Told(Section):
     severity: str = Field(default="2", min_length=1, max_length=20, description="SeverityCode")
 
 
+def _categories() -> dict[str, Switch]:
+    return {"1": "disconnect", "2": "connect", "01": "disconnect", "02": "connect"}
+
+
+def _rules() -> dict[str, Rule]:
+    return {"": "total", "TOTAL": "total", "TOU": "tou"}
+
+
+def _statuses() -> dict[Status, str]:
+    return {"actual": "01", "estimated": "03"}
+
+
 def _told() -> dict[str, Told]:
     return {
         "outage": Told(category="1", severity="3"),
@@ -72,16 +87,12 @@ class System(Section):
     zones: dict[str, Zone] = Field(default_factory=dict, description="Its time zone codes as IANA zones")
     units: dict[str, str] = Field(default_factory=dict, description="Its unit codes as units, beside the common spellings")
     profiles: list[str] = Field(default_factory=lambda: ["2", "02"], description="Category codes of measurement tasks that are profiles")
-    categories: dict[str, Literal["disconnect", "connect"]] = Field(
-        default_factory=lambda: {"1": "disconnect", "2": "connect", "01": "disconnect", "02": "connect"},
+    categories: dict[str, Switch] = Field(
+        default_factory=_categories,
         description="Category codes of connection status changes",
     )
-    rules: dict[str, Literal["total", "tou"]] = Field(
-        default_factory=lambda: {"": "total", "TOTAL": "total", "TOU": "tou"}, description="Calculation rules by code"
-    )
-    statuses: dict[Literal["actual", "estimated"], str] = Field(
-        default_factory=lambda: {"actual": "01", "estimated": "03"}, description="MeterReadingTypeCode and type code of items"
-    )
+    rules: dict[str, Rule] = Field(default_factory=_rules, description="Calculation rules by code")
+    statuses: dict[Status, str] = Field(default_factory=_statuses, description="MeterReadingTypeCode and type code of items")
     events: dict[str, Told] = Field(default_factory=_told, description="Which kinds of device events are told, and how")
     trouble: Told = Field(default=Told(category="1000", severity="3"), description="The event that tells what no confirmation can tell")
     series: bool = Field(default=True, description="Whether profiles of its measurement tasks are sent")

@@ -29,7 +29,7 @@ class Connections:
         planned = body.get("planned") or 0
         record = {
             "system": item.system, "protocol": item.protocol, "kind": "connection", "subject": body["request"],
-            "device": body["devices"][0], "devices": {name: None for name in body["devices"]}, "action": body["action"], "item": item.key,
+            "device": body["devices"][0], "devices": dict.fromkeys(body["devices"]), "action": body["action"], "item": item.key,
             "category": body.get("category", ""), "reason": body.get("reason", ""), "due": max(planned, self.desk.now),
             "ams": body.get("ams", {}),
         }  # fmt: skip
@@ -62,7 +62,7 @@ class Connections:
     def _command(self, id: str, device: str, action: str, ends: int, by: str, reason: str, reference: str, text: str = "") -> None:
         body = {
             "id": id, "device": device, "action": action, "issued_at": self.desk.now, "expires_at": ends, "by": by, "reason": reason,
-            "reference": reference, "text": text,
+            "reference": reference, "text": text, "limit": None,
         }  # fmt: skip
         self.desk.write(COMMANDS, "DeviceCommand", body, device)
 

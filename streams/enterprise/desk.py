@@ -103,8 +103,8 @@ class Desk:
         for kind, asked in turn.questions.items():
             for first in range(0, len(asked), ITEMS):
                 id_ = turn.message.derive("question", kind, first)
-                items = [line.decode() for line in asked[first : first + ITEMS]]
-                self.write(QUESTIONS, "EnterpriseQuestion", {"id": id_, "kind": kind, "at": self.now, "items": items}, id_)
+                lines = [line.decode() for line in asked[first : first + ITEMS]]
+                self.write(QUESTIONS, "EnterpriseQuestion", {"id": id_, "kind": kind, "at": self.now, "items": lines}, id_)
         self._turn = None
 
     def write(self, topic: str, type: str, body: dict[str, Any], key: str, partition: int | None = None) -> None:

@@ -40,14 +40,13 @@ class MasterData:
         undo = self._remember(body.get("know") or {}, item)
         more: dict[str, Any] = {"group": group, "left": len(objects), "request": body, "undo": undo}
         self.desk.opened(item, mark, **more)
-        for number, entry in enumerate(objects):
-            text = orjson.dumps(entry["body"], option=orjson.OPT_SORT_KEYS).decode()
-            self._items.append(
-                {
-                    "id": f"{item.key}#{number}", "group": item.key if len(objects) > 1 else "", "action": entry["action"],
-                    "kind": entry["kind"], "object": entry["object"], "from": entry.get("from"), "to": entry.get("to"), "body": text,
-                }  # fmt: skip
-            )
+        for number, given in enumerate(objects):
+            text = orjson.dumps(given["body"], option=orjson.OPT_SORT_KEYS).decode()
+            entry = {
+                "id": f"{item.key}#{number}", "group": item.key if len(objects) > 1 else "", "action": given["action"],
+                "kind": given["kind"], "object": given["object"], "from": given.get("from"), "to": given.get("to"), "body": text,
+            }  # fmt: skip
+            self._items.append(entry)
 
     def submit(self, system: str, protocol: str, at: int) -> None:
         """Hands what was taken to the master agent. Oracle's objects may name what comes later, SAP's may not."""

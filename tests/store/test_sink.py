@@ -12,6 +12,7 @@ from decimal import Decimal
 from typing import Any
 
 import numpy as np
+import orjson
 import pytest
 from confluent_kafka import Producer
 from hypothesis import HealthCheck, given, settings
@@ -35,7 +36,17 @@ from tests.store.conftest import days, emptied, finals
 from tests.store.test_views import audit, bill, exception
 
 CODEC = Codec()
-TOPICS = ["hes.reads", "reads.final", "vee.exceptions", "determinants.daily", "billing.determinants", "audit.events", "hub.receipts"]
+TOPICS = [
+    "hes.reads",
+    "reads.final",
+    "vee.exceptions",
+    "determinants.daily",
+    "billing.determinants",
+    "audit.events",
+    "enterprise.messages",
+    "enterprise.conversations",
+    "hub.receipts",
+]
 NEVER = threading.Event()
 NOW = int(time.time()) // 2 * 2  # receipts of ticks are kept for a day only
 
@@ -141,6 +152,20 @@ def receipt(payload: str, id: str, agent: str, children: int, parent: str = "", 
     return {"payload": payload, "id": id, "agent": agent, "children": children, "parent": parent, "status": "", **figures}
 
 
+def cis_message() -> dict[str, Any]:
+    item = {"id": "a", "reference": "b", "body": '{"id":"7"}', "category": "", "note": "fine"}
+    return {
+        "id": "m", "system": "sap", "protocol": "sap", "kind": "device-answer", "reference": "r", "bulk": True, "at": NOW, "items": [item],
+    }  # fmt: skip
+
+
+def conversation(version: int) -> dict[str, Any]:
+    return {
+        "id": "c", "system": "sap", "kind": "reading-order", "subject": "7", "device": "m1", "account": "", "at": NOW, "version": version,
+        "state": f"state {version}", "detail": "{}",
+    }  # fmt: skip
+
+
 def whole_log() -> Log:
     """Two payloads all the way through, an exception that ends, a correction, a dead letter, a tick."""
     log = Log()
@@ -164,6 +189,9 @@ def whole_log() -> Log:
     log.put("vee.exceptions", exception(version=2, status="superseded"), kind="VeeException")
     log.put("audit.events", audit(), kind="AuditEvent")
     log.put("audit.events", audit(), kind="AuditEvent")
+    log.put("enterprise.messages", cis_message(), kind="EnterpriseMessage")
+    for version in (2, 1):
+        log.put("enterprise.conversations", conversation(version), kind="EnterpriseConversation")
     log.put("billing.determinants", bill(id="b2", version=2, quantity=Decimal("9"), replaces="b1"), kind="Determinant")
     log.put("reads.final", {"at": NOW, "close": False}, {"mdh-payload": f"tick/{NOW}/0"}, kind="Tick")
     log.put("hub.receipts", receipt(f"tick/{NOW}/0", "ingest/0/2", "ingest", 1), kind="Receipt")
@@ -186,9 +214,13 @@ def test_every_record_finds_its_table(store: Store) -> None:
     sizes = {name: len(held) for name, held in contents(store).items()}
     assert sizes == {
         "payload_log": 2, "final_days": 2, "register_reads": 1, "vee_exceptions": 1, "determinant_days": 1, "bill_determinants": 2,
-        "receipts": 10, "tick_receipts": 2, "refused_records": 1, "sink_positions": 7, "intervals": 96, "registers": 1,
+        "receipts": 10, "tick_receipts": 2, "refused_records": 1, "sink_positions": 9, "intervals": 96, "registers": 1,
         "exceptions": 1, "determinants": 3, "payloads": 2, "audit_events": 1, "audit": 1,
+        "cis_messages": 1, "cis_conversations": 1, "conversations": 1, "conversation_messages": 1,
     }  # fmt: skip
+    assert store.query_rows("SELECT state, version FROM conversations") == [{"state": "state 2", "version": 2}]
+    told = store.query_rows("SELECT items, body FROM conversation_messages")[0]
+    assert (told["items"], orjson.loads(told["body"])[0]["body"]) == (1, {"id": "7"})
     log = store.query_rows("SELECT id, source, format, name, received_at FROM payload_log ORDER BY id")
     assert log[0] == {
         "id": "p1", "source": "hes", "format": "csv", "name": "a.csv", "received_at": datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC)

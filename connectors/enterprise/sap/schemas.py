@@ -136,7 +136,9 @@ def wsdl_of(service: Service, address: str) -> bytes:
 
 def _binding(make: Any, service: Service, side: str, roots: tuple[Root, ...], words: str, space: str) -> Any:
     soap = ElementMaker(namespace=space)
-    binding = make.binding(soap.binding(style="document", transport=HTTP), name=f"{service.name}_{side}{words}", type=f"tns:{service.name}_{side}")
+    binding = make.binding(
+        soap.binding(style="document", transport=HTTP), name=f"{service.name}_{side}{words}", type=f"tns:{service.name}_{side}"
+    )
     for root in roots:
         action = f"{catalog().namespace}/{root.name}"
         binding.append(make.operation(soap.operation(soapAction=action), make.input(soap.body(use="literal")), name=root.name))
