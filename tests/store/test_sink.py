@@ -37,16 +37,9 @@ from tests.store.test_views import audit, bill, exception
 
 CODEC = Codec()
 TOPICS = [
-    "hes.reads",
-    "reads.final",
-    "vee.exceptions",
-    "determinants.daily",
-    "billing.determinants",
-    "audit.events",
-    "enterprise.messages",
-    "enterprise.conversations",
-    "hub.receipts",
-]
+    "hes.reads", "reads.final", "vee.exceptions", "determinants.daily", "billing.determinants", "audit.events", "master.changes",
+    "enterprise.messages", "enterprise.conversations", "hub.receipts",
+]  # fmt: skip
 NEVER = threading.Event()
 NOW = int(time.time()) // 2 * 2  # receipts of ticks are kept for a day only
 
