@@ -29,6 +29,8 @@ COMMANDS = {
     "worker": "Run the agents against a broker (what `up` starts)",
     "hub": "Run gateway, sink and store (what `up` starts)",
     "master": "Send master data to a running hub",
+    "subscribers": "Subscribers: who is told of what",
+    "deliver": "Deliver to subscribers in a process of its own",
     "command": "Order something done with channel days",
     "schemas": "Check contracts, register them",
 }

@@ -58,4 +58,19 @@ class Part:
     routes: Callable[[Any], APIRouter] | None = None
 
 
-PARTS: Final[tuple[Part, ...]] = ()
+def delivery(around: Surroundings) -> Service:
+    """Delivery to subscribers, and their registry."""
+    from connectors.subscribers.routes import Door
+    from mdh.delivering import delivery_service
+
+    service = delivery_service(around.topology, around.kafka, around.codec, around.writer, around.data_dir)
+    return Door(service, around.reader)
+
+
+def _subscribers(door: Any) -> APIRouter:
+    from connectors.subscribers.routes import routes
+
+    return routes(door)
+
+
+PARTS: Final[tuple[Part, ...]] = (Part("delivery", delivery, _subscribers),)

@@ -101,6 +101,14 @@ STORE_RETRIES = _counter("mdh_store_retries_total", "Inserts tried again", "tabl
 STORE_PARTS = _gauge("mdh_store_parts", "Active parts of a table; hundreds mean merges do not keep up", "table")
 QUERY_SECONDS = _histogram("mdh_store_query_seconds", "Time of one query", _QUICK)
 
+# --- subscribers: a hub has at most 200 ----------------------------------------------------------------------------------------
+DELIVERIES = _counter("mdh_deliveries_total", "What was told of deliveries, by outcome (sent, retrying, dead …)", "subscriber", "outcome")
+DELIVERED_ITEMS = _counter("mdh_delivered_items_total", "Items that subscribers have taken", "subscriber", "object")
+DELIVERY_SECONDS = _histogram("mdh_delivery_seconds", "Time of one successful attempt", _QUICK, "kind")
+DELIVERY_WAITING = _gauge("mdh_delivery_waiting_records", "Records that a subscriber has not been served yet", "subscriber")
+DELIVERY_OLDEST = _gauge("mdh_delivery_oldest_seconds", "Age of the oldest record under delivery, 0: none", "subscriber")
+DELIVERY_OPEN = _gauge("mdh_delivery_circuit_open", "Whether a receiver does not answer and is left alone: 1 or 0", "subscriber")
+
 # --- front door and processes --------------------------------------------------------------------------------------------------
 REQUESTS = _counter("mdh_http_requests_total", "HTTP requests", "method", "route", "status")
 REQUEST_SECONDS = _histogram("mdh_http_request_seconds", "Time to answer an HTTP request", _QUICK, "method", "route")

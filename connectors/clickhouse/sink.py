@@ -167,6 +167,8 @@ class Sorter:
             batch.singles["cis_messages"].append({**rows.message_row(body), "_origin": origin})
         elif kind == "EnterpriseConversation":
             batch.singles["cis_conversations"].append({**body, "at": rows.second(body["at"]), "_origin": origin})
+        elif kind == "Delivery":
+            batch.singles["delivery_log"].append({**rows.with_seconds(body, "at", "since", "next_at"), "_origin": origin})
         elif kind == "Receipt":
             figures = {**rows.with_seconds(body, "received_at"), "_origin": origin}
             batch.add_receipt(**figures)

@@ -57,6 +57,12 @@ TABLES: Final[dict[str, dict[str, str]]] = {
         "id": _STRING, "system": _LABEL, "kind": _LABEL, "subject": _STRING, "device": _STRING, "account": _STRING, "state": _LABEL,
         "at": _TIME, "version": "Int64", "detail": _STRING,
     },
+    "delivery_log": {
+        "id": _STRING, "subscriber": _LABEL, "object": _LABEL, "status": _LABEL, "version": "Int64", "at": _TIME, "since": _TIME,
+        "attempt": "Int32", "next_at": _TIME, "channel": _LABEL, "place": _STRING, "topic": _LABEL, "partition": "Int32",
+        "first": "Int64", "last": "Int64", "key": _STRING, "records": "Int32", "bytes": "Int64", "code": "Int32", "reason": _STRING,
+        "replay": "Int64",
+    },
     "receipts": {
         "payload": _STRING, "id": _STRING, "agent": _LABEL, "children": "Int32", "parent": _STRING, "status": _LABEL,
         "source": _LABEL, "format": _LABEL, "received_at": _TIME, "rows": "Int32", "reads": "Int64", "finals": "Int32",
@@ -114,6 +120,12 @@ VIEWS: Final[dict[str, dict[str, str]]] = {
     "conversation_messages": {
         "at": _TIME, "system": _LABEL, "kind": _LABEL, "reference": _STRING, "items": "Int32", "body": _STRING, "protocol": _LABEL,
         "bulk": "UInt8", "id": _STRING,
+    },
+    "deliveries": {
+        "subscriber": _LABEL, "object": _LABEL, "status": _LABEL, "at": _TIME, "since": _TIME, "attempt": "Int32",
+        "next_at": f"Nullable({_TIME})", "channel": _LABEL, "place": _STRING, "records": "Int32", "bytes": "Int64", "code": "Int32",
+        "reason": _STRING, "key": _STRING, "topic": _LABEL, "partition": "Int32", "first": "Int64", "last": "Int64", "replay": "Int64",
+        "id": _STRING,
     },
 }  # fmt: skip
 

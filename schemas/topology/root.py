@@ -16,6 +16,7 @@ from schemas.topology.enterprise import EnterpriseSettings
 from schemas.topology.ingest import IngestSettings
 from schemas.topology.insights import InsightsSettings
 from schemas.topology.profiles import Profile
+from schemas.topology.subscribers import DeliverySettings, KafkaTopic, Subscriber, Subscribers
 from schemas.topology.topics import MAX_PARTITIONS, RAW, Topic
 from schemas.topology.tou import DeterminantsSettings
 from schemas.topology.usage import UsageSettings
@@ -64,6 +65,8 @@ class Topology(Section):
     usage: UsageSettings = Field(default_factory=UsageSettings, description="What is calculated for usage subscriptions")
     insights: InsightsSettings = Field(default_factory=InsightsSettings, description="What is told of unusual consumption")
     enterprise: EnterpriseSettings = Field(default_factory=EnterpriseSettings, description="Conversations with CIS and billing")
+    delivery: DeliverySettings = Field(default_factory=DeliverySettings, description="Rules for all subscribers")
+    subscribers: Subscribers = Field(default_factory=dict, description="Who is told of what; more by `/v1/subscribers`")
     profiles: dict[str, Profile] = Field(default_factory=dict, description="Mapping profiles for other people's CSV headers")
 
     @model_validator(mode="before")
@@ -107,6 +110,8 @@ def findings(topology: Topology, records: frozenset[str]) -> Iterator[Finding]:
     yield from _flow_findings(topology)
     yield from (((("vee", *place), what)) for place, what in topology.vee.problems())
     yield from ((("enterprise", *place), what) for place, what in topology.enterprise.problems())
+    for id_, subscriber in topology.subscribers.items():
+        yield from ((("subscribers", id_, *place), what) for place, what in subscriber_findings(topology, subscriber))
     need = topology.ingest.limits.payload_bytes + ROOM
     for topic in {topology.agents[a].inbox for a in topology.agents if topology.agents[a].entry}:
         declared = topology.topics.get(topic)
@@ -134,6 +139,18 @@ def _topic_findings(topology: Topology, records: frozenset[str]) -> Iterator[Fin
                 yield ("topics", name, "records", position), f"{record!r} is no committed schema ({', '.join(sorted(records))}) nor raw"
         if topic.cleanup == "compact" and topic.retention != -1:
             yield ("topics", name, "retention"), "a compacted topic keeps the last record of each key: leave retention out"
+
+
+def subscriber_findings(topology: Topology, subscriber: Subscriber) -> Iterator[Finding]:
+    """What a subscriber names that the topology does not have; places are from the subscriber on."""
+    for position, region in enumerate(subscriber.filter.region):
+        if "*" not in region and topology.delivery.regions and region not in topology.delivery.regions:
+            yield ("filter", "region", position), f"there is no region {region!r} in delivery.regions"
+    channel = subscriber.channel
+    if isinstance(channel, KafkaTopic) and channel.topic is not None:
+        declared = topology.topics.get(channel.topic)
+        if declared is None or "delivery" not in declared.writers:
+            yield ("channel", "topic"), f"{channel.topic!r} is no topic that names delivery as a writer"
 
 
 def _legal(name: str) -> bool:

@@ -1,0 +1,1 @@
+"""Delivery to subscribers: their registry, what they may want, and how it gets to them."""

@@ -1,0 +1,1 @@
+"""Ways to receivers: webhooks, files, SFTP, Kafka topics."""

@@ -1,0 +1,32 @@
+"""Puts delivery to subscribers together, for the hub process and for one of its own."""
+
+from __future__ import annotations
+
+import os
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from connectors.head_end.publish import Writer
+    from connectors.kafka.settings import KafkaSettings
+    from connectors.subscribers.service import DeliveryService
+    from schemas.codec import Codec
+    from schemas.topology import Topology
+
+
+def delivery_service(
+    topology: Topology, kafka: KafkaSettings, codec: Codec, writer: Writer, data_dir: Path, *, apart: bool = False
+) -> DeliveryService:
+    """The service. ``apart``: in a process of its own, which delivers whatever ``within_hub`` says and declares nothing."""
+    from connectors.subscribers.guard import Guard
+    from connectors.subscribers.registry import Registry
+    from connectors.subscribers.secrets import Secrets
+    from connectors.subscribers.service import DeliveryService, Tools
+
+    folder = os.environ.get("MDH_SECRETS_DIR")
+    secrets = Secrets(Path(folder) if folder else None, os.environ)
+    outbox = data_dir / "outbox"
+    tools = Tools(topology, kafka, codec, writer, secrets, Guard(topology.delivery), outbox, version("meter-data-hub"))
+    registry = Registry(kafka, topology, codec, writer)
+    return DeliveryService(tools, registry, deliver=apart or topology.delivery.within_hub, declare=not apart)
