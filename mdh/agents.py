@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from connectors.head_end.formats import Options, decode
@@ -34,7 +35,7 @@ def make_folds(topology: Topology) -> dict[str, MakeFold]:
             n,
             count("ingest"),
             letters=topology.agents["ingest"].dead or "",
-            decode_events=decode_events,
+            decode_events=partial(decode_events, names=topology.ingest.event_names, zone=topology.zone),
             inboxes=inboxes,
         ),
         "master": lambda _: MasterFold(count("vee"), listeners(topology)),

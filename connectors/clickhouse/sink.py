@@ -161,6 +161,8 @@ class Sorter:
         elif kind == "Determinant":
             row = rows.with_seconds(body, "period_start", "period_end")
             batch.singles["bill_determinants"].append({**row, "_origin": origin})
+        elif kind == "DeviceEvent":
+            batch.singles["event_log"].append({**body, "at": rows.second(body["at"]), "_origin": origin})
         elif kind == "AuditEvent":
             batch.singles["audit_events"].append({**rows.with_seconds(body, "at", "start", "end"), "_origin": origin})
         elif kind == "EnterpriseMessage":

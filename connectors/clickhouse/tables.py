@@ -63,6 +63,10 @@ TABLES: Final[dict[str, dict[str, str]]] = {
         "first": "Int64", "last": "Int64", "key": _STRING, "records": "Int32", "bytes": "Int64", "code": "Int32", "reason": _STRING,
         "replay": "Int64",
     },
+    "event_log": {
+        "id": _STRING, "device": _STRING, "kind": _LABEL, "code": _LABEL, "at": _TIME, "source": _LABEL, "severity": _LABEL,
+        "detail": _STRING, "payload": _STRING,
+    },
     "receipts": {
         "payload": _STRING, "id": _STRING, "agent": _LABEL, "children": "Int32", "parent": _STRING, "status": _LABEL,
         "source": _LABEL, "format": _LABEL, "received_at": _TIME, "rows": "Int32", "reads": "Int64", "finals": "Int32",
@@ -107,6 +111,13 @@ VIEWS: Final[dict[str, dict[str, str]]] = {
         "id": _STRING, "source": _STRING, "format": _STRING, "received_at": f"Nullable({_TIME})", "status": _STRING,
         "reads": "Int64", "finals": "Int64", "exceptions": "Int64", "parked": "Int64", "dead": "Int64", "blocks": "UInt64",
         "name": _STRING, "bytes": "UInt64", "reason": _STRING,
+    },
+    "device_events": {
+        "device": _STRING, "kind": _LABEL, "at": _TIME, "code": _LABEL, "severity": _LABEL, "detail": _STRING, "source": _LABEL,
+        "payload": _STRING, "id": _STRING,
+    },
+    "outages": {
+        "device": _STRING, "began": _TIME, "ended": f"Nullable({_TIME})", "seconds": "Nullable(Int64)",
     },
     "audit": {
         "at": _TIME, "actor": _LABEL, "action": _LABEL, "outcome": _LABEL, "detail": _STRING, "reason": _LABEL, "device": _STRING,

@@ -171,9 +171,11 @@ def _intake(app: FastAPI, gateway: Gateway) -> None:
         status_code=202,
         response_model=Accepted,
         tags=["intake"],
-        summary="Take device events: outages, restorations and others, as JSON",
+        summary="Take device events: outages, restorations and others, as JSON, CIM EndDeviceEvents or Oracle seeders",
         responses={**errors, **problems.responses(409)},
-        openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": {}}}}},
+        openapi_extra={
+            "requestBody": {"required": True, "content": {**{f"application/{kind}": {"schema": {}} for kind in ("json", "xml")}}}
+        },
     )
     async def post_events(
         request: Request,

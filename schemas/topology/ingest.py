@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from schemas.events import KINDS
 from schemas.topology.base import Section
 
 MIB = 1024 * 1024
@@ -20,4 +21,16 @@ class Limits(Section):
 class IngestSettings(Section):
     """How raw payloads become blocks."""
 
+    event_names: dict[str, str] = Field(
+        default_factory=dict,
+        description="Kinds of device events by the names that head ends give them: {PwrDn: outage}",
+    )
     limits: Limits = Field(default_factory=Limits, description="Of one payload")
+
+    @field_validator("event_names")
+    @classmethod
+    def _known(cls, names: dict[str, str]) -> dict[str, str]:
+        for name, kind in names.items():
+            if kind not in KINDS:
+                raise ValueError(f"{name}: {kind!r} is none of {', '.join(KINDS)}")
+        return names

@@ -24,6 +24,7 @@ EVENTS: Final = "hes.events"
 CONVERSATIONS: Final = "enterprise.inbox"
 CONVERSATION: Final = 0  # the partition all conversations with CIS live in
 _CONVERSING: Final = frozenset(("EnterpriseRequest", "EnterpriseAnswer", "DeviceReply"))
+TOLD: Final = "device.events"
 REPLAYS: Final = "hub.replays"
 TOGETHER: Final = 50_000  # reads in a block that leaves, as decoders make them at most
 
@@ -128,10 +129,10 @@ class IngestFold:
             return Result([self._letter(message, error)], {**about, "status": "dead", "dead": 1, "reason": str(error)[:500]})
         result = Result([], {**about, "status": "decoded", "format": "events", "rows": len(found)})
         for number, event in enumerate(found):
-            body = {**event, "id": message.derive("event", number), "payload": message.payload}
+            body = {"severity": "", "detail": "", **event, "id": message.derive("event", number), "payload": message.payload}
             body["source"] = event["source"] or about["source"]
             key = body["device"].encode()
-            result.outputs.append(Output(INBOX, "DeviceEvent", body, key, partition_of(key, self.partitions)))
+            result.outputs += [Output(topic, "DeviceEvent", body, key, partition_of(key, self.partitions)) for topic in (INBOX, TOLD)]
             result.outputs += self._converse("DeviceEvent", body)
         return result
 

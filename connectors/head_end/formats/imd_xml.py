@@ -43,7 +43,7 @@ _WORDS: Final = {
 def decode(data: bytes, options: Options, problems: Problems, builder: Builder) -> None:
     """Adds the reads of an IMD document to the builder. Raises DecodeError where the document or all its IMDs cannot be read."""
     file = options.name
-    _refuse_unsafe(data, file)
+    refuse_unsafe(data, file)
     if options.zone is not None:
         try:
             known_zone(options.zone)
@@ -64,7 +64,8 @@ def decode(data: bytes, options: Options, problems: Problems, builder: Builder) 
         raise DecodeError(file, first.line if first else 1, first.what if first else "no reads")
 
 
-def _refuse_unsafe(data: bytes, file: str) -> None:
+def refuse_unsafe(data: bytes, file: str) -> None:
+    """Raises DecodeError for a document that is not UTF-8 or the like, or has a document type or entities."""
     if data[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in data[:64]:
         raise DecodeError(file, 1, "XML must be UTF-8")
     encoding = _ENCODING.match(data.lstrip(b"\xef\xbb\xbf \r\n\t"))
