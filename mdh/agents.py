@@ -11,7 +11,7 @@ from connectors.head_end.formats.events import decode_events
 from schemas.topology import Topology
 from streams.determinants.fold import DeterminantsFold
 from streams.enterprise.fold import EnterpriseFold
-from streams.ingest.fold import IngestFold
+from streams.ingest.fold import TOLD, IngestFold
 from streams.insights.fold import InsightsFold
 from streams.master.fold import MasterFold
 from streams.runtime.fold import Fold
@@ -37,6 +37,7 @@ def make_folds(topology: Topology) -> dict[str, MakeFold]:
             letters=topology.agents["ingest"].dead or "",
             decode_events=partial(decode_events, names=topology.ingest.event_names, zone=topology.zone),
             inboxes=inboxes,
+            told=TOLD if TOLD in topology.agents["ingest"].outputs else "",
         ),
         "master": lambda _: MasterFold(count("vee"), listeners(topology)),
         "vee": lambda n: VeeFold(topology.vee.within(topology.zone), n, count("vee")),

@@ -54,14 +54,16 @@ class IngestFold:
     """Folds raw payloads, master data, recalled days and ticks of one partition.
 
     ``decode`` turns a payload's bytes and headers into blocks and raises on a payload it refuses whole. ``remember`` payload ids are
-    kept (rounded up to whole segments) to recognise one that is sent again. ``inboxes`` are where replayed dead letters may go.
+    kept (rounded up to whole segments) to recognise one that is sent again. ``inboxes`` are where replayed dead letters may go,
+    ``told`` where events are told to those who are no agents.
     """
 
     def __init__(
         self, decode: Decode, partition: int, partitions: int, *, letters: str = "hes.reads.dlq", remember: int = 65_536,
-        decode_events: DecodeEvents | None = None, inboxes: frozenset[str] = frozenset({INBOX}),
+        decode_events: DecodeEvents | None = None, inboxes: frozenset[str] = frozenset({INBOX}), told: str = "",
     ) -> None:  # fmt: skip
         self.inboxes = inboxes
+        self.events_to = tuple(topic for topic in (INBOX, told) if topic)
         self.decode_events = decode_events
         self.decode, self.partition, self.partitions, self.letters = decode, partition, partitions, letters
         self.state = State(lambda _: Table({}))
@@ -132,7 +134,7 @@ class IngestFold:
             body = {"severity": "", "detail": "", **event, "id": message.derive("event", number), "payload": message.payload}
             body["source"] = event["source"] or about["source"]
             key = body["device"].encode()
-            result.outputs += [Output(topic, "DeviceEvent", body, key, partition_of(key, self.partitions)) for topic in (INBOX, TOLD)]
+            result.outputs += [Output(topic, "DeviceEvent", body, key, partition_of(key, self.partitions)) for topic in self.events_to]
             result.outputs += self._converse("DeviceEvent", body)
         return result
 
