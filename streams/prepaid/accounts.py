@@ -1,0 +1,93 @@
+"""The accounts of one partition as a table: one row per account, and small odd things as entries beside it.
+
+Entries: ``m/<account>/<first day>`` a billing month, ``r/<account>`` requests taken, ``d/<account>`` debts, ``c/<account>`` the device
+command under way, ``t/<account>`` top-ups that may be reversed.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from streams.runtime.state import Column, State, Table
+
+Array = npt.NDArray[Any]
+ACCOUNTS: Final = "accounts"
+TOTALS: Final = "totals"
+NEVER: Final = np.iinfo(np.int64).max
+PACE_DAYS: Final = 7
+(ACTIVE, LOW, ZERO, EMERGENCY, GRACE, CUT_PENDING, CUT_SENT, CUT, BACK_PENDING, BACK_SENT, CLOSED) = range(11)
+STATES: Final = (
+    "active", "low", "zero", "emergency", "grace", "disconnect-pending", "disconnect-sent", "disconnected", "reconnect-pending",
+    "reconnect-sent", "closed",
+)  # fmt: skip
+CLASSES: Final = ("customer", "debt", "emergency", "other")  # of ledger accounts, for the hourly proof
+_LONGS: Final = (
+    "balance", "debt", "owed",  # of the customer, to recover, emergency credit to pay back
+    "credited", "debited",  # all that ever came in and went out: balance is their difference
+    "postings", "version", "unsure",  # unsure: charges that may still change
+    "measured",  # end of the last measured consumption
+    "told_zero", "grace_until",
+)  # fmt: skip
+
+
+def make_table(name: str) -> Table:
+    """The tables of the fold's state."""
+    if name == TOTALS:
+        return Table({"debit": Column(np.int64), "credit": Column(np.int64)})
+    longs = {name: Column(np.int64) for name in _LONGS}
+    return Table(
+        longs
+        | {
+            "chain": Column(np.uint8, (16,)),
+            "next": Column(np.int64, empty=int(NEVER)),  # when a tick must look at it
+            "pace": Column(np.int64, (PACE_DAYS,)),  # charges of the last days charged, newest first
+            "pace_days": Column(np.int8),
+            "pace_last": Column(np.int32, empty=-1),  # the day the newest of them is of
+            "load": Column(np.int64),
+            "first": Column(np.int32),  # first local day that is charged
+            "last": Column(np.int32, empty=2**31 - 1),  # last one, where the account is being closed
+            "through": Column(np.int32),  # every day before it is charged, if only provisionally
+            "state": Column(np.int8),
+            "armed": Column(np.uint8, empty=255),  # bit per threshold: it tells at the next crossing
+            "warned": Column(np.int8),
+        },
+        ("service_point", "device", "zone", "tariff", "rate", "hold", "trouble", "level"),
+    )
+
+
+class Accounts:
+    """Rows by account, and the entries of each."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+
+    @property
+    def table(self) -> Table:
+        """The table of accounts."""
+        return self.state.table(ACCOUNTS)
+
+    def row(self, account: str) -> int | None:
+        """The row of an account; None: not enrolled."""
+        return self.table.index.get(account)
+
+    def add(self, account: str) -> int:
+        """A new row."""
+        return int(self.table.add([account])[0])
+
+    def touch(self, row: int) -> None:
+        """Says that a row changed."""
+        self.table.mark(np.array([row]))
+
+    def get(self, kind: str, *names: str | int) -> Any:
+        """An entry as JSON; None: there is none."""
+        data = self.state.entries.get("/".join(map(str, (kind, *names))))
+        return None if data is None else orjson.loads(data)
+
+    def put(self, value: Any, kind: str, *names: str | int) -> None:
+        """Sets an entry; None removes it."""
+        data = None if value is None else orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+        self.state.put("/".join(map(str, (kind, *names))), data)

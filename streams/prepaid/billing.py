@@ -1,0 +1,254 @@
+"""From usage events to charges: what is known of each billing month, and the postings that bring the ledger up to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date
+from typing import Any, Final
+
+from schemas.topology.prepaid import PrepaidSettings
+from schemas.units import convert, resolve
+from streams import calendar
+from streams.prepaid.accounts import EMERGENCY, Accounts
+from streams.prepaid.charging import EPOCH, Day, Month, PriceList, month_of
+from streams.prepaid.ledger import Ledger, day_text
+from streams.prepaid.money import divide, rounded
+
+PROVISIONAL: Final = "~"  # the source of a day nobody has told of
+_KINDS: Final = {
+    "energy": "ENERGY",
+    "export": "EXPORT",
+    "fixed": "FIXED",
+    "demand": "DEMAND",
+    "minimum": "MINIMUM",
+    "tax": "TAX",
+    "subsidy": "SUBSIDY",
+}
+_MICRO: Final = 1_000_000
+Known = dict[
+    str, Any
+]  # of a month: days {number: {source: [version, open, unsure, lines, received, demand]}}, posted, unsure, fixed, closed
+
+
+class Billing:
+    """Charges the accounts of one partition."""
+
+    def __init__(self, settings: PrepaidSettings, accounts: Accounts, ledger: Ledger) -> None:
+        self.settings, self.accounts, self.ledger = settings, accounts, ledger
+        self.prices = {tariff.id: PriceList(tariff, settings.currency) for tariff in settings.tariffs}
+
+    # --- usage --------------------------------------------------------------------------------------------------------------------
+
+    def usage(self, event: dict[str, Any], at: int) -> tuple[list[dict[str, Any]], str]:
+        """Takes a usage event of an enrolled account in; (postings, why it was refused if it was).
+
+        An event of a version known already, of a day before enrolment or behind the close, or of a unit the tariff has no price for
+        changes nothing.
+        """
+        account, table = event["account"], self.accounts.table
+        row = table.index[account]
+        number = (date.fromisoformat(event["day"]) - EPOCH).days
+        prices = self.prices.get(table.text["tariff"][row])
+        if prices is None or not int(table["first"][row]) <= number <= int(table["last"][row]):
+            return [], ""
+        if resolve(event["unit"]).dimension != resolve(prices.unit).dimension:
+            return [], ""
+        first, end = month_of(number, self.settings.cycle_day)
+        if first < self._oldest(row):
+            return [], f"{event['day']} is too far back: charges of its month are final"
+        month = self._month(account, first)
+        sources = month["days"].setdefault(str(number), {})
+        source = "/".join((event["device"], event["channel"], event["unit"], event["measure"], _begin(event)))
+        if sources.get(source, [0])[0] >= event["version"]:
+            return [], ""
+        correction = self._charged(row, number, sources) and not any(known[1] for known in sources.values())
+        sources.pop(PROVISIONAL, None)
+        unsure = int(event["provisional"] or event["status"] != "final")
+        sources[source] = [event["version"], int(event["status"] == "open"), unsure, *_amounts(event, prices.unit)]
+        self._seen(row, event, unsure)
+        if not self._charged(row, number, sources):
+            self.accounts.put(month, "m", account, first)
+            return [], ""
+        kind = "TRUE_UP" if correction else ""
+        return self.charge(account, month, (first, end), kind, cause=event["id"], at=at, number=number), ""
+
+    def _seen(self, row: int, event: dict[str, Any], unsure: int) -> None:
+        table = self.accounts.table
+        for name in ("service_point", "device", "zone"):
+            if event[name] and table.text[name][row] != event[name]:
+                table.text[name][row] = event[name]
+        if not unsure:
+            table["measured"][row] = max(table["measured"][row], int(event["end"].timestamp()))
+        self.accounts.touch(row)
+
+    def _oldest(self, row: int) -> int:
+        first = month_of(int(self.accounts.table["through"][row]), self.settings.cycle_day)[0]
+        for _ in range(self.settings.correctable):
+            first = month_of(first - 1, self.settings.cycle_day)[0]
+        return first
+
+    def _month(self, account: str, first: int) -> Known:
+        found = self.accounts.get("m", account, first)
+        return found if found is not None else {"days": {}, "posted": {}, "unsure": 0, "fixed": first}
+
+    def _charged(self, row: int, number: int, sources: dict[str, list[Any]]) -> bool:
+        """Whether a day counts: something of it is known that is not open, or it must be charged with what there is."""
+        if not sources:
+            return False
+        if self.settings.charging == "continuous" or number < int(self.accounts.table["through"][row]):
+            return True
+        return any(not known[1] for known in sources.values())
+
+    # --- charges ------------------------------------------------------------------------------------------------------------------
+
+    def charge(
+        self, account: str, month: Known, span: tuple[int, int], kind: str, *, cause: str, at: int, number: int
+    ) -> list[dict[str, Any]]:
+        """Posts the difference between what a month costs by now and what was posted of it. ``kind`` empty: that of each component."""
+        table = self.accounts.table
+        row = table.index[account]
+        prices = self.prices[table.text["tariff"][row]]
+        days = {int(n): sources for n, sources in month["days"].items() if self._charged(row, int(n), sources)}
+        if not (self.settings.emergency.pauses_fixed and table["state"][row] == EMERGENCY):
+            month["fixed"] = max(month["fixed"], max(days, default=span[0] - 1) + 1)
+        first = max(span[0], int(table["first"][row]))
+        last = min(span[1], int(table["last"][row]) + 1)
+        settled = {n for n, sources in days.items() if not any(known[2] for known in sources.values())}
+        closed = first == span[0] and last == span[1] and len(settled) == span[1] - span[0]
+
+        def costs(of: set[int] | dict[int, Any], closed: bool = False) -> dict[str, int]:
+            summed = {n: _sum(days[n]) for n in of}
+            # what fell due before enrolment is nobody's: fixed charges begin with the first day
+            whole = Month(span[0], span[1], summed, month["fixed"], int(table["load"][row]), closed)
+            return {name: rounded(exact) for name, exact in prices.charges(whole, first).items()}
+
+        target = costs(days, closed)
+        unsure = 0 if len(settled) == len(days) else sum(target.values()) - sum(costs(settled).values())
+        table["unsure"][row] += unsure - month["unsure"]
+        month["unsure"] = unsure
+        postings = []
+        day, begin = day_text(number), day_text(span[0])
+        for component in sorted({*target, *month["posted"]}):
+            change = target.get(component, 0) - month["posted"].get(component, 0)
+            if not change:
+                continue
+            month["posted"][component] = target.get(component, 0)
+            sides = ("customer", _other_side(component))
+            debit, credit = sides if change > 0 else sides[::-1]
+            name = kind or _KINDS[component.partition("/")[0]]
+            postings.append(
+                self.ledger.post(
+                    account, name, debit, credit, abs(change), cause=cause, at=at, part=f"{component}/{day}", component=component,
+                    day=day, month=begin, provisional=number not in settled,
+                )
+            )  # fmt: skip
+        self.accounts.put(month, "m", account, span[0])
+        self._pace(row, number, -sum(posting["change"] for posting in postings))
+        self.accounts.touch(row)
+        return postings
+
+    def _pace(self, row: int, number: int, amount: int) -> None:
+        """Notes what a day cost; corrections of days before the newest do not change the pace."""
+        table = self.accounts.table
+        pace, last = table["pace"], int(table["pace_last"][row])
+        if number > last:
+            pace[row, 1:] = pace[row, :-1].copy()
+            pace[row, 0] = amount
+            table["pace_last"][row] = number
+            table["pace_days"][row] = min(int(table["pace_days"][row]) + 1, pace.shape[1])
+        elif number == last:
+            pace[row, 0] += amount
+
+    def daily(self, row: int) -> int:
+        """The mean charge of the last days charged, rounded; 0 where none is known."""
+        table = self.accounts.table
+        days = int(table["pace_days"][row])
+        return divide(int(table["pace"][row, :days].sum()), days) if days else 0
+
+    # --- days nobody has told of ----------------------------------------------------------------------------------------------------
+
+    def due(self, row: int) -> int:
+        """The second from which the account's next day must be charged with whatever is known; 0: there is no next day."""
+        table = self.accounts.table
+        through, zone = int(table["through"][row]), table.text["zone"][row]
+        if through > int(table["last"][row]):
+            return 0  # all its days are charged: it is to be closed
+        return int(calendar.start_of(zone, through + 1)) + self.settings.provisional_after
+
+    def provide(self, row: int, at: int) -> list[dict[str, Any]]:
+        """Charges the account's next day, provisionally where nothing is known of it, and goes on to the day behind it."""
+        table = self.accounts.table
+        account, number = table.keys[row], int(table["through"][row])
+        first, end = month_of(number, self.settings.cycle_day)
+        month = self._month(account, first)
+        known = month["days"].get(str(number), {})
+        correction = self._charged(row, number, known) and not any(told[1] for told in known.values())
+        if not known:
+            month["days"][str(number)] = {PROVISIONAL: [0, 0, 1, self._average(account, first), 0, 0]}
+        table["through"][row] = number + 1
+        self._forget(account, row, number)
+        if self.prices.get(table.text["tariff"][row]) is None:
+            return []
+        kind = "TRUE_UP" if correction else ""
+        return self.charge(account, month, (first, end), kind, cause=f"day/{account}/{number}", at=at, number=number)
+
+    def _average(self, account: str, first: int) -> dict[str, int]:
+        if self.settings.provisional == "none":
+            return {}
+        before = month_of(first - 1, self.settings.cycle_day)[0]
+        days: list[tuple[int, dict[str, int]]] = []
+        for begin in (first, before):
+            known = self.accounts.get("m", account, begin)
+            days += [(int(n), _sum(s).lines) for n, s in (known or {"days": {}})["days"].items() if s and PROVISIONAL not in s]
+        newest = [lines for _, lines in sorted(days, key=lambda day: -day[0])[:7]]
+        names = sorted({name for lines in newest for name in lines})
+        return {name: divide(sum(lines.get(name, 0) for lines in newest), len(newest)) for name in names}
+
+    def _forget(self, account: str, row: int, number: int) -> None:
+        """At the first day of a month, the month that can no longer be corrected is dropped."""
+        if month_of(number, self.settings.cycle_day)[0] != number:
+            return
+        old = month_of(self._oldest(row) - 1, self.settings.cycle_day)[0]
+        known = self.accounts.get("m", account, old)
+        if known is not None:
+            self.accounts.table["unsure"][row] -= known["unsure"]
+            self.accounts.put(None, "m", account, old)
+
+    def catch_up(self, row: int, cause: str, at: int) -> list[dict[str, Any]]:
+        """Charges what waited while emergency credit was in use: fixed charges of the days gone by."""
+        table = self.accounts.table
+        account, number = table.keys[row], int(table["through"][row]) - 1
+        first, end = month_of(number, self.settings.cycle_day)
+        found = self.accounts.get("m", account, first)
+        if found is None or self.prices.get(table.text["tariff"][row]) is None:
+            return []
+        return self.charge(account, found, (first, end), "TRUE_UP", cause=cause, at=at, number=number)
+
+
+def _begin(event: dict[str, Any]) -> str:
+    return "" if event["grain"] == "day" else str(int(event["start"].timestamp()))
+
+
+def _amounts(event: dict[str, Any], unit: str) -> Iterator[Any]:
+    """Lines, what was received, and the highest demand of an event, in millionths of the tariff's unit and of a kW."""
+    lines = {line["tou"]: convert(int(line["quantity"] * _MICRO), event["unit"], unit) for line in event["lines"]}
+    received = event["direction"] == "received"
+    yield {} if received else lines
+    yield sum(lines.values()) if received else 0
+    demand = event.get("demand")
+    yield 0 if demand is None or received else int(demand * _MICRO)
+
+
+def _sum(sources: dict[str, list[Any]]) -> Day:
+    day = Day()
+    for _, _, _, lines, received, demand in sources.values():
+        for tou, quantity in lines.items():
+            day.lines[tou] = day.lines.get(tou, 0) + quantity
+        day.received += received
+        day.demand += demand  # the highest powers of several meters are taken as one: they share the connection
+    return day
+
+
+def _other_side(component: str) -> str:
+    kind, _, id = component.partition("/")
+    return f"{kind}:{id}" if id else f"revenue:{component}"

@@ -1,0 +1,188 @@
+"""What the consumption of a billing month costs so far, exactly.
+
+The charge of a month is a function of all that is known of it, not a sum of steps: whatever arrives, late or better, the whole month
+is worked out again and the difference to what was posted is posted. So the end of a month needs no settlement, and the order in
+which reads come changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from typing import Final
+
+from schemas.quantity import parse
+from schemas.topology.prepaid import Currency, Subsidy, Tariff, TariffVersion
+from streams.prepaid.money import EXACT, divide, part_of, share
+
+EPOCH: Final = date(1970, 1, 1)
+Exact = int  # 10⁻¹² of the currency's smallest unit
+
+
+@dataclass(slots=True)
+class Day:
+    """Consumption of one local day: millionths of the tariff's unit by TOU period, what was received, the highest mean power (10⁻⁶ kW)."""
+
+    lines: dict[str, int] = field(default_factory=dict)
+    received: int = 0
+    demand: int = 0
+
+    @property
+    def consumed(self) -> int:
+        """All that was delivered."""
+        return sum(self.lines.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Month:
+    """A billing month: its first day and the one behind its last (days since 1970), and what is known of it."""
+
+    first: int
+    end: int
+    days: Mapping[int, Day]
+    fixed_until: int  # fixed charges are due for the days before this one
+    load: int = 0  # sanctioned load, 10⁻⁶ kW
+    closed: bool = False  # it is over and nothing of it is missing: the minimum bill counts
+
+
+class Prices:
+    """A tariff version in whole numbers."""
+
+    def __init__(self, version: TariffVersion, currency: Currency) -> None:
+        self.since = -1 if version.since is None else (version.since - EPOCH).days
+        self.slabs = tuple((None if s.up_to is None else parse(s.up_to), currency.rate(s.rate)) for s in version.slabs)
+        self.rates = {name: currency.rate(rate) for name, rate in version.rates.items()}
+        self.rate = 0 if version.rate is None else currency.rate(version.rate)
+        self.adders = {name: currency.rate(rate) for name, rate in version.adders.items()}
+        self.export = 0 if version.export is None else currency.rate(version.export)
+        self.fixed = currency.whole(version.fixed) * EXACT
+        self.fixed_per_kw = currency.rate(version.fixed_per_kw)
+        self.demand = currency.rate(version.demand)
+        self.minimum = currency.whole(version.minimum) * EXACT
+        self.taxes = tuple((tax.id, share(tax.percent), frozenset(tax.on)) for tax in version.taxes)
+        self.subsidies = tuple(Grant(subsidy, currency) for subsidy in version.subsidies)
+
+
+class Grant:
+    """A subsidy in whole numbers."""
+
+    def __init__(self, subsidy: Subsidy, currency: Currency) -> None:
+        self.id = subsidy.id
+        self.share = None if subsidy.percent is None else share(subsidy.percent)
+        self.per_unit = None if subsidy.per_unit is None else currency.rate(subsidy.per_unit)
+        self.per_month = 0 if subsidy.per_month is None else currency.whole(subsidy.per_month) * EXACT
+        self.up_to = None if subsidy.up_to is None else parse(subsidy.up_to)
+        self.lapses_above = None if subsidy.lapses_above is None else parse(subsidy.lapses_above)
+
+    def amount(self, month: Month, since: int, consumed: int, energy: Exact) -> Exact:
+        """What is given for a month so far, as a positive number."""
+        if self.lapses_above is not None and consumed > self.lapses_above:
+            return 0
+        if self.share is None and self.per_unit is None:
+            return divide(self.per_month * max(0, min(month.fixed_until, month.end) - since), month.end - month.first)
+        if consumed <= 0:
+            return 0
+        covered = consumed if self.up_to is None else min(consumed, self.up_to)
+        if self.per_unit is not None:
+            return covered * self.per_unit
+        return part_of(divide(energy * covered, consumed), self.share or 0)
+
+
+class PriceList:
+    """A tariff made ready: its versions in the order of their dates."""
+
+    def __init__(self, tariff: Tariff, currency: Currency) -> None:
+        self.id, self.unit = tariff.id, tariff.unit
+        self.versions = [Prices(version, currency) for version in tariff.versions]
+
+    def of(self, day: int) -> Prices:
+        """The version that holds on a local day; before the first date, the first."""
+        held = self.versions[0]
+        for version in self.versions[1:]:
+            if version.since > day:
+                break
+            held = version
+        return held
+
+    def charges(self, month: Month, fixed_from: int | None = None) -> dict[str, Exact]:
+        """The charges of a month so far: ``energy``, ``export``, ``fixed``, ``demand``, ``subsidy/<id>``, ``minimum``, ``tax/<id>``.
+
+        Credits are negative; fixed charges begin with the day ``fixed_from``, else with the month. Slabs fill up over the month in the
+        order of its days, each day at the prices of that day; demand, subsidies, minimum and taxes follow the version of the last
+        day known. Sources: domain 2.4 and 5.3 (marginal price over the cumulative consumption of the month, minimum bill).
+        """
+        found: dict[str, Exact] = {}
+        consumed = peak = 0
+        for number in sorted(month.days):
+            day, prices = month.days[number], self.of(number)
+            _add(found, "energy", _energy(day, prices, consumed))
+            _add(found, "export", -day.received * prices.export)
+            consumed += day.consumed
+            peak = max(peak, day.demand)
+        since = month.first if fixed_from is None else fixed_from
+        self._fixed(found, month, since)
+        prices = self.of(max(month.days, default=month.first))
+        _add(found, "demand", peak * prices.demand)
+        for grant in prices.subsidies:
+            _add(found, f"subsidy/{grant.id}", -grant.amount(month, since, consumed, found.get("energy", 0)))
+        if month.closed and prices.minimum:
+            before = sum(amount for name, amount in found.items() if name != "export")
+            _add(found, "minimum", max(0, prices.minimum - before))
+        untaxed = dict(found)
+        for name, parts, kinds in prices.taxes:
+            base = sum(amount for component, amount in untaxed.items() if _taxed_as(component) in kinds)
+            _add(found, f"tax/{name}", part_of(base, parts))
+        return found
+
+    def _fixed(self, found: dict[str, Exact], month: Month, since: int) -> None:
+        """By day, so that a tariff that changes within the month counts from its date; a whole month is exact."""
+        days: dict[Exact, int] = {}
+        for number in range(since, min(month.fixed_until, month.end)):
+            prices = self.of(number)
+            whole = prices.fixed + prices.fixed_per_kw * month.load
+            days[whole] = days.get(whole, 0) + 1
+        for whole, count in days.items():
+            _add(found, "fixed", divide(whole * count, month.end - month.first))
+
+
+def _add(found: dict[str, Exact], name: str, amount: Exact) -> None:
+    if amount or name in found:
+        found[name] = found.get(name, 0) + amount
+
+
+def _taxed_as(component: str) -> str:
+    kind = component.partition("/")[0]
+    return "energy" if kind == "minimum" else kind
+
+
+def _energy(day: Day, prices: Prices, before: int) -> Exact:
+    if not prices.slabs:
+        return sum(quantity * prices.rates.get(tou, prices.rate) for tou, quantity in day.lines.items())
+    total = sum(quantity * prices.adders.get(tou, 0) for tou, quantity in day.lines.items())
+    quantity = day.consumed
+    if quantity < 0:  # goes back down the steps it came up
+        return total - _climb(prices.slabs, before + quantity, -quantity)
+    return total + _climb(prices.slabs, before, quantity)
+
+
+def _climb(slabs: tuple[tuple[int | None, int], ...], at: int, quantity: int) -> Exact:
+    """The price of a quantity that begins at a consumption of the month."""
+    total = 0
+    for bound, rate in slabs:
+        step = quantity if bound is None else min(quantity, max(bound - at, 0))
+        total += step * rate
+        at, quantity = at + step, quantity - step
+        if not quantity:
+            break
+    return total
+
+
+def month_of(day: int, cycle_day: int) -> tuple[int, int]:
+    """The billing month of a local day: its first day and the one behind its last, days since 1970."""
+    at = EPOCH + timedelta(days=day)
+    first = at.replace(day=cycle_day)
+    if at < first:
+        first = (first.replace(day=1) - timedelta(days=1)).replace(day=cycle_day)
+    after = (first.replace(day=1) + timedelta(days=32)).replace(day=cycle_day)
+    return (first - EPOCH).days, (after - EPOCH).days

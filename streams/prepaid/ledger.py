@@ -1,0 +1,120 @@
+"""The ledger: double entry, append only, one posting per cause and kind, chained by hashes account by account.
+
+Ledger accounts: ``customer:<account>`` is what the utility owes the customer (the balance), ``debt:<account>`` and
+``emergency:<account>`` are what the customer owes; ``revenue:<component>``, ``tax:<id>``, ``subsidy:<id>``, ``cash:<channel>``,
+``adjustment``, ``opening``, ``postpaid`` and ``refund`` are the other side. Each posting takes from one and gives to another, so
+debits equal credits by construction; the hourly proof checks what was built from them.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import numpy as np
+
+from schemas.identity import identity
+from streams.prepaid.accounts import CLASSES, TOTALS, Accounts
+from streams.prepaid.charging import EPOCH
+
+CHAINED: Final = (
+    "id", "account", "sequence", "kind", "component", "debit", "credit", "amount", "currency", "change", "balance", "day", "month",
+    "provisional", "cause", "reference", "reason", "user",
+)  # fmt: skip
+
+
+def chain_hash(previous: str, posting: dict[str, Any]) -> str:
+    """The hash of a posting: over the one before and every field, its time as whole milliseconds."""
+    at = posting["at"]
+    stamp = round(at.timestamp() * 1000) if isinstance(at, datetime) else int(at)
+    return identity(previous, stamp, *(str(posting[name]) for name in CHAINED))
+
+
+def time_of(second: int) -> datetime:
+    """UTC seconds as an aware time, as records carry it."""
+    return datetime.fromtimestamp(second, UTC)
+
+
+def day_text(number: int) -> str:
+    """A day number as ISO date."""
+    return (EPOCH + timedelta(days=number)).isoformat()
+
+
+class Ledger:
+    """Posts to the accounts of one partition and keeps their balances."""
+
+    def __init__(self, accounts: Accounts, currency: str) -> None:
+        self.accounts, self.currency = accounts, currency
+
+    def post(
+        self, account: str, kind: str, debit: str, credit: str, amount: int, *, cause: str, at: int, part: str = "", **about: Any
+    ) -> dict[str, Any]:
+        """One posting of a positive amount; returns the record. ``part`` tells postings of one cause and kind apart.
+
+        ``debit`` gives, ``credit`` takes; ``customer``, ``debt`` and ``emergency`` stand for the account's own.
+        """
+        if amount <= 0:
+            raise ValueError(f"a posting moves a positive amount, not {amount}")
+        table = self.accounts.table
+        row = table.index[account]
+        change = amount * ((credit == "customer") - (debit == "customer"))
+        table["balance"][row] += change
+        table["credited" if change > 0 else "debited"][row] += abs(change)
+        table["debt"][row] += amount * ((debit == "debt") - (credit == "debt"))
+        table["owed"][row] += amount * ((debit == "emergency") - (credit == "emergency"))
+        table["postings"][row] += 1
+        self._total(debit, credit, amount)
+        chain = table["chain"]
+        number = int(table["postings"][row])
+        previous = chain[row].tobytes().hex() if number > 1 else ""
+        posting = {
+            "id": identity("posting", account, cause, kind, part), "account": account, "sequence": number, "at": time_of(at),
+            "kind": kind, "component": "", "debit": _named(debit, account), "credit": _named(credit, account), "amount": amount,
+            "currency": self.currency, "change": change, "balance": int(table["balance"][row]), "day": "", "month": "",
+            "provisional": False, "cause": cause, "reference": "", "reason": "", "user": "", "previous": previous, **about,
+        }  # fmt: skip
+        posting["hash"] = chain_hash(previous, posting)
+        chain[row] = np.frombuffer(bytes.fromhex(posting["hash"]), np.uint8)
+        self.accounts.touch(row)
+        return posting
+
+    def _total(self, debit: str, credit: str, amount: int) -> None:
+        totals = self.accounts.state.table(TOTALS)
+        rows = totals.add(CLASSES)
+        for side, name in (("debit", debit), ("credit", credit)):
+            at = CLASSES.index(name) if name in CLASSES else CLASSES.index("other")
+            totals[side][rows[at]] += amount
+        totals.mark(rows)
+
+    def proof(self, partition: int, at: int) -> dict[str, Any]:
+        """Whether all adds up now: debits and credits, balances against totals and against what came in and went out."""
+        table, totals = self.accounts.table, self.accounts.state.table(TOTALS)
+        size, rows = len(table), totals.add(CLASSES)
+        net = {name: int(totals["credit"][row] - totals["debit"][row]) for name, row in zip(CLASSES, rows.tolist(), strict=True)}
+        debits, credits = int(totals["debit"][rows].sum()), int(totals["credit"][rows].sum())
+        balance, debt, owed = (table[name][:size] for name in ("balance", "debt", "owed"))
+        customers, debts, emergencies = int(balance.sum()), int(debt.sum()), int(owed.sum())
+        wrong = [
+            text
+            for fails, text in (
+                (debits != credits, f"debits {debits} and credits {credits} differ"),
+                (customers != net["customer"], f"balances add up to {customers}, their postings to {net['customer']}"),
+                (debts != -net["debt"], f"debts add up to {debts}, their postings to {-net['debt']}"),
+                (emergencies != -net["emergency"], f"emergency credit adds up to {emergencies}, its postings to {-net['emergency']}"),
+            )
+            if fails
+        ]
+        odd = np.flatnonzero(balance != table["credited"][:size] - table["debited"][:size])
+        wrong += [f"the balance of {table.keys[row]} is not what came in less what went out" for row in odd[:5].tolist()]
+        order = sorted(range(size), key=table.keys.__getitem__)
+        chain = identity(*(part for row in order for part in (table.keys[row], table["chain"][row].tobytes())))
+        return {
+            "id": identity("proof", partition, at), "partition": partition, "at": time_of(at), "currency": self.currency,
+            "accounts": size, "postings": int(table["postings"][:size].sum()), "debits": debits, "credits": credits,
+            "customers": customers, "debts": debts, "emergencies": emergencies, "chain": chain, "holds": not wrong,
+            "detail": "; ".join(wrong),
+        }  # fmt: skip
+
+
+def _named(name: str, account: str) -> str:
+    return f"{name}:{account}" if name in CLASSES else name

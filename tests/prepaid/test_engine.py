@@ -1,0 +1,236 @@
+"""The prepaid engine by story: money in, consumption out, supply cut and restored, each by its rules."""
+
+from __future__ import annotations
+
+from tests.prepaid.driver import Driver, settings
+
+CUT = {"grace": "1d", "max_read_age": "2d", "command_life": "15m", "retries": 1, "reconnect_above": "1", "protected": []}
+
+
+def enrolled(**change: object) -> Driver:
+    driver = Driver(settings(**change))
+    assert driver.ask("enrol")["status"] == "done"
+    return driver
+
+
+def test_consumption_is_charged_day_by_day_and_the_month_is_exact() -> None:
+    driver = enrolled()
+    driver.ask("topup", amount=5000, channel="cash")
+    for day in driver.days("2026-03-02", 3):
+        driver.use(day, "0.333")  # 9.99 cents a day: rounding alone would give 10 + 10 + 10
+    assert [posting["amount"] for posting in driver.said["Posting"]] == [5000, 10, 10, 10]
+    driver.use("2026-03-05", "0.016667")  # 29.97 + 0.50001 = 30.47 cents: nothing to post yet
+    assert len(driver.said["Posting"]) == 4
+    driver.check()
+
+
+def test_a_better_read_posts_the_difference_and_never_rewrites() -> None:
+    driver = enrolled()
+    driver.use("2026-03-02", "10")
+    driver.use("2026-03-03", "10")
+    driver.use("2026-03-02", "4", version=2)
+    driver.use("2026-03-02", "4", version=2)
+    driver.use("2026-03-02", "99", version=1)
+    assert [(p["kind"], p["change"]) for p in driver.said["Posting"]] == [("ENERGY", -300), ("ENERGY", -300), ("TRUE_UP", 180)]
+    driver.check()
+
+
+def test_a_day_nobody_tells_of_is_charged_by_the_average_and_trued_up_when_it_comes() -> None:
+    driver = enrolled()
+    for day in driver.days("2026-03-02", 2):
+        driver.use(day, "10")
+    driver.tick("2026-03-05T13:00")
+    assert driver.account()["balance"] == -900
+    assert driver.account()["provisional"] == 300
+    driver.use("2026-03-04", "12")
+    assert driver.account()["balance"] == -960
+    assert driver.account()["provisional"] == 0
+    driver.check()
+
+
+def test_notices_fire_once_per_crossing_with_hysteresis_and_wait_for_the_morning() -> None:
+    levels = [{"id": "soon", "amount": "5"}, {"id": "now", "amount": "2"}]
+    driver = enrolled(thresholds=levels, hysteresis="1", quiet=[{"from": "21:00", "to": "24:00"}, {"from": "00:00", "to": "08:00"}])
+    driver.ask("topup", amount=800)
+    driver.tick("2026-03-03T22:00")
+    driver.use("2026-03-02", "12")  # 4.40
+    assert driver.notices()[-1] == "balance.low soon"
+    told = driver.said["PrepaidNotice"][-1]
+    assert (told["not_before"] - told["at"]).total_seconds() == 10 * 3600
+    driver.use("2026-03-02", "11", version=2)
+    driver.ask("topup", amount=120)  # 5.90: above, but not by the hysteresis
+    driver.use("2026-03-03", "10")  # 2.90
+    assert driver.notices().count("balance.low soon") == 1
+    driver.use("2026-03-03", "14", version=2)  # 1.70
+    assert driver.notices()[-1] == "balance.low now"
+    driver.ask("topup", amount=1000)
+    driver.use("2026-03-04", "30")  # 2.70
+    assert driver.notices().count("balance.low soon") == 2
+    driver.check()
+
+
+def test_supply_is_cut_after_the_grace_and_back_with_the_topup() -> None:
+    driver = enrolled(disconnection=CUT)
+    driver.tick("2026-03-03T10:00")
+    driver.use("2026-03-02", "10")
+    assert driver.account()["state"] == "grace"
+    assert driver.notices()[-1] == "balance.zero"
+    driver.tick("2026-03-04T09:59")
+    driver.use("2026-03-03", "1")
+    assert not driver.said["DeviceCommand"]
+    driver.tick("2026-03-04T10:00")
+    assert [c["action"] for c in driver.said["DeviceCommand"]] == ["disconnect"]
+    assert driver.account()["state"] == "disconnect-sent"
+    driver.reply()
+    driver.reply()
+    assert driver.account()["state"] == "disconnected"
+    assert driver.notices()[-1] == "disconnected"
+    driver.ask("topup", amount=500)
+    assert [c["action"] for c in driver.said["DeviceCommand"]] == ["disconnect", "connect"]
+    driver.reply()
+    assert driver.account()["state"] == "active"
+    driver.check()
+
+
+def test_a_topup_that_crosses_the_cut_is_compensated() -> None:
+    driver = enrolled(disconnection=CUT | {"grace": "0s"})
+    driver.tick("2026-03-03T10:00")
+    driver.use("2026-03-02", "10")
+    (cut,) = driver.said["DeviceCommand"]
+    driver.ask("topup", amount=1000)
+    assert driver.said["DeviceCommand"][-1]["action"] == "connect"
+    driver.reply()  # the connect is confirmed first
+    assert driver.account()["state"] == "active"
+    driver.reply(command=cut["id"])  # and the cut only now: supply is off
+    assert driver.said["DeviceCommand"][-1]["action"] == "connect"
+    assert driver.account()["state"] == "reconnect-sent"
+    driver.reply(command=cut["id"])
+    assert len(driver.said["DeviceCommand"]) == 3
+    driver.reply()
+    assert driver.account()["state"] == "active"
+    driver.check()
+
+
+def test_nobody_is_cut_on_old_or_estimated_reads_on_hold_or_in_protected_times() -> None:
+    evenings = [{"days": ["mon-sun"], "from": "18:00", "to": "24:00"}, {"days": ["mon-sun"], "to": "09:00"}]
+    rules = CUT | {"grace": "0s", "protected": evenings}
+    driver = enrolled(disconnection=rules)
+    driver.tick("2026-03-03T10:00")
+    driver.use("2026-03-02", "10", provisional=True)
+    assert driver.account()["state"] == "disconnect-pending"
+    driver.tick("2026-03-03T20:00")
+    driver.use("2026-03-02", "10", version=2)
+    assert not driver.said["DeviceCommand"], "protected evening"
+    driver.ask("hold", reason="medical")
+    driver.tick("2026-03-04T09:00")
+    assert not driver.said["DeviceCommand"], "hold"
+    driver.ask("release")
+    assert driver.said["DeviceCommand"], "nothing speaks against it any more"
+
+    stale = enrolled(disconnection=CUT)
+    stale.use("2026-03-02", "10")
+    stale.tick("2026-03-10T10:00")
+    assert not stale.said["DeviceCommand"], "the last measured read is a week old"
+
+
+def test_a_cut_that_is_not_answered_is_tried_again_and_then_left_to_people() -> None:
+    driver = enrolled(disconnection=CUT | {"grace": "0s"})
+    driver.tick("2026-03-03T10:00")
+    driver.use("2026-03-02", "10")
+    driver.tick("2026-03-03T10:15")
+    assert len(driver.said["DeviceCommand"]) == 2
+    driver.tick("2026-03-03T10:30")
+    driver.tick("2026-03-03T12:30")
+    assert len(driver.said["DeviceCommand"]) == 2
+    assert driver.account()["trouble"]
+    assert driver.account()["state"] == "zero"
+    assert driver.notices()[-1] == "command.failed"
+
+
+def test_reconnection_is_tried_until_it_is_confirmed_and_people_are_told_once() -> None:
+    driver = enrolled(disconnection=CUT | {"grace": "0s", "reconnect_waits": ["1m", "2m"], "alarm_after": "5m"})
+    driver.tick("2026-03-03T10:00")
+    driver.use("2026-03-02", "10")
+    driver.reply()
+    driver.ask("topup", amount=1000)
+    for minute in range(1, 12):
+        driver.tick(f"2026-03-03T10:{minute:02}")
+    assert [c["action"] for c in driver.said["DeviceCommand"]].count("connect") == 7
+    assert driver.notices().count("command.failed") == 1
+    driver.reply()
+    assert driver.account()["state"] == "active"
+    assert driver.account()["trouble"] == ""
+
+
+def test_requests_are_carried_out_once_and_another_content_is_a_conflict() -> None:
+    driver = enrolled()
+    for _ in range(3):
+        outcome = driver.ask("topup", id="t1", amount=500)
+    assert outcome["status"] == "duplicate"
+    assert driver.ask("topup", id="t1", amount=501)["status"] == "conflict"
+    assert driver.kinds() == ["TOPUP"]
+    driver.restart()
+    assert driver.ask("topup", id="t1", amount=500)["status"] == "duplicate"
+    driver.check()
+
+
+def test_debts_and_emergency_credit_come_back_in_their_order() -> None:
+    driver = enrolled(
+        emergency={"limit": "5", "below": "1"}, recovery={"share_of_topup": 50, "most_of_topup": 70, "per_day": "1"}, provisional="none"
+    )
+    assert driver.ask("emergency")["status"] == "posted"
+    assert driver.ask("emergency")["status"] == "refused"
+    driver.ask("debt", amount=900, channel="arrears")
+    driver.ask("topup", amount=1000)
+    assert [(p["kind"], p["change"]) for p in driver.said["Posting"]] == [
+        ("EMERGENCY_DRAW", 500), ("DEBT", 0), ("TOPUP", 1000), ("EMERGENCY_REPAY", -500), ("DEBT_RECOVERY", -200),
+    ]  # fmt: skip
+    driver.tick("2026-03-03T13:00")
+    assert driver.kinds()[-1] == "DEBT_RECOVERY"
+    assert driver.account()["debt"] == 600
+    driver.check()
+
+
+def test_a_bounced_payment_begins_the_grace_anew() -> None:
+    driver = enrolled(disconnection=CUT)
+    driver.ask("topup", id="t1", amount=1000, reference="bank-7")
+    driver.tick("2026-03-03T10:00")
+    driver.use("2026-03-02", "10")
+    assert driver.ask("reversal", reference="bank-7")["status"] == "posted"
+    assert driver.ask("reversal", reference="bank-7")["status"] == "refused"
+    assert driver.account()["state"] == "grace"
+    driver.check()
+
+
+def test_moving_out_pays_back_what_is_left_once_the_last_day_is_charged() -> None:
+    driver = enrolled()
+    driver.ask("topup", amount=5000)
+    driver.use("2026-03-02", "10")
+    driver.ask("close", terms={"day": "2026-03-03"})
+    driver.use("2026-03-03", "10")
+    driver.tick("2026-03-04T13:00")
+    assert (driver.kinds()[-1], driver.said["Posting"][-1]["amount"]) == ("REFUND", 4400)
+    assert driver.account()["state"] == "closed"
+    driver.use("2026-03-03", "11", version=2)
+    assert driver.account()["balance"] == 0
+    assert driver.kinds()[-2:] == ["TRUE_UP", "MIGRATION_CLOSING"]
+    driver.use("2026-03-05", "11")
+    driver.check()
+
+
+def test_where_the_proof_fails_posting_stops_and_goes_on_when_it_holds_again() -> None:
+    driver = enrolled()
+    driver.ask("topup", amount=5000)
+    driver.fold.accounts.table["balance"][0] += 1
+    driver.fold.accounts.touch(0)
+    driver.tick("2026-03-02T13:00")
+    assert not driver.said["PrepaidProof"][-1]["holds"]
+    driver.use("2026-03-02", "10")
+    assert driver.kinds() == ["TOPUP"]
+    driver.restart()
+    driver.give("PrepaidRequest", {"id": "x", "account": "", "action": "resume"})
+    assert driver.kinds() == ["TOPUP"], "it does not hold yet"
+    driver.fold.accounts.table["balance"][0] -= 1
+    driver.give("PrepaidRequest", {"id": "y", "account": "", "action": "resume"})
+    assert driver.kinds() == ["TOPUP", "ENERGY"]
+    driver.check()
