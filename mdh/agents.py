@@ -14,6 +14,7 @@ from streams.enterprise.fold import EnterpriseFold
 from streams.ingest.fold import TOLD, IngestFold
 from streams.insights.fold import InsightsFold
 from streams.master.fold import MasterFold
+from streams.prepaid.fold import PrepaidFold
 from streams.runtime.fold import Fold
 from streams.runtime.lane import Plan
 from streams.runtime.plan import plan_of
@@ -39,18 +40,26 @@ def make_folds(topology: Topology) -> dict[str, MakeFold]:
             inboxes=inboxes,
             told=TOLD if TOLD in topology.agents["ingest"].outputs else "",
         ),
-        "master": lambda _: MasterFold(count("vee"), listeners(topology)),
+        "master": lambda _: MasterFold(count("vee"), told(topology, "master", "UsageSubscription")),
         "vee": lambda n: VeeFold(topology.vee.within(topology.zone), n, count("vee")),
-        "determinants": lambda n: DeterminantsFold(topology.determinants, n, count("determinants"), topology.vee.hot_days, topology.usage),
+        "determinants": lambda n: DeterminantsFold(
+            topology.determinants,
+            n,
+            count("determinants"),
+            topology.vee.hot_days,
+            topology.usage,
+            tuple(told(topology, "determinants", "UsageEvent")),
+        ),
         "insights": lambda n: InsightsFold(topology.insights, n),
         "enterprise": lambda n: EnterpriseFold(topology.enterprise, n),
+        "prepaid": lambda n: PrepaidFold(topology.prepaid, topology.zone, n),
     }
 
 
-def listeners(topology: Topology) -> dict[str, int]:
-    """The topics in which the master agent tells of usage subscriptions, with their partitions."""
-    outputs = topology.agents["master"].outputs
-    return {name: topology.topics[name].partitions for name in outputs if "UsageSubscription" in topology.topics[name].records}
+def told(topology: Topology, agent: str, record: str) -> dict[str, int]:
+    """The topics in which an agent tells records of a type, with their partitions: those of its outputs that name it."""
+    outputs = topology.agents[agent].outputs
+    return {name: topology.topics[name].partitions for name in outputs if record in topology.topics[name].records}
 
 
 def plans_and_folds(topology: Topology, names: list[str] | None = None) -> list[tuple[Plan, MakeFold]]:

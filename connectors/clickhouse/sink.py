@@ -36,6 +36,16 @@ from streams.runtime.lane import ID, PARENT, PAYLOAD, RECEIPT
 TICK: Final = "tick/"
 RECALLS_PER_QUERY: Final = 200
 Place = tuple[str, int]  # topic, partition
+# Records that are stored as they are: table, and which fields are times
+PLAIN: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
+    "Posting": ("prepaid_postings", ("at",)),
+    "PrepaidAccount": ("prepaid_account_states", ("as_of", "cut_from", "measured_until")),
+    "PrepaidNotice": ("prepaid_notice_log", ("at", "not_before", "cut_from")),
+    "PrepaidOutcome": ("prepaid_outcome_log", ("at",)),
+    "PrepaidProof": ("prepaid_proof_log", ("at",)),
+    "DeviceCommand": ("device_command_log", ("issued_at", "expires_at")),
+    "DeviceReply": ("device_reply_log", ("at",)),
+}
 log = structlog.get_logger(__name__)
 
 
@@ -171,6 +181,10 @@ class Sorter:
             batch.singles["cis_conversations"].append({**body, "at": rows.second(body["at"]), "_origin": origin})
         elif kind == "Delivery":
             batch.singles["delivery_log"].append({**rows.with_seconds(body, "at", "since", "next_at"), "_origin": origin})
+        elif kind in PLAIN:
+            table, times = PLAIN[kind]
+            known = {name: rows.second(body[name]) for name in times if body[name] is not None}
+            batch.singles[table].append({**body, **known, "_origin": origin})
         elif kind == "Receipt":
             figures = {**rows.with_seconds(body, "received_at"), "_origin": origin}
             batch.add_receipt(**figures)

@@ -7,6 +7,7 @@ from typing import Final
 import pyarrow as pa
 
 _STRING, _LABEL, _TIME = "String", "LowCardinality(String)", "DateTime('UTC')"
+_MAYBE_TIME = f"Nullable({_TIME})"
 
 # table → column → type as ClickHouse spells it
 TABLES: Final[dict[str, dict[str, str]]] = {
@@ -75,6 +76,38 @@ TABLES: Final[dict[str, dict[str, str]]] = {
     "tick_receipts": {
         "at": _TIME, "payload": _STRING, "id": _STRING, "agent": _LABEL, "children": "Int32", "parent": _STRING,
     },
+    "prepaid_postings": {
+        "id": _STRING, "account": _STRING, "sequence": "Int64", "at": _TIME, "kind": _LABEL, "component": _LABEL, "debit": _STRING,
+        "credit": _STRING, "amount": "Int64", "currency": _LABEL, "change": "Int64", "balance": "Int64", "day": _LABEL, "month":
+        _LABEL, "provisional": "Bool", "cause": _STRING, "reference": _STRING, "reason": _STRING, "user": _LABEL, "previous":
+        _STRING, "hash": _STRING,
+    },
+    "prepaid_account_states": {
+        "account": _STRING, "version": "Int64", "as_of": _TIME, "service_point": _STRING, "device": _STRING, "zone": _LABEL,
+        "tariff": _LABEL, "currency": _LABEL, "balance": "Int64", "provisional": "Int64", "debt": "Int64", "emergency": "Int64",
+        "state": _LABEL, "level": _LABEL, "hold": _STRING, "trouble": _STRING, "daily": "Int64", "days_left": "Nullable(Int32)",
+        "cut_from": _MAYBE_TIME, "measured_until": _MAYBE_TIME, "postings": "Int64", "hash": _STRING,
+    },
+    "prepaid_notice_log": {
+        "id": _STRING, "account": _STRING, "at": _TIME, "not_before": _TIME, "kind": _LABEL, "level": _LABEL, "balance": "Int64",
+        "currency": _LABEL, "days_left": "Nullable(Int32)", "amount": "Nullable(Int64)", "cut_from": _MAYBE_TIME, "detail": _STRING,
+    },
+    "prepaid_outcome_log": {
+        "id": _STRING, "account": _STRING, "at": _TIME, "action": _LABEL, "status": _LABEL, "detail": _STRING, "posting": _STRING,
+        "balance": "Int64", "state": _LABEL, "command": _STRING,
+    },
+    "prepaid_proof_log": {
+        "id": _STRING, "partition": "Int32", "at": _TIME, "currency": _LABEL, "accounts": "Int64", "postings": "Int64", "debits":
+        "Int64", "credits": "Int64", "customers": "Int64", "debts": "Int64", "emergencies": "Int64", "chain": _STRING, "holds":
+        "Bool", "detail": _STRING,
+    },
+    "device_command_log": {
+        "id": _STRING, "device": _STRING, "action": _LABEL, "issued_at": _TIME, "expires_at": _TIME, "by": _LABEL, "reason":
+        _STRING, "reference": _STRING, "text": _STRING, "limit": "Nullable(Int64)",
+    },
+    "device_reply_log": {
+        "command": _STRING, "device": _STRING, "status": _LABEL, "at": _TIME, "code": _LABEL, "detail": _STRING,
+    },
     "refused_records": {
         "topic": _LABEL, "partition": "Int32", "offset": "Int64", "at": _TIME, "reason": _STRING, "key": _STRING,
         "value": _STRING, "headers": "Map(String, String)",
@@ -119,6 +152,27 @@ VIEWS: Final[dict[str, dict[str, str]]] = {
     "outages": {
         "device": _STRING, "began": _TIME, "ended": f"Nullable({_TIME})", "seconds": "Nullable(Int64)",
     },
+    "prepaid_ledger": {
+        "id": _STRING, "account": _STRING, "sequence": "Int64", "at": _TIME, "kind": _LABEL, "component": _LABEL, "debit": _STRING,
+        "credit": _STRING, "amount": "Int64", "currency": _LABEL, "change": "Int64", "balance": "Int64", "day": _LABEL, "month":
+        _LABEL, "provisional": "Bool", "cause": _STRING, "reference": _STRING, "reason": _STRING, "user": _LABEL, "previous":
+        _STRING, "hash": _STRING,
+    },
+    "prepaid_accounts": {
+        "account": _STRING, "version": "Int64", "as_of": _TIME, "service_point": _STRING, "device": _STRING, "zone": _LABEL,
+        "tariff": _LABEL, "currency": _LABEL, "balance": "Int64", "provisional": "Int64", "debt": "Int64", "emergency": "Int64",
+        "state": _LABEL, "level": _LABEL, "hold": _STRING, "trouble": _STRING, "daily": "Int64", "days_left": "Nullable(Int32)",
+        "cut_from": _MAYBE_TIME, "measured_until": _MAYBE_TIME, "postings": "Int64", "hash": _STRING,
+    },
+    "prepaid_notices": {
+        "id": _STRING, "account": _STRING, "at": _TIME, "not_before": _TIME, "kind": _LABEL, "level": _LABEL, "balance": "Int64",
+        "currency": _LABEL, "days_left": "Nullable(Int32)", "amount": "Nullable(Int64)", "cut_from": _MAYBE_TIME, "detail": _STRING,
+    },
+    "device_commands": {
+        "id": _STRING, "device": _STRING, "action": _LABEL, "issued_at": _TIME, "expires_at": _TIME, "by": _LABEL, "reason":
+        _STRING, "reference": _STRING, "text": _STRING, "limit": "Nullable(Int64)", "status": _STRING, "replied_at": _MAYBE_TIME,
+        "detail": _STRING,
+    },
     "audit": {
         "at": _TIME, "actor": _LABEL, "action": _LABEL, "outcome": _LABEL, "detail": _STRING, "reason": _LABEL, "device": _STRING,
         "channel": _LABEL, "start": _TIME, "end": _TIME, "before": _STRING, "after": _STRING, "command": _STRING,
@@ -151,6 +205,10 @@ _ARROW: Final[dict[str, pa.DataType]] = {
     "Int32": pa.int32(),
     "UInt32": pa.uint32(),
     "Int64": pa.int64(),
+    "Nullable(Int32)": pa.int32(),
+    "Nullable(Int64)": pa.int64(),
+    _MAYBE_TIME: pa.uint32(),
+    "Bool": pa.bool_(),
     "Decimal(18, 6)": pa.decimal128(18, 6),
     "Map(String, String)": pa.map_(pa.string(), pa.string()),
 }

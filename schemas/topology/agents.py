@@ -15,7 +15,11 @@ class Agent(Section):
     plain: list[str] = Field(default_factory=list, description="Topics written by the outside that it reads besides its inbox")
     outputs: list[str] = Field(min_length=1, description="Topics it writes")
     state: str = Field(description="Compacted topic with its state and checkpoint")
-    apart: bool = Field(default=False, description="Runs in workers of its own, so that it never slows the others")
+    crew: str = Field(
+        default="agents",
+        pattern=r"^[a-z][a-z0-9-]{0,39}$",
+        description="Agents of one crew share a worker process; one that must never slow the chain has a crew of its own",
+    )
     dead: str = Field(description="Dead letters: where it puts what it cannot take, unchanged")
 
     @property

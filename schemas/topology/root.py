@@ -15,6 +15,7 @@ from schemas.topology.base import Section
 from schemas.topology.enterprise import EnterpriseSettings
 from schemas.topology.ingest import IngestSettings
 from schemas.topology.insights import InsightsSettings
+from schemas.topology.prepaid import PrepaidSettings
 from schemas.topology.profiles import Profile
 from schemas.topology.subscribers import DeliverySettings, KafkaTopic, Subscriber, Subscribers
 from schemas.topology.topics import MAX_PARTITIONS, RAW, Topic
@@ -67,6 +68,7 @@ class Topology(Section):
     enterprise: EnterpriseSettings = Field(default_factory=EnterpriseSettings, description="Conversations with CIS and billing")
     delivery: DeliverySettings = Field(default_factory=DeliverySettings, description="Rules for all subscribers")
     subscribers: Subscribers = Field(default_factory=dict, description="Who is told of what; more by `/v1/subscribers`")
+    prepaid: PrepaidSettings = Field(default_factory=PrepaidSettings, description="Prepaid accounts: tariffs, thresholds, supply")
     profiles: dict[str, Profile] = Field(default_factory=dict, description="Mapping profiles for other people's CSV headers")
 
     @model_validator(mode="before")
@@ -93,9 +95,11 @@ class Topology(Section):
 
     @property
     def crews(self) -> dict[str, list[str]]:
-        """Which agents share a worker: the chain under ``agents``, each agent that runs apart under its own name."""
-        chain = [name for name, agent in self.agents.items() if not agent.apart]
-        return {"agents": chain} | {name: [name] for name, agent in self.agents.items() if agent.apart}
+        """Which agents share a worker, by crew; the chain's crew ``agents`` first."""
+        found: dict[str, list[str]] = {"agents": []}
+        for name, agent in self.agents.items():
+            found.setdefault(agent.crew, []).append(name)
+        return found
 
     def group(self, member: str) -> str:
         """The consumer group of an agent or party: ``<name>.<member>``."""

@@ -47,10 +47,10 @@ def is_anonymous(accounts: pa.StringArray) -> bool:
 
 
 class UsageEvents:
-    """Tells accounts' daily sums. Stateless but for the registers that check intervals, which are not told twice."""
+    """Tells accounts' daily sums, in each of the topics that want them. Registers that only check intervals are not told twice."""
 
-    def __init__(self, settings: EventSettings, state: State) -> None:
-        self._settings, self._state = settings, state
+    def __init__(self, settings: EventSettings, state: State, topics: tuple[str, ...] = (TOPIC,)) -> None:
+        self._settings, self._state, self._topics = settings, state, topics
         self._grains: dict[str, str] = {}
 
     def master(self, body: dict[str, Any]) -> None:
@@ -85,7 +85,8 @@ class UsageEvents:
             part = slice(int(begins[row]), int(begins[row]) + int(days.lines[row]))
             named = [(days.tou_names[t], q) for t, q in zip(days.tou[part].tolist(), days.quantities[part].tolist(), strict=True)]
             lines = [line for line in named if line[0]] or named
-            result.outputs.append(Output(TOPIC, "UsageEvent", _body(span, days, row, lines, about), span.account.encode()))
+            body = _body(span, days, row, lines, about)
+            result.outputs += [Output(topic, "UsageEvent", body, span.account.encode()) for topic in self._topics]
 
     def tells(self, span: Span) -> bool:
         """Whether a channel's spans are told at all."""

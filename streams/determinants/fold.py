@@ -16,6 +16,7 @@ from schemas.topology.usage import UsageSettings
 from schemas.units import resolve
 from streams import calendar
 from streams.determinants import intervals, registers
+from streams.determinants.events import TOPIC as USAGE_EVENTS
 from streams.determinants.events import UsageEvents
 from streams.determinants.intervals import Intervals, day_bounds
 from streams.determinants.registers import Day, Registers
@@ -56,13 +57,14 @@ class DeterminantsFold:
     """
 
     def __init__(
-        self, settings: DeterminantsSettings, partition: int, partitions: int, hot_days: int = 2, usage: UsageSettings | None = None
-    ) -> None:
+        self, settings: DeterminantsSettings, partition: int, partitions: int, hot_days: int = 2, usage: UsageSettings | None = None,
+        told: tuple[str, ...] = (USAGE_EVENTS,),
+    ) -> None:  # fmt: skip
         self.partition, self.partitions = partition, partitions
         self.state = State(make_table)
         self._intervals = Intervals(settings, self.state, hot_days)
         self._registers = Registers(settings, self.state)
-        self._events = UsageEvents((usage or UsageSettings()).events, self.state)
+        self._events = UsageEvents((usage or UsageSettings()).events, self.state, told)
 
     def apply(self, message: Message) -> Result:
         """Folds one message in."""

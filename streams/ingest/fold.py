@@ -26,6 +26,8 @@ CONVERSATION: Final = 0  # the partition all conversations with CIS live in
 _CONVERSING: Final = frozenset(("EnterpriseRequest", "EnterpriseAnswer", "DeviceReply"))
 TOLD: Final = "device.events"
 REPLAYS: Final = "hub.replays"
+PREPAID: Final = "prepaid.inbox"
+PREPAID_COMMAND: Final = "pp/"  # how ids of device commands begin that the prepaid agent gave; its partition follows
 TOGETHER: Final = 50_000  # reads in a block that leaves, as decoders make them at most
 
 
@@ -74,9 +76,16 @@ class IngestFold:
             return self._payload(message)
         if message.type in ("Tick", "MasterPresent"):
             result = Result([Output(INBOX, message.type, message.body, message.key, self.partition)])
+            if message.type == "Tick" and PREPAID in self.inboxes:
+                result.outputs.append(Output(PREPAID, message.type, message.body, message.key, self.partition))
             if message.type == "Tick" and self.partition == CONVERSATION:
                 result.outputs += self._converse(message.type, message.body)
             return result
+        if message.type == "PrepaidRequest":
+            key = message.body["account"].encode()
+            return Result([Output(PREPAID, message.type, message.body, key, partition_of(key, self.partitions))])
+        if message.type == "DeviceReply" and message.body["command"].startswith(PREPAID_COMMAND):
+            return Result(self._reply(message))
         if message.type in _CONVERSING:
             return Result(self._converse(message.type, message.body))
         if message.type in ("MasterChannel", "Label"):
@@ -137,6 +146,13 @@ class IngestFold:
             result.outputs += [Output(topic, "DeviceEvent", body, key, partition_of(key, self.partitions)) for topic in self.events_to]
             result.outputs += self._converse("DeviceEvent", body)
         return result
+
+    def _reply(self, message: Message) -> list[Output]:
+        """An answer of a device to a command of the prepaid agent, whose partition the id names."""
+        number = message.body["command"].removeprefix(PREPAID_COMMAND).partition("/")[0]
+        if not number.isascii() or not number.isdigit() or int(number) >= self.partitions:
+            return []
+        return [Output(PREPAID, message.type, message.body, message.key, int(number))]
 
     def _replay(self, message: Message, headers: dict[str, str], about: dict[str, Any]) -> Result:
         """A dead letter of an inbox, put back where it came from: its bytes are a record of ours and stay as they are."""

@@ -41,6 +41,7 @@ class Driver:
         self.fold = PrepaidFold(of, zone, 0)
         self.rows: dict[bytes, bytes | None] = {}
         self.said: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        self.log: list[tuple[str, dict[str, Any]]] = []
         self.last: dict[str, list[dict[str, Any]]] = {}
         self.number = 0
         self.tick(at)
@@ -55,6 +56,7 @@ class Driver:
             assert output.topic == TOPICS[output.type]
             record = CODEC.decode(CODEC.encode(output.type, output.body))
             self.said[output.type].append(record)
+            self.log.append((output.type, record))
             self.last[output.type].append(record)
 
     def restart(self) -> None:
