@@ -31,7 +31,12 @@ def test_check_and_show_of_the_committed_file() -> None:
 def test_the_packaged_topology_is_used_where_there_is_none(tmp_path: Path) -> None:
     done = mdh("topology", "check", "--json", cwd=tmp_path)
     topics = len(load_topology(ROOT / "topology.yaml").topics)
-    assert json.loads(done.stdout) == {"file": str(ROOT / "topology.yaml"), "topics": topics, "agents": len(load_topology(ROOT / "topology.yaml").agents), "valid": True}
+    assert json.loads(done.stdout) == {
+        "file": str(ROOT / "topology.yaml"),
+        "topics": topics,
+        "agents": len(load_topology(ROOT / "topology.yaml").agents),
+        "valid": True,
+    }
 
 
 def test_errors_come_with_line_on_stderr_and_status_2(tmp_path: Path) -> None:
