@@ -73,4 +73,31 @@ def _subscribers(door: Any) -> APIRouter:
     return routes(door)
 
 
-PARTS: Final[tuple[Part, ...]] = (Part("delivery", delivery, _subscribers),)
+def _master(around: Surroundings) -> Service:
+    """Master data, with the keys of persons where the settings say. Raises UsageError where these cannot be used."""
+    from connectors.enterprise.persons import VaultError, master_key
+    from connectors.enterprise.routes import MasterRoutes
+    from connectors.enterprise.service import open_service
+    from connectors.head_end.publish import Publisher
+    from mdh.errors import UsageError
+    from mdh.settings import load_settings
+
+    settings, folder, topology = load_settings(), around.data_dir / "persons", around.topology
+    try:
+        key = master_key(settings.person_key or folder / "master.key", make=settings.person_key is None)
+        keys = settings.person_keys or folder / "keys.sqlite"
+        service = open_service(around.writer, around.codec, around.reader, keys=keys, master_key=key, zone=topology.zone)
+    except VaultError as error:
+        raise UsageError(f"keys of persons: {error}") from error
+    reads = Publisher(around.writer, topology.agents["ingest"].inbox, max_payload_bytes=topology.ingest.limits.payload_bytes)
+    return MasterRoutes(service, reads)
+
+
+def _master_routes(part: Any) -> APIRouter:
+    from connectors.enterprise.routes import router
+
+    return router(part)
+
+
+PARTS: Final[tuple[Part, ...]] = (Part("delivery", delivery, _subscribers), Part("master", _master, _master_routes),)
+MASTER_PART: Final = next(number for number, part in enumerate(PARTS) if part.name == "master")

@@ -38,6 +38,10 @@ class Settings(BaseSettings):
     clickhouse: str | None = Field(default=None, description="DSN of the store; none: the embedded engine in data_dir")
     kafka: KafkaSettings = Field(default_factory=KafkaSettings, description="How to log in at the broker")
     registry: RegistrySettings | None = Field(default=None, description="Schema registry; none: the committed ids")
+    person_key: Path | None = Field(
+        default=None, description="File with the 32 bytes that wrap the keys of persons' data; none: one is made in data_dir"
+    )
+    person_keys: Path | None = Field(default=None, description="The file that holds the wrapped keys of persons; none: in data_dir")
     host: str = Field(default="127.0.0.1", description="Address the gateway listens on")
     port: int = Field(default=8080, ge=0, le=65_535, description="Port of the gateway; 0: any free one")
     workers: int = Field(default=1, ge=1, le=256)

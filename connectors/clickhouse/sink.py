@@ -185,6 +185,8 @@ class Sorter:
             table, times = PLAIN[kind]
             known = {name: rows.second(body[name]) for name in times if body[name] is not None}
             batch.singles[table].append({**body, **known, "_origin": origin})
+        elif kind == "MasterChange":
+            _master(batch, body, origin)
         elif kind == "Receipt":
             figures = {**rows.with_seconds(body, "received_at"), "_origin": origin}
             batch.add_receipt(**figures)
@@ -195,6 +197,18 @@ class Sorter:
             if payload:
                 # A node that announces itself and its answer, of which nobody else knows
                 batch.add_receipt(payload, f"recall:{id}", "sink", 2, f"recall:{id}")
+
+
+def _master(batch: Batch, body: Mapping[str, Any], origin: Mapping[str, Any]) -> None:
+    """What became of an item, and the object where it was applied."""
+    row = {**rows.with_seconds(body, "at"), "_origin": origin}
+    batch.singles["master_items"].append(row)
+    if body["outcome"] == "applied":
+        spans = body["spans"]
+        ends = {f"span_{edge}": [-1 if span[edge] is None else span[edge] for span in spans] for edge in ("from", "to")}
+        row = {**row, **ends, "span_body": [span["body"] for span in spans]}
+        batch.singles["master_objects"].append(row)
+        batch.singles["master_versions"].append(row)
 
 
 def refuse(batch: Batch, origin: Mapping[str, Any], reason: Exception) -> None:

@@ -9,6 +9,11 @@ import pyarrow as pa
 _STRING, _LABEL, _TIME = "String", "LowCardinality(String)", "DateTime('UTC')"
 _MAYBE_TIME = f"Nullable({_TIME})"
 
+_MASTER: Final[dict[str, str]] = {
+    "kind": _LABEL, "object": _STRING, "version": "Int64", "sequence": "Int64", "at": _TIME, "message": _STRING, "source": _LABEL,
+    "user": _LABEL, "action": _LABEL, "span_from": "Array(Int64)", "span_to": "Array(Int64)", "span_body": "Array(String)",
+}  # fmt: skip
+
 # table → column → type as ClickHouse spells it
 TABLES: Final[dict[str, dict[str, str]]] = {
     "payload_log": {
@@ -112,6 +117,12 @@ TABLES: Final[dict[str, dict[str, str]]] = {
         "topic": _LABEL, "partition": "Int32", "offset": "Int64", "at": _TIME, "reason": _STRING, "key": _STRING,
         "value": _STRING, "headers": "Map(String, String)",
     },
+    "master_items": {
+        "item": _STRING, "message": _STRING, "source": _LABEL, "user": _LABEL, "at": _TIME, "sequence": "Int64", "action": _LABEL,
+        "kind": _LABEL, "object": _STRING, "outcome": _LABEL, "reason": _STRING, "version": "Int64",
+    },
+    "master_objects": _MASTER,
+    "master_versions": _MASTER,
     "sink_positions": {"sink": _STRING, "topic": _STRING, "partition": "Int32", "offset": "Int64"},
 }  # fmt: skip
 
@@ -192,6 +203,14 @@ VIEWS: Final[dict[str, dict[str, str]]] = {
         "reason": _STRING, "key": _STRING, "topic": _LABEL, "partition": "Int32", "first": "Int64", "last": "Int64", "replay": "Int64",
         "id": _STRING,
     },
+    "master": {
+        "kind": _LABEL, "id": _STRING, "span": "UInt32", "valid_from": f"Nullable({_TIME})", "valid_to": f"Nullable({_TIME})",
+        "device": _STRING, "service_point": _STRING, "account": _STRING, "attributes": _STRING, "version": "Int64", "changed_at": _TIME, "source": _LABEL,
+    },
+    "master_history": {
+        "kind": _LABEL, "id": _STRING, "version": "Int64", "changed_at": _TIME, "source": _LABEL, "user": _LABEL, "action": _LABEL,
+        "message": _STRING, "span_from": "Array(Int64)", "span_to": "Array(Int64)", "attributes": "Array(String)",
+    },
 }  # fmt: skip
 
 # How Arrow carries a type into ClickHouse; payloads' bytes are set apart below
@@ -210,6 +229,8 @@ _ARROW: Final[dict[str, pa.DataType]] = {
     _MAYBE_TIME: pa.uint32(),
     "Bool": pa.bool_(),
     "Decimal(18, 6)": pa.decimal128(18, 6),
+    "Array(Int64)": pa.list_(pa.int64()),
+    "Array(String)": pa.list_(pa.string()),
     "Map(String, String)": pa.map_(pa.string(), pa.string()),
 }
 _BYTES: Final = {("payload_log", "body"), ("refused_records", "key"), ("refused_records", "value")}

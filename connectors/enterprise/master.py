@@ -44,7 +44,7 @@ def parse_master(data: bytes) -> tuple[list[dict[str, Any]], list[LineError]]:
         if not line.strip():
             continue
         try:
-            records.append(channel_record(_object(line)))
+            records.append(channel_record(object_of(line)))
         except ValueError as error:
             errors.append(LineError(number, str(error)))
     return records, errors
@@ -82,7 +82,8 @@ def channel_record(item: Any) -> dict[str, Any]:
     }
 
 
-def _object(line: bytes) -> Any:
+def object_of(line: bytes) -> Any:
+    """The JSON of one line; numbers with a fraction stay as they were written. Raises ValueError."""
     if len(line) > MAX_LINE:
         raise ValueError(f"has {len(line)} bytes; {MAX_LINE} are allowed")
     try:
@@ -156,21 +157,21 @@ def _zone(name: str) -> ZoneInfo:
         raise ValueError(f"zone {name[:40]!r} is not an IANA time zone such as Europe/Berlin") from error
 
 
-def _moment(value: Any, name: str, zone: ZoneInfo | None) -> int | None:
-    """UTC seconds of an ISO time or date; one without offset is local time of ``zone``."""
+def moment(value: Any, name: str, zone: ZoneInfo | None) -> int | None:
+    """UTC seconds of an ISO time or date; one without offset is local time of ``zone``. Raises ValueError."""
     if value is None:
         return None
     if not isinstance(value, str) or len(value) > 40 or not re.match(r"\d{4}-\d\d-\d\d", value, re.ASCII):
-        raise ValueError(f"periods: {name} must be an ISO time such as 2026-01-01T00:00:00+01:00")
+        raise ValueError(f"{name} must be an ISO time such as 2026-01-01T00:00:00+01:00")
     try:
-        moment = datetime.fromisoformat(value)
-        if moment.tzinfo is None:
+        at = datetime.fromisoformat(value)
+        if at.tzinfo is None:
             if zone is None:
                 raise ValueError("has no offset, and the line names no zone")
-            moment = moment.replace(tzinfo=zone)
-        second = (moment - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds()
+            at = at.replace(tzinfo=zone)
+        second = (at - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds()
     except (ValueError, OverflowError) as error:
-        raise ValueError(f"periods: {name} {value!r}: {error}") from error
+        raise ValueError(f"{name} {value!r}: {error}") from error
     return int(second // 1)
 
 
@@ -185,7 +186,7 @@ def _periods(value: Any, zone: ZoneInfo | None) -> list[dict[str, Any]]:
             raise ValueError("periods: each must be an object with from, to and state")
         if period.get("state") not in STATES:
             raise ValueError(f"periods: state must be one of {', '.join(STATES)}")
-        begin, end = _moment(period.get("from"), "from", zone), _moment(period.get("to"), "to", zone)
+        begin, end = moment(period.get("from"), "periods: from", zone), moment(period.get("to"), "periods: to", zone)
         if begin is not None and end is not None and end <= begin:
             raise ValueError("periods: to must be after from")
         found.append({"from": begin, "to": end, "state": period["state"]})

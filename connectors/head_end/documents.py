@@ -56,13 +56,26 @@ class MasterLine(BaseModel):
     message: str
 
 
+class MasterItem(BaseModel):
+    """What became of an object of a master data document."""
+
+    line: int
+    item: str
+    kind: str
+    id: str
+    outcome: str = Field(description="applied, unchanged, parked, refused, or accepted: not decided yet")
+    reason: str = ""
+    version: int = 0
+
+
 class MasterAnswer(BaseModel):
     """What was taken of a master data document."""
 
     accepted: int
     refused: int
-    ids: list[str] = Field(default_factory=list, description="one per accepted line, for `/v1/settle`")
+    ids: list[str] = Field(default_factory=list, description="one per accepted channel, for `/v1/settle`")
     errors: list[MasterLine] = Field(default_factory=list, description="the first 100 refused lines")
+    items: list[MasterItem] = Field(default_factory=list, description="one per object, that is per line with a kind")
 
 
 class SettleQuestion(BaseModel):

@@ -124,6 +124,8 @@ def readable_value(value: Any) -> Any:
         return aware.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     if value is None or isinstance(value, (str, int, float, bool)):
         return value
+    if isinstance(value, Mapping):
+        return readable(value)
     if isinstance(value, (list, tuple)):
         return [readable_value(item) for item in value]
     return str(value)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from datetime import UTC, datetime
 from pathlib import Path
@@ -109,6 +109,16 @@ class Writer:
     def _poll(self) -> None:
         while not self._closed.is_set():
             self._producer.poll(0.1)
+
+
+def wait_for(futures: Iterable[Future[tuple[int, int]]], seconds: float) -> None:
+    """Waits until Kafka has all records. Raises UnavailableError."""
+    deadline = time.monotonic() + seconds
+    for future in futures:
+        try:
+            future.result(max(deadline - time.monotonic(), 0))
+        except TimeoutError:
+            raise UnavailableError("no acknowledgement in time") from None
 
 
 class KeyLog:

@@ -109,8 +109,9 @@ class HubProcess:
         from connectors.head_end.drop_folder import DropFolder
         from connectors.head_end.gateway import create_app
         from connectors.head_end.publish import KeyLog, Publisher, Writer
+        from connectors.head_end.reading import StoreReader
         from connectors.kafka.watch import Watch
-        from mdh.parts import PARTS, Service, Surroundings
+        from mdh.parts import MASTER_PART, PARTS, Service, Surroundings
 
         log = structlog.get_logger(__name__)
         store = self._open_store()
@@ -123,9 +124,10 @@ class HubProcess:
         drop = DropFolder(self.data_dir / "drop", publisher)
         watch = Watch(self.kafka, self.topology)
         figures = Figures(store, self.topology.topics[TICKS].partitions)
-        desk = self._desk(publisher, store, sink)
-        around = Surroundings(self.topology, self.kafka, self.codec, store, desk.reader, writer, self.data_dir)
+        reader = StoreReader(store, self.topology.topics[self.topology.agents["ingest"].inbox].partitions)
+        around = Surroundings(self.topology, self.kafka, self.codec, store, reader, writer, self.data_dir)
         services: list[Service] = [part.build(around) for part in PARTS]
+        desk = self._desk(publisher, reader, store, sink, services[MASTER_PART])
         app = create_app(desk, [part.routes(service) for part, service in zip(PARTS, services, strict=True) if part.routes])
         server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5, server_header=False))
         try:
@@ -182,18 +184,15 @@ class HubProcess:
             raise UsageError(f"store: {error}") from error
         return store
 
-    def _desk(self, publisher: Any, store: Store, sink: Any) -> Any:
+    def _desk(self, publisher: Any, reader: Any, store: Store, sink: Any, master: Any) -> Any:
         from connectors.head_end.command_desk import KafkaCommandDesk
         from connectors.head_end.desk import Desk
         from connectors.head_end.formats import FORMATS
         from connectors.head_end.health import Readiness
         from connectors.head_end.master_desk import KafkaMasterDesk
         from connectors.head_end.publish import Publisher
-        from connectors.head_end.reading import StoreReader
 
         topology = self.topology
-        partitions = topology.topics[topology.agents["ingest"].inbox].partitions
-        reader = StoreReader(store, partitions)
         tick = topology.clock.tick_seconds
 
         def parts() -> list[str]:
@@ -207,7 +206,7 @@ class HubProcess:
         return Desk(
             publisher,
             reader,
-            KafkaMasterDesk(publisher.writer, self.codec, MASTER, topology.topics[MASTER].partitions),
+            KafkaMasterDesk(publisher.writer, self.codec, MASTER, topology.topics[MASTER].partitions, master.service),
             ready.reasons,
             quiet_seconds=topology.vee.quiet,
             events=Publisher(publisher.writer, EVENTS, max_payload_bytes=900_000),

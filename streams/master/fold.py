@@ -137,6 +137,8 @@ class MasterFold:
     def _changed(self, key: Key, before: Thing, item: dict[str, Any]) -> tuple[list[Span[Body]], Bounds]:
         """The spans of an object with an item applied, and the span of time that the item concerns."""
         action, begin, end = item["action"], _edge(item["from"], EVER), _edge(item["to"], FOREVER)
+        if key[0] == "person" and action in ("put", "patch") and any(body.get("erased") for _, _, body in before.spans):
+            raise RefusedError(f"the data of {words(key)} were erased: who comes back is another person")
         if action != "put" and not before.exists:
             raise MissingError(key)
         if action == "put":

@@ -340,3 +340,5 @@ def test_what_is_forgotten_leaves_the_id() -> None:
     (change,) = hub.submit({"kind": "person", "id": "P", "action": "forget"})
     assert [span["body"] for span in change["spans"]] == ['{"erased":true}']
     assert hub.fold.registry.users(("person", "P"), "account") == ["A"]
+    (change,) = hub.submit({"kind": "person", "id": "P", "sealed": "again"})  # the next extract must not bring it back
+    assert (change["outcome"], change["reason"]) == ("refused", "the data of person P were erased: who comes back is another person")

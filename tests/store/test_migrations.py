@@ -75,8 +75,7 @@ def test_down_and_up_again(store: Store) -> None:
     assert migrate.down(store, 0) == dry
     assert columns(store) == {}
     migrate.up(store, 1)
-    first = columns(store).keys()
-    assert {"final_days", "receipts"} <= first < TABLES.keys() - {"audit_events"}
+    assert {"final_days", "receipts"} <= columns(store).keys() < TABLES.keys()
     assert [step.applied for step in migrate.status(store)] == [True] + [False] * (len(migrate.load()) - 1)
     migrate.up(store)
     assert columns(store) == TABLES | VIEWS
