@@ -28,7 +28,7 @@ COMMANDS = {
     "bench": "Measure ratios against other ways of doing it",
     "worker": "Run the agents against a broker (what `up` starts)",
     "hub": "Run gateway, sink and store (what `up` starts)",
-    "master": "Send master data to a running hub",
+    "master": "Load, compare, show and export master data",
     "subscribers": "Subscribers: who is told of what",
     "deliver": "Deliver to subscribers in a process of its own",
     "command": "Order something done with channel days",

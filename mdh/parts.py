@@ -99,5 +99,8 @@ def _master_routes(part: Any) -> APIRouter:
     return router(part)
 
 
-PARTS: Final[tuple[Part, ...]] = (Part("delivery", delivery, _subscribers), Part("master", _master, _master_routes),)
+PARTS: Final[tuple[Part, ...]] = (
+    Part("delivery", delivery, _subscribers),
+    Part("master", _master, _master_routes),
+)
 MASTER_PART: Final = next(number for number, part in enumerate(PARTS) if part.name == "master")

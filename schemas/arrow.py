@@ -49,7 +49,7 @@ def table(columns: Mapping[str, pa.Array | Array]) -> pa.Table:
 
 
 def column(values: list[Any], kind: pa.DataType) -> pa.Array:
-    """A column of Python values without None: text, bytes, integers, decimals, dicts of text. Raises ValueError, TypeError or
+    """A column of Python values without None: text, bytes, integers, decimals, dicts of text, lists. Raises ValueError, TypeError or
     OverflowError on a value the type cannot hold."""
     if pa.types.is_string(kind):
         return texts(values)
@@ -63,6 +63,9 @@ def column(values: list[Any], kind: pa.DataType) -> pa.Array:
         counts = np.fromiter(map(len, values), np.int64, len(values))
         names, held = [name for row in values for name in row], [text for row in values for text in row.values()]
         return pa.MapArray.from_arrays(integers(bounds_of(counts)), column(names, kind.key_type), column(held, kind.item_type))
+    if pa.types.is_list(kind):
+        counts = np.fromiter(map(len, values), np.int64, len(values))
+        return lists(column([one for row in values for one in row], kind.value_type), counts)
     return integers(np.array(values, np.dtype(str(kind))))
 
 

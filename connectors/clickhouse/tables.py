@@ -205,7 +205,8 @@ VIEWS: Final[dict[str, dict[str, str]]] = {
     },
     "master": {
         "kind": _LABEL, "id": _STRING, "span": "UInt32", "valid_from": f"Nullable({_TIME})", "valid_to": f"Nullable({_TIME})",
-        "device": _STRING, "service_point": _STRING, "account": _STRING, "attributes": _STRING, "version": "Int64", "changed_at": _TIME, "source": _LABEL,
+        "device": _STRING, "service_point": _STRING, "account": _STRING, "attributes": _STRING, "version": "Int64",
+        "changed_at": _TIME, "source": _LABEL,
     },
     "master_history": {
         "kind": _LABEL, "id": _STRING, "version": "Int64", "changed_at": _TIME, "source": _LABEL, "user": _LABEL, "action": _LABEL,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -11,10 +11,11 @@ import orjson
 
 from connectors.enterprise.objects import attributes_of, item_of, time_text
 from connectors.enterprise.service import MasterService
-from schemas.master import KINDS
+from schemas.master import EVENTS, KINDS
 from streams.master.timeline import EVER, FOREVER, Span, at, differences, overlaid, within
 
 _LAST_FIRST: Final = ("contract", "subscription", "install", "component", "configuration", "device", "service_point", "account", "person")
+_ROOM: Final = ("contract", "subscription")  # nothing stands on them, and one that ends makes room for another
 Key = tuple[str, str]
 Timeline = list[Span[dict[str, Any]]]
 
@@ -71,30 +72,29 @@ class Comparison:
         wanted.spans = overlaid(wanted.spans, begin, FOREVER if item["to"] is None else item["to"], orjson.loads(item["body"]))
         wanted.lines.append(line)
 
-    def differences(self) -> Iterator[Difference]:
-        """All differences: additions and changes in the order of loading, then ends in the order in which things can end."""
+    def differences(self) -> list[Difference]:
+        """All differences in an order in which they can be applied: what makes room ends first, what others stand on ends last."""
+        found: list[Difference] = []
         ended: list[Difference] = []
         for kind in KINDS:
-            open_ = {id for other, id in self.wanted if other == kind}
-            if not open_:
+            wanted = {id: said for (other, id), said in self.wanted.items() if other == kind}
+            if not wanted:
                 continue
             for _, id, stored in self.service.spans([kind]):
                 known: Timeline = [(EVER if a < 0 else a, FOREVER if b < 0 else b, body) for a, b, body in stored]
-                wanted = self.wanted.get((kind, id))
-                if wanted is None:
-                    if kind != "install" and known and known[-1][1] > self.moment:
-                        ended.append(Difference("ended", kind, id, [], [self._end(kind, id, self.moment)]))
-                    continue
-                open_.discard(id)
-                found = self._compared(kind, id, known, wanted)
-                self.counts["changed" if found else "unchanged"] += 1
-                if found:
-                    yield found
-            for key in [key for key in self.wanted if key[0] == kind and key[1] in open_]:
-                self.counts["added"] += 1
-                yield Difference("added", *key, [], self.wanted[key].lines)
+                said = wanted.pop(id, None)
+                if said is not None:
+                    difference = self._compared(kind, id, known, said)
+                    self.counts["changed" if difference else "unchanged"] += 1
+                    found += [difference] if difference else []
+                elif kind != "install" and known and known[-1][1] > self.moment:
+                    ended.append(Difference("ended", kind, id, [], [self._end(kind, id, self.moment)]))
+            self.counts["added"] += len(wanted)
+            found += [Difference("added", kind, id, [], said.lines) for id, said in wanted.items()]
         self.counts["ended"] = len(ended)
-        yield from sorted(ended, key=lambda one: (_LAST_FIRST.index(one.kind), one.id))
+        ended.sort(key=lambda one: (_LAST_FIRST.index(one.kind), one.id))
+        first = [one for one in ended if one.kind in _ROOM]
+        return [*first, *found, *(one for one in ended if one.kind not in _ROOM)]
 
     def _end(self, kind: str, id: str, moment: int) -> dict[str, Any]:
         return {"kind": kind, "id": id, "action": "end", "at": time_text(moment)}
@@ -135,5 +135,8 @@ class Comparison:
 
 
 def lines_to_apply(found: Sequence[Difference]) -> list[dict[str, Any]]:
-    """The lines that make the hub as the extract says."""
-    return [line for difference in found for line in difference.lines]
+    """The lines that make the hub as the extract says; install events in the order in which they happened."""
+    lines = [line for difference in found for line in difference.lines]
+    events = sorted((line for line in lines if line["kind"] == "install"), key=lambda line: (line["at"], EVENTS.index(line["event"])))
+    in_time = iter(events)
+    return [next(in_time) if line["kind"] == "install" else line for line in lines]

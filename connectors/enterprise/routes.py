@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from datetime import datetime, timedelta
+from itertools import chain
 from typing import Annotated, Any, Final, Literal, cast
 
 import orjson
@@ -16,7 +17,7 @@ from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
 from connectors.enterprise import acts
-from connectors.enterprise.comparison import Comparison, Difference, lines_to_apply
+from connectors.enterprise.comparison import Comparison, lines_to_apply
 from connectors.enterprise.objects import Document, attributes_of
 from connectors.enterprise.persons import VaultError
 from connectors.enterprise.service import ItemOutcome, MasterService
@@ -181,24 +182,16 @@ class MasterRoutes:
             raise ProblemError(
                 422, "not-valid", f"line {errors[0][0]}: {errors[0][1]}", errors=[f"line {n}: {what}" for n, what in errors[:100]]
             )
-        found: list[Difference] = []
-
-        def told() -> Iterator[bytes]:
-            for difference in comparison.differences():
-                if apply:
-                    found.append(difference)
-                yield orjson.dumps(difference.to_dict(), option=orjson.OPT_APPEND_NEWLINE)
-            summary: dict[str, Any] = {name: comparison.counts[name] for name in ("added", "changed", "ended", "unchanged")}
-            summary["errors"] = [{"line": number, "message": what} for number, what in errors[:100]]
-            if apply:
-                lines = lines_to_apply(found)
-                message = identity("key", SOURCE, key) if key else identity("extract", data, at)
-                outcomes = self._submitted(lines, message, user, wait) if lines else []
-                summary |= {"message": message, "outcomes": counted(outcomes)}
-                summary["refused"] = [asdict(one) for one in outcomes if one.outcome in ("refused", "parked")][:100]
-            yield orjson.dumps(summary, option=orjson.OPT_APPEND_NEWLINE)
-
-        return told()
+        found = comparison.differences()
+        summary: dict[str, Any] = {name: comparison.counts[name] for name in ("added", "changed", "ended", "unchanged")}
+        summary["errors"] = [{"line": number, "message": what} for number, what in errors[:100]]
+        if apply:
+            lines = lines_to_apply(found)
+            message = identity("key", SOURCE, key) if key else identity("extract", data, at)
+            outcomes = self._submitted(lines, message, user, wait) if lines else []
+            summary |= {"message": message, "outcomes": counted(outcomes)}
+            summary["refused"] = [asdict(one) for one in outcomes if one.outcome in ("refused", "parked")][:100]
+        return (orjson.dumps(one, option=orjson.OPT_APPEND_NEWLINE) for one in chain((one.to_dict() for one in found), [summary]))
 
 
 def shown(row: dict[str, Any]) -> dict[str, Any]:

@@ -185,8 +185,9 @@ class MasterService:
                 after = rows[-1]["object"]
 
     def export(self, kinds: Sequence[str] | None = None, *, personal: bool = False) -> Iterator[bytes]:
-        """All objects as NDJSON that says the same when it is loaded; personal data only where asked for."""
-        for kind, id, spans in self.spans(kinds or [*KINDS, CHANNEL]):
+        """All objects as NDJSON that says the same when it is loaded; persons, who are nothing without their data, only where asked for."""
+        wanted = [kind for kind in kinds or [*KINDS, CHANNEL] if personal or kind != "person"]
+        for kind, id, spans in self.spans(wanted):
             for line in lines_of(kind, id, spans, self.vault if personal else None):
                 yield orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
 

@@ -76,7 +76,7 @@ def receiver(answer: Callable[[Request], Any] = lambda _: 204) -> Iterator[Recei
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
-        def do_POST(self) -> None:  # noqa: N802 as the library calls it
+        def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
             request = Request({name.lower(): value for name, value in self.headers.items()}, body, self.path)
             kept.requests.append(request)

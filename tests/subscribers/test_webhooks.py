@@ -71,7 +71,9 @@ def test_a_poisonous_delivery_is_given_up_with_its_reason_and_the_rest_goes_on(b
 
     with receiver(answer) as to:
         bench.webhook("billing", to)
-        bench.write("billing.determinants", "Determinant", [determinant(n, name) for n, name in enumerate(["a-bad", "a-worse", "a-1", "a-2"])])
+        bench.write(
+            "billing.determinants", "Determinant", [determinant(n, name) for n, name in enumerate(["a-bad", "a-worse", "a-1", "a-2"])]
+        )
         eventually(lambda: len(to.ids) == 2)
         eventually(lambda: sum(one["status"] == "dead" for one in bench.journal("billing")) == 2)
         dead = {one["key"]: one for one in bench.journal("billing") if one["status"] == "dead"}
@@ -140,10 +142,10 @@ def test_secrets_can_be_changed_without_a_missed_signature(bench: Bench) -> None
 
 
 def test_one_record_of_many_items_goes_in_requests_of_bounded_size(bench: Bench) -> None:
+    import numpy as np
+
     from connectors.subscribers.objects import sample_block
     from schemas.block import FinalBlock
-
-    import numpy as np
 
     block = FinalBlock.join([sample_block()] * 25)
     object.__setattr__(block, "version", np.arange(25))
