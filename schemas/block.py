@@ -321,3 +321,20 @@ class DayBlock(Block):
     lines: Array = row(np.int8)
     tou: Array = flat("lines", np.int8)
     quantities: Array = flat("lines")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RecallBlock(Block):
+    """Channel days VEE asks the store for. The answer is one FinalBlock with a row for each; ``count`` 0 where the store has none."""
+
+    SCHEMA: ClassVar[str] = "Recall"
+
+    device: pa.StringArray = text()
+    channel: pa.StringArray = text()
+    seconds: Array = row(np.int32)
+    day: Array = row(np.int32)
+
+    def places(self) -> list[tuple[str, str, int, int]]:
+        """Device, channel, interval length and day of each row."""
+        columns = (self.device.to_pylist(), self.channel.to_pylist(), self.seconds.tolist(), self.day.tolist())
+        return list(zip(*columns, strict=True))

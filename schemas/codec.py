@@ -14,10 +14,10 @@ from typing import Any, Final
 
 import fastavro
 
-from schemas.block import Block, DayBlock, FinalBlock, ReadBlock
+from schemas.block import Block, DayBlock, FinalBlock, ReadBlock, RecallBlock
 
 FOLDER: Final = Path(__file__).parent
-BLOCKS: Final[dict[str, type[Block]]] = {kind.SCHEMA: kind for kind in (ReadBlock, FinalBlock, DayBlock)}
+BLOCKS: Final[dict[str, type[Block]]] = {kind.SCHEMA: kind for kind in (ReadBlock, FinalBlock, DayBlock, RecallBlock)}
 _HEAD: Final = 5
 MAX_BODY: Final = 256 * 1024 * 1024
 

@@ -18,6 +18,7 @@ from schemas.block import Array, DayBlock, FinalBlock, ragged_indices, strings
 LAST_SECOND: Final = 2**32 - 1  # of ClickHouse's DateTime: 2106-02-07
 STEP: Final = 1000  # most meters report whole Wh: kept as such, T64 needs half the bits
 LAST_DAY: Final = 47_846  # 2101-01-01, the last one the calendar knows
+Place = tuple[str, str, int, int]  # device, channel, interval length, day
 _SAME: Final = ("device", "channel", "unit", "service_point", "account", "zone")
 
 
@@ -200,10 +201,13 @@ def with_seconds(record: Mapping[str, Any], *fields: str) -> dict[str, Any]:
     return {**record, **{name: second(record[name]) for name in fields}}
 
 
-def recalled(found: pa.Table, asked: Mapping[str, Any], id: str, payload: str) -> FinalBlock:
-    """The answer to one recall: its row of ``final_days`` as a FinalBlock, or a row without slots where the store has none."""
-    if not found.num_rows:
-        return _nothing(asked, id, payload)
+def recalled(found: pa.Table, absent: Sequence[Place], id: str, payload: str) -> FinalBlock:
+    """The answer to a recall: rows of ``final_days`` as a FinalBlock, and a row without slots for each day the store has not."""
+    parts = [part for part in (_days(found, id, payload), _nothing(absent, id, payload)) if len(part)]
+    return FinalBlock.join(parts)
+
+
+def _days(found: pa.Table, id: str, payload: str) -> FinalBlock:
     own = {name: found[name].combine_chunks() for name in found.column_names}
     listed = {name: own[name] for name in ("values", "conditions", "methods", "received", "received_conditions")}
     counts = {name: np.diff(numbers(array.offsets)) for name, array in listed.items()}
@@ -241,23 +245,24 @@ def recalled(found: pa.Table, asked: Mapping[str, Any], id: str, payload: str) -
     ).check()
 
 
-def _nothing(asked: Mapping[str, Any], id: str, payload: str) -> FinalBlock:
-    zero, none = np.zeros(1, np.int32), np.zeros(0, np.int64)
+def _nothing(absent: Sequence[Place], id: str, payload: str) -> FinalBlock:
+    rows = len(absent)
+    zero, none, blank = np.zeros(rows, np.int32), np.zeros(0, np.int64), strings([""] * rows)
     wide = zero.astype(np.int64)
     return FinalBlock(
         id=id,
         payload=payload,
         source="store",
-        device=strings([asked["device"]]),
-        channel=strings([asked["channel"]]),
-        unit=strings([""]),
-        service_point=strings([""]),
-        account=strings([""]),
-        zone=strings([""]),
+        device=strings([place[0] for place in absent]),
+        channel=strings([place[1] for place in absent]),
+        unit=blank,
+        service_point=blank,
+        account=blank,
+        zone=blank,
         direction=zero.astype(np.int8),
-        day=np.array([asked["day"]], np.int32),
+        day=np.array([place[3] for place in absent], np.int32),
         start=wide,
-        seconds=np.array([asked["seconds"]], np.int32),
+        seconds=np.array([place[2] for place in absent], np.int32),
         count=zero,
         reads=zero,
         version=wide,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
@@ -26,7 +26,8 @@ from connectors.kafka.client import consumer as make_consumer
 from connectors.kafka.client import producer as make_producer
 from connectors.kafka.settings import KafkaSettings
 from schemas import metrics
-from schemas.block import DayBlock, FinalBlock
+from schemas.arrow import integers
+from schemas.block import DayBlock, FinalBlock, RecallBlock
 from schemas.codec import Codec
 from schemas.identity import identity
 from schemas.topology import Topology
@@ -34,7 +35,7 @@ from schemas.topology.topics import RAW
 from streams.runtime.lane import ID, PARENT, PAYLOAD, RECEIPT
 
 TICK: Final = "tick/"
-RECALLS_PER_QUERY: Final = 200
+DAYS_PER_QUERY: Final = 1000
 Place = tuple[str, int]  # topic, partition
 # Records that are stored as they are: table, and which fields are times
 PLAIN: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
@@ -82,6 +83,15 @@ class Health:
         return sum(self.lag.values())
 
 
+@dataclass(frozen=True, slots=True)
+class Recall:
+    """Channel days that VEE asked for in one record."""
+
+    id: str
+    payload: str
+    days: RecallBlock
+
+
 @dataclass(slots=True)
 class Batch:
     """Records read and not yet stored, sorted by where they go."""
@@ -89,7 +99,7 @@ class Batch:
     finals: list[FinalBlock] = field(default_factory=list)
     days: list[DayBlock] = field(default_factory=list)
     singles: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))  # table → rows
-    recalls: list[dict[str, Any]] = field(default_factory=list)
+    recalls: list[Recall] = field(default_factory=list)
     positions: dict[Place, int] = field(default_factory=dict)  # the next offset to read
     records: int = 0
     reads: int = 0
@@ -190,10 +200,10 @@ class Sorter:
         elif kind == "Receipt":
             figures = {**rows.with_seconds(body, "received_at"), "_origin": origin}
             batch.add_receipt(**figures)
-        elif kind == "Recall":
+        elif isinstance(body, RecallBlock):
             payload = headers.get(PAYLOAD, b"").decode(errors="replace")
             id = headers.get(ID, b"").decode(errors="replace") or identity(origin["topic"], origin["partition"], origin["offset"])
-            batch.recalls.append({**body, "id": id, "payload": payload})
+            batch.recalls.append(Recall(id, payload, body))
             if payload:
                 # A node that announces itself and its answer, of which nobody else knows
                 batch.add_receipt(payload, f"recall:{id}", "sink", 2, f"recall:{id}")
@@ -465,9 +475,8 @@ class Sink:
         """Sends the stored days VEE asked for, as they are after everything read before; returns when Kafka has them."""
         pending = list(batch.recalls)
         while pending:
-            failed: list[dict[str, Any]] = []
-            for first in range(0, len(pending), RECALLS_PER_QUERY):
-                part = pending[first : first + RECALLS_PER_QUERY]
+            failed: list[Recall] = []
+            for part in _parcels(pending):
                 found = self._patiently("final_days", lambda part=part: stored_days(self.store, part), stop)
                 for asked, days in zip(part, found, strict=True):
                     self._send(producer, asked, days, failed)
@@ -478,9 +487,13 @@ class Sink:
             if failed and stop.wait(1.0):
                 raise StoppedError
 
-    def _send(self, producer: Producer, asked: dict[str, Any], days: pa.Table, failed: list[dict[str, Any]]) -> None:
-        block = rows.recalled(days, asked, asked["id"], asked["payload"])
-        headers = {"id": f"recall/{asked['id']}".encode(), PAYLOAD: asked["payload"].encode(), PARENT: f"recall:{asked['id']}".encode()}
+    def _send(self, producer: Producer, asked: Recall, days: FinalBlock, failed: list[Recall]) -> None:
+        headers: dict[str, str | bytes | None] = {
+            "id": f"recall/{asked.id}".encode(),
+            PAYLOAD: asked.payload.encode(),
+            PARENT: f"recall:{asked.id}".encode(),
+        }
+        key = asked.days.device[0].as_py().encode()  # all devices of a recall are of one partition of VEE
 
         def acknowledged(error: KafkaError | None, _: Message) -> None:
             if error is not None:
@@ -490,9 +503,7 @@ class Sink:
 
         while True:
             try:
-                producer.produce(
-                    self.recalled, self.codec.encode_block(block), asked["device"].encode(), headers=headers, on_delivery=acknowledged
-                )
+                producer.produce(self.recalled, self.codec.encode_block(days), key, headers=headers, on_delivery=acknowledged)
                 return
             except BufferError:
                 producer.poll(0.5)
@@ -521,16 +532,33 @@ def forget_position(store: Store, group: str, place: Place) -> None:
     )
 
 
-def stored_days(store: Store, recalls: Sequence[Mapping[str, Any]]) -> list[pa.Table]:
-    """For each recall the current row of ``final_days``, or no row where the store has none."""
-    asked = [(recall["device"], recall["channel"], recall["seconds"], recall["day"]) for recall in recalls]
+def _parcels(recalls: Sequence[Recall]) -> Iterator[list[Recall]]:
+    """The recalls in groups of at most so many days that one query asks for them; a large recall is a group of its own."""
+    part: list[Recall] = []
+    for recall in recalls:
+        if part and sum(len(other.days) for other in part) + len(recall.days) > DAYS_PER_QUERY:
+            yield part
+            part = []
+        part.append(recall)
+    yield part
+
+
+def stored_days(store: Store, recalls: Sequence[Recall]) -> list[FinalBlock]:
+    """The answer to each recall: the current rows of ``final_days``, and a row without slots for days the store has not."""
+    asked = {place for recall in recalls for place in recall.days.places()}
     found = store.query_arrow(
         "SELECT * EXCEPT (day), toInt32(day) AS day FROM final_days FINAL "
         "WHERE (device, channel) IN {channels:Array(Tuple(String, String))} "
         "AND (device, toString(channel), toInt32(seconds), toInt32(day)) IN {days:Array(Tuple(String, String, Int32, Int32))}",
-        {"channels": sorted({place[:2] for place in asked}), "days": sorted(set(asked))},
+        {"channels": sorted({place[:2] for place in asked}), "days": sorted(asked)},
         {"do_not_merge_across_partitions_select_final": "1"},
     )
     keyed = zip(*(found[name].to_pylist() for name in ("device", "channel", "seconds", "day")), strict=True)
     at = {key: i for i, key in enumerate(keyed)}
-    return [found.slice(at[place], 1) if place in at else found.slice(0, 0) for place in asked]
+    answers = []
+    for recall in recalls:
+        places = recall.days.places()
+        rows_ = integers(np.array([at[place] for place in places if place in at], np.int64))
+        absent = [place for place in places if place not in at]
+        answers.append(rows.recalled(found.take(rows_), absent, recall.id, recall.payload))
+    return answers

@@ -143,7 +143,7 @@ class Bench:
                 elif output.type == "AuditEvent":
                     self.audit.append(output.body)
                 elif output.type == "Recall":
-                    answers.append(self._answer(**output.body))
+                    answers += [self._answer(*place) for place in output.body.places()]
             if answers:
                 waiting.append(("FinalBlock", FinalBlock.join(answers)))
 

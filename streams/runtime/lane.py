@@ -107,6 +107,13 @@ class Lane:
         else:
             self.fold.state.load(key, value)
 
+    def load_all(self, rows: dict[bytes, bytes | None]) -> None:
+        """Takes the newest row of every key of the state topic back."""
+        mark = rows.pop(CHECKPOINT, None)
+        if mark:
+            self.checkpoint = Checkpoint.from_bytes(mark)
+        self.fold.state.load_all(rows)
+
     def take_changed(self) -> list[Record]:
         """Rows for the state topic: what changed since the last call, and the checkpoint."""
         rows = [*self.fold.state.take_changed(), (CHECKPOINT, self.checkpoint.to_bytes())]

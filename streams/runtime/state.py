@@ -7,7 +7,7 @@ odd things (a parked block, a counter) are entries: a key and bytes.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from schemas.block import pack_text, strings, unpack_text
-from schemas.packing import pack, unpack
+from schemas.packing import pack, unpack_into
 from streams.sorting import distinct
 
 PAGE: Final = 64
@@ -87,23 +87,29 @@ class Table:
     def _extend(self, fresh: list[str]) -> None:
         first, size = len(self.keys), len(self.keys) + len(fresh)
         if size > self._capacity:
-            self._capacity = max(PAGE, -(-size * 3 // 2 // PAGE) * PAGE)
-            for name, column in self.columns.items():
-                grown = self._blank(column, self._capacity)
-                grown[:first] = self._arrays[name][:first]
-                self._arrays[name] = grown
+            self.reserve(size + size // 8)
         self.keys.extend(fresh)
         for values in self.text.values():
             values.extend([""] * len(fresh))
         self._dirty.update(range(first // PAGE, (size - 1) // PAGE + 1))
+
+    def reserve(self, size: int) -> None:
+        """Makes room for that many rows in all."""
+        if size <= self._capacity:
+            return
+        known, self._capacity = len(self.keys), max(PAGE, -(-size // PAGE) * PAGE)
+        for name, column in self.columns.items():
+            grown = self._blank(column, self._capacity)
+            grown[:known] = self._arrays[name][:known]
+            self._arrays[name] = grown
 
     def mark(self, rows: Array) -> None:
         """Says that these rows changed."""
         self._dirty.update(distinct(np.asarray(rows) // PAGE).tolist())
 
     def nbytes(self) -> int:
-        """Memory of the arrays in use, without Python's strings."""
-        return sum(array.nbytes for array in self._arrays.values())
+        """Memory of the rows there are, without Python's strings and without room for more rows."""
+        return sum(array[: len(self.keys)].nbytes for array in self._arrays.values())
 
     def take_changed(self) -> Iterator[tuple[int, bytes]]:
         """Number and bytes of each changed page; forgets that they changed."""
@@ -147,7 +153,7 @@ class Table:
             values[rows] = unpack_text(part, size).to_pylist()
         for (name, column), part in zip(self.columns.items(), parts[1 + len(self.text) :], strict=True):
             if column.shape:
-                self._arrays[name][rows] = unpack(part, size * int(np.prod(column.shape))).reshape((size, *column.shape))
+                unpack_into(part, self._arrays[name][rows].reshape(-1))
             else:
                 self._arrays[name][rows] = np.frombuffer(part, _little(column.dtype), size)
         self._dirty.clear()
@@ -198,6 +204,18 @@ class State:
             name, _, page = rest.rpartition("/")
             if value is not None:
                 self.table(name).load_page(int(page), value)
+
+    def load_all(self, rows: Mapping[bytes, bytes | None]) -> None:
+        """Takes the newest row of every key back."""
+        sizes: dict[str, int] = {}
+        for key in rows:
+            if key.startswith(b"t/"):
+                name, _, page = key.decode()[2:].rpartition("/")
+                sizes[name] = max(sizes.get(name, 0), (int(page) + 1) * PAGE)
+        for name, size in sizes.items():
+            self.table(name).reserve(size)
+        for key, value in rows.items():
+            self.load(key, value)
 
     def digest(self) -> str:
         """A hash over everything, equal for equal states."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
 
 from schemas import conditions
-from schemas.block import FinalBlock
+from schemas.block import FinalBlock, RecallBlock, strings
 from schemas.identity import identity
 from schemas.rules import BIT
 from schemas.topology.vee import Group, RuleSettings
@@ -26,6 +26,7 @@ FINALS: Final = "reads.final"
 EXCEPTIONS: Final = "vee.exceptions"
 AUDIT: Final = "audit.events"
 _CELLS: Final = 100_000  # values of one final block at most
+_ASKED: Final = 500  # channel-days in a recall at most: its answer is a block as large as others
 _RULES: Final = {bit: name for name, bit in BIT.items()}
 
 
@@ -39,6 +40,7 @@ class Emitter:
     severities: dict[str, str]
     result: Result
     blocks: int = 0
+    asked: dict[int, list[tuple[int, int, int]]] = field(default_factory=dict)  # partition → channel, interval length, day
 
     @classmethod
     def make(cls, channels: Channels, message: Message, group: Group, result: Result) -> Emitter:
@@ -221,11 +223,19 @@ class Emitter:
 
     # --- the rest ---------------------------------------------------------------------------------------------------------------
 
-    def recall(self, channel: int, seconds: int, day: int, partition: int) -> None:
-        """Asks the store for a channel-day."""
-        device, name = self.channels.names[channel]
-        body = {"device": device, "channel": name, "seconds": seconds, "day": day}
-        self.result.outputs.append(Output(FINALS, "Recall", body, partition=partition))
+    def recall(self, channel: int, seconds: int, day: int) -> None:
+        """Asks the store for a channel-day, with all others of this message."""
+        self.asked.setdefault(int(self.channels.partition[channel]), []).append((channel, seconds, day))
+
+    def recalls(self) -> None:
+        """Sends what was asked for: behind all that the message published, so that the store knows it when it answers."""
+        for partition, asked in sorted(self.asked.items()):
+            for first in range(0, len(asked), _ASKED):
+                channels, seconds, days = zip(*asked[first : first + _ASKED], strict=True)
+                names = [self.channels.names[channel] for channel in channels]
+                device, channel = ([name[i] for name in names] for i in (0, 1))
+                block = RecallBlock(strings(device), strings(channel), np.array(seconds, np.int32), np.array(days, np.int32))
+                self.result.outputs.append(Output(FINALS, block.SCHEMA, block, partition=partition))
 
 
 def _flat(matrix: Array, rows: Ints, counts: Array) -> Array:

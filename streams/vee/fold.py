@@ -102,6 +102,7 @@ class VeeFold:
             self._reads(body, emitter)
         elif isinstance(body, FinalBlock):
             self._pursue(self.late.answer(body), emitter)
+            self.parking.keep()
         elif message.type == "Tick":
             self._tick(body, emitter)
         elif message.type == "MasterChannel":
@@ -119,6 +120,7 @@ class VeeFold:
             result.outputs.append(Output(FINALS, message.type, body, message.key, self.partition))
         else:
             raise ValueError(f"VEE has no use for a {message.type}")
+        emitter.recalls()
         return result
 
     def _reads(self, block: ReadBlock, emitter: Emitter) -> None:
@@ -192,12 +194,12 @@ class VeeFold:
         for seconds in sorted({seconds for seconds, _ in who}):
             ready, asked = self.late.look([channel for length, channel in sorted(who) if length == seconds], seconds)
             for channel, day in asked:
-                emitter.recall(channel, seconds, day, int(self.channels.partition[channel]))
+                emitter.recall(channel, seconds, day)
             if ready:
                 version = self._next("version")
                 segments, stored, look, informed = self.late.gather(seconds, ready)
-                commands = self.late.orders(seconds, ready)
-                was = self.late.was(seconds, ready)
+                commands = self.late.orders(seconds, list(ready))
+                was = self.late.was(seconds, list(ready))
                 decided = self.days.decide(seconds, segments, _NOTHING, stored, self.now, version, look, informed, commands, was)
                 for order in commands:
                     emitter.audit(order.body, self.now, order.refused, order.done, order.before, order.after)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,7 @@ from streams.vee.channels import Channels, key_of, names_of
 from streams.vee.days import Days, Stored, code_of
 from streams.vee.merging import STEP
 from streams.vee.orders import Order
-from streams.vee.parking import Late, Parking
+from streams.vee.parking import Given, Late, Parking, given_of
 from streams.vee.rejudging import Judged
 from streams.vee.ring import NEVER, Rings
 from streams.vee.spans import Segments
@@ -79,33 +79,63 @@ class LateReads:
     def answer(self, block: FinalBlock) -> set[tuple[int, int]]:
         """Takes days in that the store gave back (``count`` 0: it has none); returns who has all they asked for."""
         who: set[tuple[int, int]] = set()
-        index = self.channels.table.index
-        for row in range(len(block)):
-            key = key_of(block.device[row].as_py(), block.channel[row].as_py())
-            seconds = int(block.seconds[row])
-            if key not in index or not self.parking.answer(seconds, key, int(block.day[row]), block.take(np.array([row]))):
+        index, parking = self.channels.table.index, self.parking
+        owners = zip(block.device.to_pylist(), block.channel.to_pylist(), block.seconds.tolist(), given_of(block), strict=True)
+        for device, channel, seconds, given in owners:
+            key = key_of(device, channel)
+            if key not in index or not parking.answer(seconds, key, given):
                 continue
-            late = self.parking.late(seconds, key)
+            late = parking.late(seconds, key)
             if late.asked == late.answered:
                 who.add((seconds, index[key]))
         return who
 
-    def look(self, channels: list[int], seconds: int) -> tuple[list[int], list[tuple[int, int]]]:
+    def look(self, channels: list[int], seconds: int) -> tuple[dict[int, _Plan], list[tuple[int, int]]]:
         """Of channels with late reads: those that have all they need, and the (channel, day) the store must be asked for."""
-        ready, asked = [], []
-        for channel in channels:
-            key = self.channels.table.keys[channel]
-            late = self.parking.late(seconds, key)
-            if late.empty:
-                continue
-            plan = self._plan(seconds, channel, late)
+        ready: dict[int, _Plan] = {}
+        asked = []
+        keys = self.channels.table.keys
+        waiting = {channel: late for channel in channels if not (late := self.parking.late(seconds, keys[channel])).empty}
+        plans = self._begun(seconds, waiting)
+        for channel, late in waiting.items():
+            plan = plans[channel]
+            self._plan(plan, seconds, channel, late)
             missing = plan.needed - late.answered
-            asked += [(channel, day) for day in sorted(missing) if self.parking.ask(seconds, key, day)]
+            asked += [(channel, day) for day in sorted(missing) if self.parking.ask(seconds, keys[channel], day)]
             if not missing:
-                ready.append(channel)
+                ready[channel] = plan
         return ready, asked
 
-    def _plan(self, seconds: int, channel: int, late: Late) -> _Plan:
+    def _begun(self, seconds: int, waiting: dict[int, Late]) -> dict[int, _Plan]:
+        """Plans that hold the days of the reads that wait, and from when to when these are."""
+        plans = {channel: _Plan(set(late.again)) for channel, late in waiting.items()}
+        segments, joined, owners = self._joined(seconds, waiting)
+        if segments is None or joined is None:
+            return plans
+        ends = joined.start + joined.count.astype(np.int64) * seconds
+        for channel, begin, end in zip(owners, joined.start.tolist(), ends.tolist(), strict=True):
+            plan = plans[channel]
+            plan.low, plan.high = min(plan.low, begin), max(plan.high, end)
+        of_days = self.rings.table(seconds)["channel"][segments.row].tolist()
+        for channel, day in zip(of_days, segments.day.tolist(), strict=True):
+            plans[channel].decide.add(day)
+        return plans
+
+    def _joined(self, seconds: int, waiting: Mapping[int, Late]) -> tuple[Segments | None, ReadBlock | None, list[int]]:
+        """All reads that wait for these channels, also as a block, and the channel of each of its rows."""
+        blocks: list[ReadBlock] = []
+        owners: list[int] = []
+        for channel, late in waiting.items():
+            for block in self.parking.rows_of(late):
+                blocks.append(block)
+                owners += [channel] * len(block)
+        if not blocks:
+            return None, None, owners
+        joined = ReadBlock.join(blocks)
+        part = Part(seconds, np.arange(len(joined)), np.array(owners, np.int64))
+        return self.admission.segments(joined, part, self.admission.plain(joined), self.rings)[0], joined, owners
+
+    def _plan(self, plan: _Plan, seconds: int, channel: int, late: Late) -> None:
         """The days concerned, their neighbours in the store, and the neighbours of those neighbours whose estimates may change."""
         table, key = self.rings.table(seconds), self.channels.table.keys[channel]
         row = int(self.rings.find(seconds, np.array([channel]))[0])
@@ -114,11 +144,6 @@ class LateReads:
         def in_store(days: set[int]) -> set[int]:
             return {day for day in days if first <= day <= last}
 
-        plan = _Plan(set(late.again))
-        for block in self.parking.rows_of(late):
-            plan.decide |= set(self._cut(seconds, block, channel).day.tolist())
-            plan.low = min(plan.low, int(block.start.min()))
-            plan.high = max(plan.high, int((block.start + block.count.astype(np.int64) * seconds).max()))
         for command in self.parking.orders_of(late):
             days = set(self.days_of(command, channel))
             plan.decide |= in_store(days)
@@ -137,7 +162,6 @@ class LateReads:
                 plan.decide.add(day)
                 self._grow(plan, seconds, table, row, {day})
                 plan.needed |= in_store({near + step for near in plan.decide for step in (-1, 0, 1)} | plan.context)
-        return plan
 
     def _grow(self, plan: _Plan, seconds: int, table: Table, row: int, days: set[int]) -> None:
         """Adds what these days lean on, and the days that lean on the same."""
@@ -195,39 +219,22 @@ class LateReads:
                 found.append(Order(command, code_of(np.full(len(days), row), days)))
         return found
 
-    def _cut(self, seconds: int, block: ReadBlock, channel: int) -> Segments:
-        admitted = self.admission.plain(block)
-        part = Part(seconds, np.arange(len(block)), np.full(len(block), channel, np.int64))
-        return self.admission.segments(block, part, admitted, self.rings)[0]
-
-    def gather(self, seconds: int, channels: list[int]) -> tuple[Segments | None, dict[int, Stored], Ints, Ints]:
+    def gather(self, seconds: int, plans: dict[int, _Plan]) -> tuple[Segments | None, dict[int, Stored], Ints, Ints]:
         """All late segments and stored days of channels that have what they need, ring days to look at, and days to be decided."""
-        blocks: list[ReadBlock] = []
-        owners: list[int] = []
         stored: dict[int, Stored] = {}
         look: list[int] = []
         informed: list[int] = []
-        days = self.rings.table(seconds)["day"]
-        for channel in channels:
-            key = self.channels.table.keys[channel]
-            late = self.parking.late(seconds, key)
-            plan = self._plan(seconds, channel, late)
+        days, keys = self.rings.table(seconds)["day"], self.channels.table.keys
+        for channel, plan in plans.items():
             row = int(self.rings.find(seconds, np.array([channel]))[0])
-            for block in self.parking.rows_of(late):
-                blocks.append(block)
-                owners += [channel] * len(block)
             ring = set(days[row].tolist())
             look += [int(code_of(row, day)) for day in sorted((plan.decide | plan.context) & ring) if day >= 0]
             informed += [int(code_of(row, day)) for day in sorted(plan.decide)]
             for day in sorted(plan.needed):
-                held = self.parking.answered(seconds, key, day)
-                if held.count[0]:
+                held = self.parking.answered(seconds, keys[channel], day)
+                if len(held.values):
                     stored[int(code_of(row, day))] = self._stored(held, channel, passive=day not in plan.decide)
-        if not blocks:
-            return None, stored, np.array(look, np.int64), np.array(informed, np.int64)
-        joined = ReadBlock.join(blocks)
-        part = Part(seconds, np.arange(len(joined)), np.array(owners, np.int64))
-        segments = self.admission.segments(joined, part, self.admission.plain(joined), self.rings)[0]
+        segments = self._joined(seconds, {channel: self.parking.late(seconds, keys[channel]) for channel in plans})[0]
         return segments, stored, np.array(look, np.int64), np.array(informed, np.int64)
 
     def was(self, seconds: int, channels: list[int]) -> list[dict[int, Judged]]:
@@ -240,15 +247,15 @@ class LateReads:
                 found[number][channel] = one
         return found
 
-    def _stored(self, block: FinalBlock, channel: int, *, passive: bool) -> Stored:
+    def _stored(self, given: Given, channel: int, *, passive: bool) -> Stored:
         """A day back from the store, what was received of it in the unit that the channel has now."""
-        values, codes = _received(block)
-        unit = self.channels.table.text["unit"][channel]
+        values, codes = _received(given)
+        unit, old = self.channels.table.text["unit"][channel], given.unit
         was = None
-        if block.unit[0].as_py() != unit:
-            was, ratio = (values, codes), factor(block.unit[0].as_py(), unit)
+        if old != unit:
+            was, ratio = (values, codes), factor(old, unit)
             values, codes = (convert(values, ratio), codes) if ratio is not None else (values * 0, codes * 0)
-        return Stored(values, codes, block.values, block.conditions, int(block.version[0]), int(block.state[0]), passive, was)
+        return Stored(values, codes, given.values, given.conditions, given.version, given.state, passive, was)
 
     def taken_out(self, seconds: int, table: Table, row: int, channel: int) -> list[ReadBlock]:
         """Takes the held values of a channel out of its ring, as reads; the ring keeps its days, empty."""
@@ -275,9 +282,9 @@ class LateReads:
         ]
 
 
-def _received(block: FinalBlock) -> tuple[Ints, Array]:
-    """What had been received of a stored day (one row): values and codes in hundredths, 0 where nothing came."""
-    values, codes = (block.received, block.received_conditions) if block.received_count[0] else (block.values, block.conditions)
+def _received(given: Given) -> tuple[Ints, Array]:
+    """What had been received of a stored day: values and codes in hundredths, 0 where nothing came."""
+    values, codes = (given.received, given.received_conditions) if len(given.received) else (given.values, given.conditions)
     hundredths = (codes // STEP).astype(np.uint16)
     hundredths[hundredths == conditions.MISSING // STEP] = 0
     return values, hundredths

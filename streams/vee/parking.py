@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import numpy as np
+
 from schemas.block import FinalBlock, ReadBlock
 from schemas.codec import Codec
 from streams.runtime.state import State
+from streams.vee.batch import Array, Ints
 from streams.vee.rejudging import Judged
 
 _PARKED: Final = "parked"  # parked/<sequence>/<reason>/<channel>: rows refused or early
@@ -36,6 +39,44 @@ class Late:
         return not (self.rows or self.again or self.orders)
 
 
+@dataclass(slots=True)
+class Given:
+    """A channel-day as the store gave it back: one row of a FinalBlock, its cells as views of the block's columns."""
+
+    source: FinalBlock
+    row: int
+    day: int
+    unit: str
+    version: int
+    state: int
+    values: Ints
+    conditions: Array
+    methods: Array
+    received: Ints
+    received_conditions: Array
+
+    def block(self) -> FinalBlock:
+        """The row as a block of its own."""
+        return self.source if len(self.source) == 1 else self.source.take(np.array([self.row]))
+
+
+def given_of(block: FinalBlock) -> list[Given]:
+    """The rows of a block."""
+    ends, received_ends = np.cumsum(block.count).tolist(), np.cumsum(block.received_count).tolist()
+    found, units = [], block.unit.to_pylist()
+    begin = received_begin = 0
+    for row, (end, received_end) in enumerate(zip(ends, received_ends, strict=True)):
+        cells, received = slice(begin, end), slice(received_begin, received_end)
+        found.append(
+            Given(
+                block, row, int(block.day[row]), units[row], int(block.version[row]), int(block.state[row]), block.values[cells],
+                block.conditions[cells], block.methods[cells], block.received[received], block.received_conditions[received],
+            )
+        )  # fmt: skip
+        begin, received_begin = end, received_end
+    return found
+
+
 class Parking:
     """Entries of the state that hold rows. The index over them is derived, and made when first needed."""
 
@@ -44,6 +85,10 @@ class Parking:
         self._parked: dict[str, list[str]] | None = None
         self._late: dict[tuple[int, str], Late] = {}
         self._timed: dict[str, int] = {}
+        # Entries as they were before they became bytes
+        self._rows: dict[str, ReadBlock] = {}
+        self._given: dict[str, Given] = {}
+        self._unwritten: dict[str, Given] = {}  # answers that are not in the state yet
 
     # --- refused or early rows ----------------------------------------------------------------------------------------------
 
@@ -136,6 +181,7 @@ class Parking:
         """Keeps rows of one channel until its stored days are back."""
         entry = f"{_LATE}/{sequence:015d}/{seconds}/{key}"
         self.late(seconds, key).rows.append(entry)
+        self._rows[entry] = block
         self.state.put(entry, self.codec.encode_block(block))
 
     def order(self, seconds: int, key: str, command: dict[str, Any], sequence: int) -> None:
@@ -172,32 +218,52 @@ class Parking:
         self.state.put(f"{_ASKED}/{day}/{seconds}/{key}", _BLANK)
         return True
 
-    def answer(self, seconds: int, key: str, day: int, block: FinalBlock) -> bool:
-        """Takes a stored day in; False where nobody waits for it."""
+    def answer(self, seconds: int, key: str, given: Given) -> bool:
+        """Takes a stored day in; False where nobody waits for it. Call :meth:`keep` when the message is done."""
         late = self.late(seconds, key)
-        if day not in late.asked:
+        if given.day not in late.asked:
             return False
-        late.answered.add(day)
-        self.state.put(f"{_ASKED}/{day}/{seconds}/{key}", self.codec.encode_block(block))
+        late.answered.add(given.day)
+        entry = f"{_ASKED}/{given.day}/{seconds}/{key}"
+        self._given[entry] = self._unwritten[entry] = given
         return True
 
-    def answered(self, seconds: int, key: str, day: int) -> FinalBlock:
+    def keep(self) -> None:
+        """Puts the answers into the state that wait for others still; most were used by the message that brought them."""
+        for entry, given in self._unwritten.items():
+            self.state.put(entry, self.codec.encode_block(given.block()))
+        self._unwritten.clear()
+
+    def answered(self, seconds: int, key: str, day: int) -> Given:
         """A stored day that was answered."""
-        block: FinalBlock = self.codec.decode(self.state.entries[f"{_ASKED}/{day}/{seconds}/{key}"])
-        return block
+        entry = f"{_ASKED}/{day}/{seconds}/{key}"
+        given = self._given.get(entry)
+        if given is None:
+            given = self._given[entry] = given_of(self.codec.decode(self.state.entries[entry]))[0]
+        return given
 
     def rows_of(self, late: Late) -> list[ReadBlock]:
         """All rows that wait, in order."""
-        return [self.codec.decode(self.state.entries[entry]) for entry in late.rows]
+        return [self._read(entry) for entry in late.rows]
+
+    def _read(self, entry: str) -> ReadBlock:
+        block = self._rows.get(entry)
+        if block is None:
+            block = self._rows[entry] = self.codec.decode(self.state.entries[entry])
+        return block
 
     def done(self, seconds: int, key: str) -> None:
         """Forgets all that waited for a channel: it has been folded in."""
         late = self._late.pop((seconds, key))
         for entry in (*late.rows, *late.orders, *late.was):
             self.state.put(entry, None)
+            self._rows.pop(entry, None)
         for kind, days in ((_AGAIN, late.again), (_ASKED, late.asked)):
             for day in days:
-                self.state.put(f"{kind}/{day}/{seconds}/{key}", None)
+                entry = f"{kind}/{day}/{seconds}/{key}"
+                self.state.put(entry, None)
+                self._given.pop(entry, None)
+                self._unwritten.pop(entry, None)
 
 
 def reason_of(entry: str) -> str:

@@ -78,10 +78,11 @@ def answer(pipeline: Pipeline) -> None:
             return
         for record, body in asked:
             answered.add(record.headers["mdh-id"])
-            number = partition_of(body["device"], TOPOLOGY.partitions)
+            places = body.places()
+            number = partition_of(places[0][0], TOPOLOGY.partitions)
             headers = {"id": b"recall/" + record.headers["mdh-id"], PAYLOAD: record.headers.get(PAYLOAD, b"")}
-            value = CODEC.encode_block(days[body["device"], body["day"]])
-            pipeline.publish("vee.recalled", number, body["device"].encode(), value, headers)
+            value = CODEC.encode_block(FinalBlock.join([days[device, day] for device, _, _, day in places]))
+            pipeline.publish("vee.recalled", number, places[0][0].encode(), value, headers)
         pipeline.run()
 
 

@@ -10,11 +10,11 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from schemas.block import Block, DayBlock, FinalBlock, ReadBlock, columns_of, strings
+from schemas.block import Block, DayBlock, FinalBlock, ReadBlock, RecallBlock, columns_of, strings
 from schemas.codec import BLOCKS, Codec, schema_text
 
 INT64 = (-(2**63), 2**63 - 1)
-BLOCK_TYPES: tuple[type[Block], ...] = (ReadBlock, FinalBlock, DayBlock)
+BLOCK_TYPES: tuple[type[Block], ...] = (ReadBlock, FinalBlock, DayBlock, RecallBlock)
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 
 

@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from schemas.block import pack_text, strings, unpack_text
-from schemas.packing import pack, unpack
+from schemas.packing import pack, unpack, unpack_into
 from tests.contracts.examples import INT64, TEXTS, columns
 
 
@@ -20,6 +20,20 @@ def test_any_column_comes_back(values: np.ndarray) -> None:
     back = unpack(pack(values), len(values))
     assert back.dtype == np.int64
     assert np.array_equal(back, values)
+    out = np.empty_like(values)
+    unpack_into(pack(values), out)
+    assert np.array_equal(out, values)
+
+
+@given(st.integers(1, 40).flatmap(lambda size: st.lists(st.integers(0, 60_000), min_size=size, max_size=size)), st.sampled_from([1, 1000]))
+def test_columns_come_back_into_arrays_of_other_types(values: list[int], step: int) -> None:
+    given_ = np.array(values, np.int64) * step
+    out = np.empty(len(values), np.uint32)
+    unpack_into(pack(given_), out)
+    assert out.tolist() == given_.tolist()
+    if len(set(values)) > 1:
+        with pytest.raises(ValueError, match="packed column"):
+            unpack_into(pack(given_), np.empty(len(values) + 1, np.int64))
 
 
 @pytest.mark.parametrize("dtype", ["i1", "i2", "i4", "u1", "u2", "u4"])

@@ -52,7 +52,7 @@ class Chain:
                 for row, device in enumerate(output.body.device.to_pylist()):
                     self.stored[device, int(output.body.day[row])] = output.body.take(np.array([row]))
             elif output.type == "Recall":
-                asked.append((output.body["device"], output.body["day"]))
+                asked += [(device, day) for device, _, _, day in output.body.places()]
         self.recalls += len(asked)
         for device, day in asked:
             found = [self.stored[device, d] for d in (day - 1, day, day + 1) if (device, d) in self.stored]

@@ -31,6 +31,10 @@ def test_rows_written_in_any_order_come_back(steps: list[tuple[int, int, str]]) 
         copy.load(key, data)
     assert copy.digest() == state.digest()
     assert copy.take_changed() == []
+    newest = State(make)
+    newest.load_all(dict(log))
+    assert newest.digest() == state.digest()
+    assert newest.take_changed() == []
     if steps:
         assert copy.table("t").find([f"key-{steps[0][0]}", "nobody"]).tolist()[1] == -1
         assert copy.table("t")["day"][0].tolist() == [-1, -1]

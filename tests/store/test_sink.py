@@ -24,7 +24,7 @@ from connectors.clickhouse.sink import Batch, Pace, Sink, StoppedError, position
 from connectors.clickhouse.store import Limits, Store, StoreError
 from connectors.clickhouse.tables import TABLES, VIEWS
 from connectors.kafka.settings import KafkaSettings
-from schemas.block import FinalBlock
+from schemas.block import FinalBlock, RecallBlock, strings
 from schemas.codec import Codec
 from schemas.conditions import EST_INTERPOLATED, REGULAR
 from schemas.topology import load_topology
@@ -303,7 +303,7 @@ def test_a_tick_that_asked_for_history_is_known_until_its_answer_has_come_throug
     log.put("hub.receipts", receipt(tick, "i/1", "ingest", 0), kind="Receipt")
     feed(sink, log.messages)
     assert history_asked(store) == (None, False)
-    log.put("reads.final", recall(), {"mdh-id": "r1", "mdh-payload": tick}, kind="Recall")
+    log.put("reads.final", recall(), {"mdh-id": "r1", "mdh-payload": tick})
     feed(sink, log.messages[-1:], FakeProducer())
     assert history_asked(store) == (NOW, True)
     log.put("hub.receipts", receipt(tick, "i/2", "ingest", 0, "recall:r1"), kind="Receipt")
@@ -410,8 +410,10 @@ def test_a_record_nobody_can_read_is_kept_and_stops_nothing(store: Store) -> Non
     assert (answer["complete"], answer["dead"]) == (True, 1)
 
 
-def recall(**changes: Any) -> dict[str, Any]:
-    return {"device": "M1", "channel": "A+", "seconds": 1800, "day": 19_800, **changes}
+def recall(*rows: dict[str, Any], **changes: Any) -> RecallBlock:
+    asked = [{"device": "M1", "channel": "A+", "seconds": 1800, "day": 19_800, **changes, **row} for row in rows or ({},)]
+    texts = (strings([row[name] for row in asked]) for name in ("device", "channel"))
+    return RecallBlock(*texts, *(np.array([row[name] for row in asked], np.int32) for name in ("seconds", "day")))
 
 
 def test_recalled_days_are_what_was_stored(store: Store) -> None:
@@ -422,10 +424,10 @@ def test_recalled_days_are_what_was_stored(store: Store) -> None:
     others = [{**row, "version": 3}, {**row, "day": 19_799}, {**row, "seconds": 900}, {**row, "device": "M2"}, {**row, "channel": "B"}]
     log.put("reads.final", finals(others))
     log.put("reads.final", finals([row]))
-    log.put("reads.final", recall(), {"mdh-id": "r1", "mdh-payload": "p"}, kind="Recall")
-    log.put("reads.final", recall(device="nobody", day=3), {"mdh-id": "r2"}, kind="Recall")
-    log.put("reads.final", recall(device="M2"), {"mdh-id": "r3"}, kind="Recall")
-    log.put("reads.final", recall(channel="B"), {"mdh-id": "r4"}, kind="Recall")
+    log.put("reads.final", recall(), {"mdh-id": "r1", "mdh-payload": "p"})
+    log.put("reads.final", recall(device="nobody", day=3), {"mdh-id": "r2"})
+    log.put("reads.final", recall(device="M2"), {"mdh-id": "r3"})
+    log.put("reads.final", recall(channel="B"), {"mdh-id": "r4"})
     feed(sink, log.messages, producer)
     (topic, block, key, headers), (_, none, other, without), *more = producer.sent
     assert (topic, key, headers) == ("vee.recalled", b"M1", {"id": b"recall/r1", "mdh-payload": b"p", "mdh-parent": b"recall:r1"})
@@ -438,10 +440,28 @@ def test_recalled_days_are_what_was_stored(store: Store) -> None:
     assert none.device.to_pylist() == ["nobody"]
 
 
+def test_many_days_in_one_record_are_answered_in_one(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sink_module, "DAYS_PER_QUERY", 4)
+    queries: list[int] = []
+    asked_of = sink_module.stored_days
+    monkeypatch.setattr(sink_module, "stored_days", lambda store, part: queries.append(len(part)) or asked_of(store, part))
+    sink, log, producer = make_sink(store), Log(), FakeProducer()
+    log.put("reads.final", finals([{"device": "M1", "day": 19_800 + i, "values": [i], "conditions": [REGULAR]} for i in range(5)]))
+    log.put("reads.final", recall(*({"day": 19_800 + i} for i in (3, 9, 1))), {"mdh-id": "a"})
+    log.put("reads.final", recall(*({"day": 19_800 + i} for i in (0, 4))), {"mdh-id": "b"})
+    log.put("reads.final", recall(*({"day": 19_800 + i} for i in (2, 3))), {"mdh-id": "c"})
+    feed(sink, log.messages, producer)
+    assert queries == [1, 2]  # three days, then two recalls of two
+    answers = {block.id: sorted(zip(block.day.tolist(), block.count.tolist(), strict=True)) for _, block, _, _ in producer.sent}
+    assert answers == {
+        "a": [(19_801, 1), (19_803, 1), (19_809, 0)], "b": [(19_800, 1), (19_804, 1)], "c": [(19_802, 1), (19_803, 1)],
+    }  # fmt: skip
+
+
 def test_a_recall_is_part_of_what_its_payload_waits_for(store: Store) -> None:
     sink, log = make_sink(store), Log()
     log.put("hub.receipts", receipt("p", "i/0", "ingest", 1, status="decoded"), kind="Receipt")
-    log.put("reads.final", recall(), {"mdh-id": "r1", "mdh-payload": "p", "mdh-receipt": "v/0"}, kind="Recall")
+    log.put("reads.final", recall(), {"mdh-id": "r1", "mdh-payload": "p", "mdh-receipt": "v/0"})
     log.put("hub.receipts", receipt("p", "v/0", "vee", 2, "i/0"), kind="Receipt")
     log.put("hub.receipts", receipt("p", "d/0", "determinants", 0, "v/0"), kind="Receipt")
     feed(sink, log.messages)
@@ -459,7 +479,7 @@ def test_a_recall_is_part_of_what_its_payload_waits_for(store: Store) -> None:
 def test_answers_are_sent_until_kafka_has_them(store: Store) -> None:
     producer, log = FakeProducer(failures=2), Log()
     for i in range(3):
-        log.put("reads.final", recall(day=i), {"mdh-id": f"r{i}"}, kind="Recall")
+        log.put("reads.final", recall(day=i), {"mdh-id": f"r{i}"})
     feed(make_sink(store), log.messages, producer)
     assert sorted(block.id for _, block, _, _ in producer.sent) == ["r0", "r1", "r2"]
 

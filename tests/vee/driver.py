@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from schemas.block import FinalBlock, ReadBlock, strings
+from schemas.block import FinalBlock, ReadBlock, RecallBlock, strings
 from schemas.conditions import MISSING, REGULAR, REPORTED_MISSING
 from schemas.identity import identity
 from schemas.topology.vee import VeeSettings
@@ -67,6 +67,7 @@ class Hub:
         self.figures: list[dict[str, Any]] = []
         self.recalls = 0
         self.count = 0
+        self.together = True
         self.answering = True  # False: answers wait until delivered
         self.queue: list[FinalBlock] = []
 
@@ -74,8 +75,8 @@ class Hub:
         self.count += 1
         result = self.fold.apply(Message(kind, body, identity("m", self.count), getattr(body, "payload", "")))
         self.figures.append(result.figures)
-        asked = [self._take(output) for output in result.outputs]
-        self.queue += [self._answer(recall) for recall in asked if recall]
+        for output in result.outputs:
+            self._take(output)
         if self.answering:
             self.deliver()
         return result
@@ -111,18 +112,19 @@ class Hub:
             self._rows: dict[bytes, bytes | None] = {}
         return self._rows
 
-    def _take(self, output: Output) -> dict[str, Any] | None:
+    def _take(self, output: Output) -> None:
         self.log.append(output)
-        if output.type == "Recall":
-            self.recalls += 1
-            return dict(output.body)
+        if isinstance(output.body, RecallBlock):
+            self.recalls += len(output.body)
+            answers = [self._answer(*place) for place in output.body.places()]
+            # in one block as the store answers, or day by day: it must make no difference
+            self.queue += [FinalBlock.join(answers)] if self.together else answers
         if output.type == "VeeException":
             known = self.exceptions.get(output.body["id"])
             assert known is None or known["version"] <= output.body["version"]
             self.exceptions[output.body["id"]] = output.body
         if output.type == "FinalBlock":
             self._store(output.body.check())
-        return None
 
     def _store(self, block: FinalBlock) -> None:
         for row in range(len(block)):
@@ -142,9 +144,9 @@ class Hub:
                 assert one.before_conditions.tolist() == before.conditions.tolist()
             self.days[key] = one
 
-    def _answer(self, recall: dict[str, Any]) -> FinalBlock:
-        stored = self.days.get((recall["device"], recall["channel"], recall["seconds"], recall["day"]))
-        return stored if stored is not None else empty_answer(recall)
+    def _answer(self, *place: Any) -> FinalBlock:
+        stored = self.days.get(place)
+        return stored if stored is not None else empty_answer(*place)
 
     # --- what a reader of the store sees ----------------------------------------------------------------------------------------
 
@@ -166,14 +168,14 @@ class Hub:
         return sorted(body["rule"] for body in self.open())
 
 
-def empty_answer(recall: dict[str, Any]) -> FinalBlock:
+def empty_answer(device: str, channel: str, seconds: int, day: int) -> FinalBlock:
     """What the store says of a day it does not have."""
     none, zero = np.zeros(0, np.int64), np.zeros(1, np.int64)
     one = strings([""])
     return FinalBlock(
-        id="", payload="", source="", device=strings([recall["device"]]), channel=strings([recall["channel"]]), unit=one,
-        service_point=one, account=one, zone=one, direction=zero, day=np.array([recall["day"]]), start=zero,
-        seconds=np.array([recall["seconds"]]), count=zero, reads=zero, version=zero, replaces=zero, state=zero, dials=zero,
+        id="", payload="", source="", device=strings([device]), channel=strings([channel]), unit=one,
+        service_point=one, account=one, zone=one, direction=zero, day=np.array([day]), start=zero,
+        seconds=np.array([seconds]), count=zero, reads=zero, version=zero, replaces=zero, state=zero, dials=zero,
         multiplier=zero, values=none, conditions=none, methods=none, times=none, received_count=zero, received=none,
         received_conditions=none, before_count=zero, before=none, before_conditions=none,
     )  # fmt: skip

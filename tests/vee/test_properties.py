@@ -104,7 +104,7 @@ def test_finals_do_not_depend_on_when_the_store_answers(data: st.DataObject) -> 
     if not rows:
         return
     hub = Hub(settings_)
-    hub.answering = False
+    hub.answering = hub.together = False
     pace = data.draw(st.lists(st.integers(0, 4), min_size=1, max_size=5))
     for number, k in enumerate(data.draw(st.permutations(range(len(rows))))):
         hub.send(rows[k])

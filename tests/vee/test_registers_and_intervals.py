@@ -321,7 +321,7 @@ def test_it_makes_no_difference_when_the_answers_come_late(data: st.DataObject) 
     rows, _, _ = data.draw(stories())
     first = told(rows, restarts=False)
     hub = hub_of(*FREELY, dials=0)
-    hub.answering = False
+    hub.answering = hub.together = False
     pace = data.draw(st.lists(st.integers(0, 4), min_size=1, max_size=5))
     for number, row in enumerate(data.draw(st.permutations(rows))):
         hub.send(row)
