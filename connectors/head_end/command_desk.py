@@ -53,7 +53,7 @@ class KafkaCommandDesk:
             "id": id_, "action": asked.action, "device": asked.device, "channel": asked.channel, "start": start,
             "end": _second("end", asked.end) if asked.end is not None else start + 1, "seconds": asked.seconds, "values": values,
             "reading": reading, "method": asked.method, "reason": asked.reason, "user": asked.user,
-            "expected_version": asked.expected_version,
+            "expected_version": asked.expected_version, "dry_run": asked.dry_run, "bulk": "", "approved_by": "",
         }  # fmt: skip
         wrong = flaw(record)
         if wrong:

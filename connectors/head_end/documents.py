@@ -34,6 +34,7 @@ class CommandRequest(BaseModel):
     reason: str = Field(default="", max_length=255, description="reason code")
     user: str = Field(max_length=255, description="who orders it")
     expected_version: int | None = Field(default=None, description="refuse unless the newest version of these days is this")
+    dry_run: bool = Field(default=False, description="say what it would change (outcome `preview`), and change nothing")
 
 
 class CommandAnswer(BaseModel):
@@ -43,7 +44,7 @@ class CommandAnswer(BaseModel):
     at: datetime = Field(description="the hub's clock as data")
     actor: str
     action: str
-    outcome: Literal["applied", "refused"]
+    outcome: Literal["applied", "refused", "preview"]
     detail: str
     before: dict[str, Any] | None
     after: dict[str, Any] | None

@@ -26,6 +26,7 @@ Seconds = Annotated[int | None, typer.Option(help="Interval length, where the ch
 Key = Annotated[str | None, typer.Option(help="Idempotency key: the same key twice is one command.")]
 Url = Annotated[str | None, typer.Option(help="The gateway of the hub; default: MDH_URL, else the hub of .mdh, else port 8080.")]
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Return when it is decided, with its entry of the audit.")]
+Dry = Annotated[bool, typer.Option("--dry-run", help="Say what it would change, and change nothing.")]
 PATIENCE = 60.0
 
 
@@ -39,7 +40,7 @@ def _order(url: str | None, key: str | None, wait: bool, user: str | None, **ask
             return
         answer = _answer(hub, id_, PATIENCE)
     print(json.dumps(answer))
-    if answer["outcome"] != "applied":
+    if answer["outcome"] == "refused":
         raise UsageError(f"refused: {answer['detail']}")
 
 
@@ -61,13 +62,13 @@ def edit(
     values: Annotated[str | None, typer.Option(help="One per interval, separated by commas; an empty one leaves its interval.")] = None,
     reading: Annotated[str | None, typer.Option(help="Of a register read.")] = None,
     reason: Reason = "", user: User = None, expect: Version = None, seconds: Seconds = None, key: Key = None, url: Url = None,
-    wait: Wait = True,
+    wait: Wait = True, dry_run: Dry = False,
 ) -> None:  # fmt: skip
     """Set values: they become user edits, which reads of the meter do not replace."""
     given = [value.strip() or None for value in values.split(",")] if values is not None else None
     _order(
         url, key, wait, user, action="edit", device=device, channel=channel, start=start, end=end, values=given, reading=reading,
-        reason=reason, expected_version=expect, seconds=seconds,
+        reason=reason, expected_version=expect, seconds=seconds, dry_run=dry_run,
     )  # fmt: skip
 
 
@@ -76,23 +77,23 @@ def estimate(
     device: Device, channel: Channel, start: Start, end: End,
     method: Annotated[str, typer.Option(help="An estimation rule, or outage-zero.")],
     reason: Reason = "", user: User = None, expect: Version = None, seconds: Seconds = None, key: Key = None, url: Url = None,
-    wait: Wait = True,
+    wait: Wait = True, dry_run: Dry = False,
 ) -> None:  # fmt: skip
     """Replace the intervals of a span by estimates of a method."""
     _order(
         url, key, wait, user, action="estimate", device=device, channel=channel, start=start, end=end, method=method, reason=reason,
-        expected_version=expect, seconds=seconds,
+        expected_version=expect, seconds=seconds, dry_run=dry_run,
     )  # fmt: skip
 
 
 def _plain(action: str, about: str) -> None:
     def run(
         device: Device, channel: Channel, start: Start, end: End = None, reason: Reason = "", user: User = None, expect: Version = None,
-        seconds: Seconds = None, key: Key = None, url: Url = None, wait: Wait = True,
+        seconds: Seconds = None, key: Key = None, url: Url = None, wait: Wait = True, dry_run: Dry = False,
     ) -> None:  # fmt: skip
         _order(
             url, key, wait, user, action=action, device=device, channel=channel, start=start, end=end, reason=reason,
-            expected_version=expect, seconds=seconds,
+            expected_version=expect, seconds=seconds, dry_run=dry_run,
         )  # fmt: skip
 
     app.command(name=action, help=about)(run)

@@ -218,8 +218,14 @@ class Emitter:
             "command": command["id"], "subject": command["device"], "device": command["device"], "channel": command["channel"],
             "start": moment(command["start"]), "end": moment(command["end"]), "reason": command["reason"],
             "outcome": "refused" if refused else "applied", "detail": refused or done, "before": before, "after": after,
+            "bulk": command.get("bulk", ""), "approved_by": command.get("approved_by", ""),
         }  # fmt: skip
         self.result.outputs.append(Output(AUDIT, "AuditEvent", body, command["device"].encode()))
+
+    def audited(self, body: dict[str, Any]) -> None:
+        """An entry of the audit that exists already."""
+        self.result.count("rows")
+        self.result.outputs.append(Output(AUDIT, "AuditEvent", body, body["device"].encode()))
 
     # --- the rest ---------------------------------------------------------------------------------------------------------------
 

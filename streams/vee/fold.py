@@ -29,6 +29,7 @@ from streams.vee.judging import Readings
 from streams.vee.late import LateReads
 from streams.vee.merging import Replacement
 from streams.vee.parking import Parking
+from streams.vee.preview import preview
 from streams.vee.registers import Changed, Registers
 from streams.vee.rejudging import Judged, Rejudging
 from streams.vee.ring import Rings
@@ -102,6 +103,8 @@ class VeeFold:
             self._reads(body, emitter)
         elif isinstance(body, FinalBlock):
             self._pursue(self.late.answer(body), emitter)
+            for entry in self.parking.previews(set(body.device.to_pylist())):
+                self._preview(entry, emitter)
             self.parking.keep()
         elif message.type == "Tick":
             self._tick(body, emitter)
@@ -224,6 +227,9 @@ class VeeFold:
 
     def _command(self, body: dict[str, Any], emitter: Emitter) -> None:
         """Carries a command out, or refuses it; one on days in the store waits for them."""
+        if body.get("dry_run"):
+            self._preview(self.parking.look(body, self._next("sequence")), emitter)
+            return
         channel = self.channels.table.index.get(key_of(body["device"], body["channel"]), -1)
         lengths = self._lengths(channel) if channel >= 0 else []
         if body["seconds"] is not None:
@@ -239,6 +245,18 @@ class VeeFold:
             self._order(lengths[0], channel, body, emitter)
         else:
             self._register_command(channel, body, emitter)
+
+    def _preview(self, entry: str, emitter: Emitter) -> None:
+        """Tells what a command would change, or asks the store for what is missing to tell."""
+        body = self.parking.previewed(entry)
+        found = preview(self, body, emitter.message, self.parking.at_hand)
+        for key, seconds, day in found.missing:
+            if self.parking.ask(seconds, key, day):
+                channel = self.channels.table.index[key]
+                emitter.recall(channel, seconds, day)
+        if found.audit is not None:
+            self.parking.seen(entry, [self.channels.table.keys[channel] for channel in self.channels.of_device(body["device"])])
+            emitter.audited(found.audit)
 
     def _lengths(self, channel: int) -> list[int]:
         """Interval lengths a channel has, 0 for registers."""

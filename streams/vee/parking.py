@@ -19,6 +19,7 @@ _AGAIN: Final = "again"  # again/<day>/<seconds>/<channel>: stored days to be de
 _ASKED: Final = "asked"  # asked/<day>/<seconds>/<channel>: days asked of the store, then the answer
 _ORDERS: Final = "orders"  # orders/<sequence>/<seconds>/<channel>: commands that wait for the days they concern
 _WAS: Final = "was"  # was/<sequence>/<seconds>/<channel>: as what stored days that wait were judged
+_PREVIEW: Final = "preview"  # preview/<sequence>: commands of which it is to be told what they would change
 _BLANK: Final = b"-"
 
 
@@ -89,6 +90,7 @@ class Parking:
         self._rows: dict[str, ReadBlock] = {}
         self._given: dict[str, Given] = {}
         self._unwritten: dict[str, Given] = {}  # answers that are not in the state yet
+        self._looks: dict[str, str] | None = None
 
     # --- refused or early rows ----------------------------------------------------------------------------------------------
 
@@ -165,6 +167,44 @@ class Parking:
         self.state.put(entry, None)
         self._timed.pop(entry, None)
         return block
+
+    # --- previews of commands ---------------------------------------------------------------------------------------------------
+
+    def look(self, command: dict[str, Any], sequence: int) -> str:
+        """Keeps a command whose effect is asked for; returns its entry."""
+        entry = f"{_PREVIEW}/{sequence:015d}"
+        self.waiting_looks[entry] = command["device"]
+        self.state.put(entry, self.codec.encode("Command", command))
+        return entry
+
+    @property
+    def waiting_looks(self) -> dict[str, str]:
+        """Entry → device of the previews that wait."""
+        if self._looks is None:
+            self._looks = {entry: self.previewed(entry)["device"] for entry in self.state.entries if entry.startswith(f"{_PREVIEW}/")}
+        return self._looks
+
+    def previews(self, devices: set[str]) -> list[str]:
+        """Entries of commands on these devices that wait to be previewed, in order."""
+        return sorted(entry for entry, device in self.waiting_looks.items() if device in devices)
+
+    def previewed(self, entry: str) -> dict[str, Any]:
+        """The command of an entry."""
+        command: dict[str, Any] = self.codec.decode(self.state.entries[entry])
+        return command
+
+    def at_hand(self, place: tuple[str, int, int]) -> FinalBlock | None:
+        """A stored day that was asked for and has come."""
+        key, seconds, day = place
+        return self.answered(seconds, key, day).block() if day in self.late(seconds, key).answered else None
+
+    def seen(self, entry: str, keys: list[str]) -> None:
+        """Forgets a preview, and what was asked of the store for it alone."""
+        self.state.put(entry, None)
+        device = self.waiting_looks.pop(entry)
+        if not self.previews({device}):
+            for seconds, key in [place for place, late in self._late.items() if place[1] in keys and late.empty and late.asked]:
+                self.done(seconds, key)
 
     # --- rows that wait for stored days ---------------------------------------------------------------------------------------
 

@@ -38,6 +38,7 @@ def command(hub: Hub, action: str, start: int = START, end: int = START + 86_400
     body = {
         "id": f"c{len(hub.log)}", "action": action, "device": "M1", "channel": "E1", "start": start, "end": end, "seconds": None,
         "values": [], "reading": None, "method": None, "reason": "test", "user": "clerk", "expected_version": None,
+        "dry_run": False, "bulk": "", "approved_by": "",
     } | more  # fmt: skip
     hub.apply("Command", body)
     told = [output.body for output in hub.log if output.type == "AuditEvent"]
@@ -282,3 +283,68 @@ def test_an_estimate_from_like_days_asks_the_store_for_them() -> None:
     day = hub.day(DAY + 4)
     assert int(day.values[0]) == 3 * MICRO  # of Tuesday to Thursday, two of which had left the state
     assert int(day.methods[0]) == METHOD["like-day-average"]
+
+
+ACTIONS = {
+    "edit": {"values": [2 * MICRO], "start": START + 40 * 900, "end": START + 41 * 900},
+    "estimate": {"method": "interval-interpolation", "start": START + 40 * 900, "end": START + 41 * 900},
+    "discard": {"start": START + 40 * 900, "end": START + 41 * 900},
+    "accept": {}, "force": {}, "re-vee": {},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("stored", [False, True])
+@pytest.mark.parametrize("action", ACTIONS)
+def test_a_preview_tells_what_the_command_does_and_changes_nothing(action: str, stored: bool) -> None:
+    hub = hub_with(SPIKE)
+    for later in range(1, 5 if stored else 1):
+        hub.send(interval_row(START + later * 86_400, [1.0] * 96))
+    finals, told, log = hub.finals(), dict(hub.exceptions), len(hub.log)
+    seen = command(hub, action, **ACTIONS[action], dry_run=True)
+    assert seen["outcome"] == "preview"
+    assert (hub.finals(), hub.exceptions) == (finals, told)
+    assert {output.type for output in hub.log[log:]} <= {"AuditEvent", "Recall"}
+    assert not [entry for entry in hub.fold.state.entries if entry.split("/")[0] in ("preview", "asked", "orders")]
+    effect = json.loads(seen["after"])
+    before = hub.finals()
+    done = command(hub, action, **ACTIONS[action])
+    assert done["outcome"] == "applied"
+    assert done["detail"] == seen["detail"]
+    after = hub.finals()
+    changed = {
+        (day, slot) for key in after for day in [key[3]]
+        for slot, cell in enumerate(zip(*after[key][:2], strict=True)) if cell != tuple(c[slot] for c in before[key][:2])
+    }  # fmt: skip
+    assert effect["changed_intervals"] == len(changed)
+    assert effect["version"] == json.loads(done["after"])["version"]
+    assert len(effect["exceptions"]) >= sum(hub.exceptions[k]["status"] != told[k]["status"] for k in told)
+    if action == "edit":
+        assert effect["changes"] == [
+            {"channel": "E1", "start": "2024-03-18T10:00:00Z", "seconds": 900, "from": {"value": "500", "condition": SUSPECT},
+             "to": {"value": "2", "condition": USER_EDIT}}
+        ]  # fmt: skip
+
+
+def test_a_preview_of_a_refused_command_says_why() -> None:
+    hub = hub_with([1.0] * 96)
+    seen = command(hub, "accept", dry_run=True)
+    assert (seen["outcome"], seen["detail"]) == ("refused", "there is no open exception of these days")
+
+
+def test_a_preview_that_waits_survives_a_restart() -> None:
+    hub = hub_with(SPIKE)
+    for later in range(1, 5):
+        hub.send(interval_row(START + later * 86_400, [1.0] * 96))
+    hub.answering = False
+    hub.apply("Command", {
+        "id": "p1", "action": "accept", "device": "M1", "channel": "E1", "start": START, "end": START + 86_400, "seconds": None,
+        "values": [], "reading": None, "method": None, "reason": "", "user": "clerk", "expected_version": None, "dry_run": True,
+        "bulk": "", "approved_by": "",
+    })  # fmt: skip
+    hub.restart()
+    hub.send(interval_row(START + 5 * 86_400, [1.0] * 96))  # nothing waits for it
+    assert int(hub.day(DAY + 5).state[0]) == FINALIZED
+    hub.answering = True
+    hub.deliver()
+    audit = [output.body for output in hub.log if output.type == "AuditEvent"]
+    assert [body["outcome"] for body in audit] == ["preview"]
