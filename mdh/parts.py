@@ -99,8 +99,22 @@ def _master_routes(part: Any) -> APIRouter:
     return router(part)
 
 
+def bulk(around: Surroundings) -> Service:
+    """Bulk orders."""
+    from connectors.head_end.bulk_desk import BulkDesk
+
+    return BulkDesk(around.reader, around.writer, around.codec, around.topology.commands, ("hub.commands", "audit.events"))
+
+
+def _bulk(desk: Any) -> APIRouter:
+    from connectors.head_end.bulk_desk import routes
+
+    return routes(desk)
+
+
 PARTS: Final[tuple[Part, ...]] = (
     Part("delivery", delivery, _subscribers),
     Part("master", _master, _master_routes),
+    Part("bulk", bulk, _bulk),
 )
 MASTER_PART: Final = next(number for number, part in enumerate(PARTS) if part.name == "master")

@@ -48,10 +48,10 @@ class KafkaCommandDesk:
             reading = None if asked.reading is None else quantity.parse(str(asked.reading))
         except ValueError as error:
             raise RefusedError(str(error)) from None
-        start = _second("start", asked.start)
+        start = second_of("start", asked.start)
         record = {
             "id": id_, "action": asked.action, "device": asked.device, "channel": asked.channel, "start": start,
-            "end": _second("end", asked.end) if asked.end is not None else start + 1, "seconds": asked.seconds, "values": values,
+            "end": second_of("end", asked.end) if asked.end is not None else start + 1, "seconds": asked.seconds, "values": values,
             "reading": reading, "method": asked.method, "reason": asked.reason, "user": asked.user,
             "expected_version": asked.expected_version, "dry_run": asked.dry_run, "bulk": "", "approved_by": "",
         }  # fmt: skip
@@ -61,7 +61,8 @@ class KafkaCommandDesk:
         return record
 
 
-def _second(name: str, at: datetime) -> int:
+def second_of(name: str, at: datetime) -> int:
+    """A time as UTC second. Raises RefusedError for one without offset, or outside 1970 to 2100."""
     if at.tzinfo is None:
         raise RefusedError(f"{name}: a time needs an offset, such as 2026-03-29T00:00:00Z")
     if at.microsecond or not 0 <= at.timestamp() < _LATEST:

@@ -113,3 +113,47 @@ def show(id: Annotated[str, typer.Argument(help="Id of a command.")], url: Url =
     if answer.status_code == 404:
         raise UsageError(str(answer.json().get("detail")))
     print(json.dumps(answer.json()))
+
+
+@app.command()
+def bulk(
+    action: Annotated[str, typer.Argument(help="accept, estimate, discard, force or re-vee.")],
+    rule: Annotated[str, typer.Option(help="Rule whose open exceptions are meant.")],
+    start: Start,
+    end: Annotated[str, typer.Option("--to", help="ISO time with offset: exceptions that begin before it.")],
+    devices: Annotated[list[str] | None, typer.Option("--devices", help="Pattern of devices, such as 'NMI61*'.")] = None,
+    channels: Annotated[list[str] | None, typer.Option("--channels", help="Pattern of channels.")] = None,
+    severity: Annotated[str | None, typer.Option(help="Only of this severity.")] = None,
+    method: Annotated[str | None, typer.Option(help="estimate: an estimation rule, or outage-zero.")] = None,
+    reason: Reason = "", user: User = None, url: Url = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count only.")] = False,
+) -> None:  # fmt: skip
+    """Order something done with every open exception of a selection; large orders wait for a second person."""
+    select = {"rule": rule, "from": start, "to": end, "devices": devices or [], "channels": channels or [], "severity": severity}
+    body = {"action": action, "select": select, "method": method, "reason": reason, "user": user or getpass.getuser(), "dry_run": dry_run}
+    with HubClient(hub_url(url)) as hub:
+        print(json.dumps(hub.call("POST", "/v1/commands/bulk", json=body).json()))
+
+
+def _decision(word: str, about: str) -> None:
+    def run(
+        id: Annotated[str, typer.Argument(help="Id of the bulk order.")],
+        count: Annotated[int | None, typer.Option(help="How many commands you agree to, where the selection has changed.")] = None,
+        reason: Reason = "", user: User = None, url: Url = None,
+    ) -> None:  # fmt: skip
+        body = {"user": user or getpass.getuser(), "count": count, "reason": reason}
+        with HubClient(hub_url(url)) as hub:
+            print(json.dumps(hub.call("POST", f"/v1/bulk-orders/{id}/{word}", json=body).json()))
+
+    app.command(name=word, help=about)(run)
+
+
+_decision("approve", "Approve a bulk order that somebody else has asked for.")
+_decision("reject", "Reject a bulk order.")
+
+
+@app.command()
+def orders(id: Annotated[str | None, typer.Argument(help="Id of a bulk order; else all that wait.")] = None, url: Url = None) -> None:
+    """Bulk orders: one as it stands, or those that wait for a second person."""
+    with HubClient(hub_url(url)) as hub:
+        print(json.dumps(hub.call("GET", f"/v1/bulk-orders/{id}" if id else "/v1/bulk-orders").json()))

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from schemas.topology.agents import Agent
 from schemas.topology.base import Section
+from schemas.topology.commands import CommandSettings
 from schemas.topology.enterprise import EnterpriseSettings
 from schemas.topology.ingest import IngestSettings
 from schemas.topology.insights import InsightsSettings
@@ -64,6 +65,7 @@ class Topology(Section):
     vee: VeeSettings = Field(default_factory=VeeSettings.default, description="What is checked and estimated")
     determinants: DeterminantsSettings = Field(default_factory=DeterminantsSettings.default, description="What is summed for billing")
     usage: UsageSettings = Field(default_factory=UsageSettings, description="What is calculated for usage subscriptions")
+    commands: CommandSettings = Field(default_factory=CommandSettings, description="Bulk orders of people")
     insights: InsightsSettings = Field(default_factory=InsightsSettings, description="What is told of unusual consumption")
     enterprise: EnterpriseSettings = Field(default_factory=EnterpriseSettings, description="Conversations with CIS and billing")
     delivery: DeliverySettings = Field(default_factory=DeliverySettings, description="Rules for all subscribers")
