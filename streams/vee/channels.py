@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 
-from schemas.block import DIRECTIONS, ReadBlock, pack_text, strings
+from schemas.block import DIRECTIONS, FinalBlock, ReadBlock, pack_text, strings
 from schemas.identity import partition_of
 from schemas.quantity import MICRO
 from schemas.units import resolve
 from streams.runtime.state import Column, State, Table
+from streams.sorting import distinct
 from streams.vee.batch import Array, Attributes, Ints
 from streams.vee.rejudging import Judged
-from streams.vee.service import periods_of, served, text_of_periods
+from streams.vee.service import Use, periods_of, served, text_of_periods, text_of_uses, uses_of
 
 TABLE: Final = "channels"
 UNSET: Final = -1
@@ -29,14 +30,14 @@ def table() -> Table:
 
     ``seconds`` -1: any, ``known``: master data name the channel, ``scaled``: and its multiplier, ``reported``: the multiplier its newest
     reads came with (0: none did),
-    ``periods``: see streams/vee/service.py.
+    ``periods``, ``uses``: see streams/vee/service.py.
     """
     columns = {
         "known": Column(np.int8), "seconds": Column(np.int32, empty=UNSET), "direction": Column(np.int8),
         "negative": Column(np.int8), "dials": Column(np.int8), "multiplier": Column(np.int64, empty=MICRO),
         "reported": Column(np.int64), "scaled": Column(np.int8),
     }  # fmt: skip
-    return Table(columns, ("unit", "service_point", "account", "zone", "check_channel", "periods"))
+    return Table(columns, ("unit", "service_point", "account", "zone", "check_channel", "periods", "uses"))
 
 
 def key_of(device: str, channel: str) -> str:
@@ -80,6 +81,7 @@ class Channels:
         self._devices: dict[str, int] = {}
         self.served = np.zeros((0, 2), np.int64)  # from and to of the longest time the channel is in service
         self.vacant = np.zeros(0, np.bool_)  # master data name a service point and no account
+        self.dated: dict[tuple[str, str], int] = {}  # channels whose service point, account or multiplier change in time → row
         self.names: list[tuple[str, str]] = []
         self._rows: OrderedDict[bytes, Ints] = OrderedDict()
         self._labels: OrderedDict[bytes, Labels] = OrderedDict()
@@ -160,6 +162,10 @@ class Channels:
         self.partition[row] = partition_of(self.routing(row), self.partitions)
         self.device[row] = self._devices.setdefault(self.names[row][0], len(self._devices))
         self.served[row] = served(texts["periods"][row])
+        if texts["uses"][row]:
+            self.dated[self.names[row]] = row
+        else:
+            self.dated.pop(self.names[row], None)
         self.vacant[row] = self.table["known"][row] > 0 and texts["service_point"][row] != "" and texts["account"][row] == ""
 
     def judged(self, row: int) -> Judged:
@@ -231,6 +237,36 @@ class Channels:
         texts = self.table.text
         return texts["account"][row] or texts["service_point"][row] or self.names[row][0]
 
+    def routes(self, row: int) -> list[str]:
+        """All keys that finals of a channel travel by at one time or another."""
+        texts, device = self.table.text, self.names[row][0]
+        uses = uses_of(texts["uses"][row])
+        return [self.routing(row), *(_route(use, texts["account"][row], texts["service_point"][row], device) for use in uses)]
+
+    def in_time(self, block: FinalBlock, partition: int) -> list[tuple[FinalBlock, int]]:
+        """A block of finals with the service point, account and multiplier that hold when each row begins, by partition."""
+        if not self.dated:
+            return [(block, partition)]
+        names = list(zip(block.device.to_pylist(), block.channel.to_pylist(), strict=True))
+        at = {
+            k: use
+            for k, name in enumerate(names)
+            if name in self.dated
+            for use in uses_of(self.table.text["uses"][self.dated[name]])
+            if use.start <= block.start[k] < use.end
+        }
+        if not at:
+            return [(block, partition)]
+        points, accounts, multipliers = block.service_point.to_pylist(), block.account.to_pylist(), block.multiplier.copy()
+        partitions = np.full(len(block), partition, np.int64)
+        for k, use in at.items():
+            partitions[k] = partition_of(_route(use, accounts[k], points[k], names[k][0]), self.partitions)
+            points[k] = points[k] if use.service_point is None else use.service_point
+            accounts[k] = accounts[k] if use.account is None else use.account
+            multipliers[k] = multipliers[k] if use.multiplier is None else use.multiplier
+        told = replace(block, service_point=strings(points), account=strings(accounts), multiplier=multipliers)
+        return [(told.take(np.flatnonzero(partitions == number)), number) for number in distinct(partitions).tolist()]
+
     def labels(self, rows: Ints) -> Labels:
         """Labels of these channels; the same list asked again costs nothing."""
         mark = rows.tobytes()
@@ -268,9 +304,15 @@ class Channels:
         table["multiplier"][row] = body.get("multiplier") or MICRO
         table["scaled"][row] = body.get("multiplier") is not None
         texts["periods"][row] = text_of_periods(body.get("periods") or [])
+        texts["uses"][row] = text_of_uses(body.get("periods") or [])
         table.mark(np.array([row]))
         self.changed(row)
         return row
+
+
+def _route(use: Use, account: str, service_point: str, device: str) -> str:
+    known = (account if use.account is None else use.account, service_point if use.service_point is None else use.service_point)
+    return known[0] or known[1] or device
 
 
 def _number(names: list[str], name: str) -> int:

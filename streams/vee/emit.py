@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -150,9 +150,12 @@ class Emitter:
         )  # fmt: skip
 
     def _send(self, block: FinalBlock, partition: int) -> None:
-        self.result.count("finals", len(block))
-        self.result.outputs.append(Output(FINALS, "FinalBlock", block, partition=partition))
-        self.blocks += 1
+        for part, number in self.channels.in_time(block, partition):
+            self.result.count("finals", len(part))
+            self.result.outputs.append(
+                Output(FINALS, "FinalBlock", replace(part, id=self.message.derive("final", self.blocks)), partition=number)
+            )
+            self.blocks += 1
 
     # --- exceptions -------------------------------------------------------------------------------------------------------------
 

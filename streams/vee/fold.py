@@ -372,7 +372,7 @@ class VeeFold:
         key = key_of(body["device"], body["channel"])
         table = self.channels.table
         known = table.index.get(key, -1)
-        routes = [self.channels.routing(known)] if known >= 0 else []
+        routes = self.channels.routes(known) if known >= 0 else []
         before = self.channels.judged(known) if known >= 0 else None
         row = self.channels.set_master(body)
         self.days.context.anchors.changed(row)
@@ -387,7 +387,7 @@ class VeeFold:
         if before is not None:
             self._rejudge(row, before, emitter)
         self._released(key, self.parking.release(key), emitter)
-        partitions = dict.fromkeys(partition_of(route, self.partitions) for route in [*routes, self.channels.routing(row)])
+        partitions = dict.fromkeys(partition_of(route, self.partitions) for route in [*routes, *self.channels.routes(row)])
         for partition in partitions:
             emitter.result.outputs.append(Output(FINALS, "MasterChannel", body, body["device"].encode(), partition))
 

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from streams.vee.batch import Ints, Mask, Period
+
+
+class Use(NamedTuple):
+    """Who uses a channel for a time; None: as its master data say outside of periods."""
+
+    start: int
+    end: int
+    service_point: str | None
+    account: str | None
+    multiplier: int | None
+
 
 SINCE_EVER: Final = -(1 << 62)
 FOREVER: Final = 1 << 62
@@ -24,6 +36,21 @@ def text_of_periods(periods: Iterable[dict[str, Any]]) -> str:
         (SINCE_EVER if p["from"] is None else p["from"], FOREVER if p["to"] is None else p["to"], _LETTERS[p["state"]]) for p in periods
     ]
     return ";".join(f"{'' if a == SINCE_EVER else a}:{'' if b == FOREVER else b}:{letter}" for a, b, letter in sorted(parts))
+
+
+def text_of_uses(periods: Sequence[dict[str, Any]]) -> str:
+    """Who uses a channel when, as JSON of (from, to, service point, account, multiplier); empty where that is the same in all periods."""
+    uses = [[p["from"], p["to"], *(p.get(name) for name in ("service_point", "account", "multiplier"))] for p in periods]
+    return json.dumps(uses) if len({tuple(use[2:]) for use in uses}) > 1 else ""
+
+
+@lru_cache(4096)
+def uses_of(text: str) -> tuple[Use, ...]:
+    """The uses of :func:`text_of_uses`, in order of time."""
+    return tuple(
+        Use(SINCE_EVER if begin is None else begin, FOREVER if end is None else end, *rest)
+        for begin, end, *rest in json.loads(text or "[]")
+    )
 
 
 @lru_cache(4096)
