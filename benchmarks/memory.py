@@ -22,7 +22,7 @@ import psutil
 from confluent_kafka.admin import NewTopic
 
 from benchmarks.load import FIRST_DAY, SLOTS, Load
-from benchmarks.pipeline import PARTITIONS, Say, _faust, _mdh, _process, _publish, peer_environment, settled
+from benchmarks.pipeline import PARTITIONS, Say, _chain_alone, _faust, _mdh, _process, _publish, peer_environment, settled
 from connectors.embedded.kafka import Broker
 from connectors.kafka.admin import Administrator
 from connectors.kafka.client import administrator, producer
@@ -30,6 +30,8 @@ from connectors.kafka.settings import KafkaSettings
 from mdh.errors import UsageError
 from mdh.simulation.writers import CHANNEL
 from schemas.topology import load_topology
+
+AGENTS = "ingest,vee,determinants"
 
 
 def run(channels: int, say: Say) -> dict[str, Any]:
@@ -108,12 +110,13 @@ def _warm(folds: dict[str, Any], message: Any) -> None:
 def _restart(broker: str, folder: Path, load: Load) -> float:
     """Seconds in which a new worker takes all partitions of all agents over and has read their state back."""
     kafka = KafkaSettings(bootstrap=broker)
-    Administrator(kafka).apply(load_topology(None))
+    chain = _chain_alone(folder)
+    Administrator(kafka).apply(load_topology(chain))
     ids = _publish(kafka, load)
-    with settled(broker, folder, ids):
+    with settled(broker, folder, ids, AGENTS, chain):
         pass
     log = folder / "again.log"
-    with _process(_mdh("worker", broker, folder / "data"), log):
+    with _process(_mdh("worker", broker, folder / "data", "--agents", AGENTS, "--topology", str(chain)), log):
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
             for line in log.read_text(errors="replace").splitlines():

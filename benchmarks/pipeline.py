@@ -146,7 +146,7 @@ def _stored(there: HubAt, ids: list[str]) -> None:
     while open_ids:
         answer = there.call("POST", "/v1/settle", json={"ids": open_ids[-1:], "wait": 0}).json()
         if answer["waiting"]:
-            time.sleep(0.1)
+            time.sleep(0.2)
             if time.monotonic() > deadline:
                 raise UsageError(f"the hub has not stored everything after {PATIENCE:.0f} s")
         else:

@@ -56,9 +56,11 @@ class StoppedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """When a batch is written: as soon as one of these is reached."""
+    """When a batch is written: as soon as one of these is reached; with more records waiting not before ``behind`` seconds, because
+    fewer and larger parts cost the store less."""
 
     seconds: float = 0.5
+    behind: float = 2.0
     reads: int = 2_000_000
     bytes: int = 64 * 1024 * 1024
     records: int = 500  # per poll
@@ -293,11 +295,13 @@ class Sink:
         flushed = time.monotonic()
         while not stop.is_set():
             wait = max(0.01, self.pace.seconds - (time.monotonic() - flushed))
-            for message in consumer.consume(self.pace.records, min(wait, self.pace.seconds)):
+            messages = consumer.consume(self.pace.records, min(wait, self.pace.seconds))
+            for message in messages:
                 self._take(message)
+            patience = max(self.pace.behind, self.pace.seconds) if len(messages) == self.pace.records else self.pace.seconds
             batch = self._batch
             full = batch.reads >= self.pace.reads or batch.bytes >= self.pace.bytes
-            if full or time.monotonic() - flushed >= self.pace.seconds:
+            if full or time.monotonic() - flushed >= patience:
                 if batch.records:
                     self.flush(batch, consumer, producer, stop)
                     self._batch = Batch()

@@ -119,6 +119,25 @@ def memory(
 
 
 @app.command()
+def late(
+    channels: Annotated[int, typer.Option(help="Channels that send days again.")] = 2000,
+    json: Json = False,
+) -> None:
+    """Days that have left the state and come again, against days that come in time; with the store."""
+    _need_source()
+    from benchmarks.late import run
+
+    if channels < 1:
+        raise UsageError("--channels must be at least 1")
+    figures = run(channels, _say)
+    rows: list[tuple[str, ...]] = [("", "µs per channel day", "")]
+    rows.append(("in time", f"{figures['hot_us_per_channel_day']:,}", ""))
+    rows.append(("late", f"{figures['late_us_per_channel_day']:,}", f"{figures['ratio_late_to_hot']} ×"))
+    asked = f"{figures['days_recalled']:,} days asked of the store in {figures['recalls']:,} records"
+    _show(f"{figures['channel_days']:,} channel days; {asked}; results are equal", rows, figures, json)
+
+
+@app.command()
 def anomaly(
     data: Annotated[Path | None, typer.Option(envvar="MDH_SHARED_DATA", help="Folder of the sample loads; else ../shared/data.")] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Faults of each kind injected into each meter.")] = 2,
