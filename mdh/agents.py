@@ -18,6 +18,8 @@ from streams.prepaid.fold import PrepaidFold
 from streams.runtime.fold import Fold
 from streams.runtime.lane import Plan
 from streams.runtime.plan import plan_of
+from streams.todo.feed import Fed
+from streams.todo.fold import TodoFold
 from streams.vee.fold import VeeFold
 
 MakeFold = Callable[[int], Fold]
@@ -41,7 +43,7 @@ def make_folds(topology: Topology) -> dict[str, MakeFold]:
             told=TOLD if TOLD in topology.agents["ingest"].outputs else "",
         ),
         "master": lambda _: MasterFold(count("vee"), told(topology, "master", "UsageSubscription")),
-        "vee": lambda n: VeeFold(topology.vee.within(topology.zone), n, count("vee")),
+        "vee": lambda n: Fed(VeeFold(topology.vee.within(topology.zone), n, count("vee")), topology.todo.wants),
         "determinants": lambda n: DeterminantsFold(
             topology.determinants,
             n,
@@ -50,8 +52,9 @@ def make_folds(topology: Topology) -> dict[str, MakeFold]:
             topology.usage,
             tuple(told(topology, "determinants", "UsageEvent")),
         ),
-        "insights": lambda n: InsightsFold(topology.insights, n),
+        "insights": lambda n: Fed(InsightsFold(topology.insights, n), topology.todo.wants),
         "enterprise": lambda n: EnterpriseFold(topology.enterprise, n),
+        "todo": lambda _: TodoFold(topology.todo),
         "prepaid": lambda n: PrepaidFold(topology.prepaid, topology.zone, n),
     }
 

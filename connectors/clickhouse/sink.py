@@ -37,6 +37,7 @@ from streams.runtime.lane import ID, PARENT, PAYLOAD, RECEIPT
 TICK: Final = "tick/"
 DAYS_PER_QUERY: Final = 1000
 Place = tuple[str, int]  # topic, partition
+TODO_TIMES: Final = ("first_seen", "last_seen", "start", "end", "assign_by", "resolve_by", "completed_at")
 # Records that are stored as they are: table, and which fields are times
 PLAIN: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "Posting": ("prepaid_postings", ("at",)),
@@ -44,6 +45,8 @@ PLAIN: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "PrepaidNotice": ("prepaid_notice_log", ("at", "not_before", "cut_from")),
     "PrepaidOutcome": ("prepaid_outcome_log", ("at",)),
     "PrepaidProof": ("prepaid_proof_log", ("at",)),
+    "TodoEvent": ("todo_event_log", ("at",)),
+    "TodoOutcome": ("todo_outcome_log", ("at",)),
     "DeviceCommand": ("device_command_log", ("issued_at", "expires_at")),
     "DeviceReply": ("device_reply_log", ("at",)),
 }
@@ -193,6 +196,10 @@ class Sorter:
             batch.singles["cis_conversations"].append({**body, "at": rows.second(body["at"]), "_origin": origin})
         elif kind == "Delivery":
             batch.singles["delivery_log"].append({**rows.with_seconds(body, "at", "since", "next_at"), "_origin": origin})
+        elif kind == "Todo":
+            row = {**body, **{name: rows.second(body[name]) for name in TODO_TIMES if body[name] is not None}, "_origin": origin}
+            batch.singles["todo_items"].append(row)
+            batch.singles["todo_open"].append({**row, "done": int(body["state"] == "completed")})
         elif kind in PLAIN:
             table, times = PLAIN[kind]
             known = {name: rows.second(body[name]) for name in times if body[name] is not None}

@@ -113,6 +113,30 @@ TABLES: Final[dict[str, dict[str, str]]] = {
     "device_reply_log": {
         "command": _STRING, "device": _STRING, "status": _LABEL, "at": _TIME, "code": _LABEL, "detail": _STRING,
     },
+    "todo_items": {
+        "id": _STRING, "version": "Int64", "type": _LABEL, "state": _LABEL, "priority": "Int32", "role": _LABEL, "user": _LABEL,
+        "subject": _STRING, "device": _STRING, "channel": _LABEL, "service_point": _STRING, "account": _STRING, "payload": _STRING,
+        "rule": _LABEL, "severity": _LABEL, "count": "Int64", "open": "Int64", "grouped": "Bool", "first_seen": _TIME,
+        "last_seen": _TIME, "start": _MAYBE_TIME, "end": _MAYBE_TIME, "assign_by": _MAYBE_TIME, "resolve_by": _MAYBE_TIME,
+        "level": "Int32", "detail": _STRING, "outcome": _LABEL, "reason": _STRING, "completed_at": _MAYBE_TIME,
+        "exceptions": "Array(String)",
+    },
+    "todo_open": {
+        "id": _STRING, "version": "Int64", "type": _LABEL, "state": _LABEL, "priority": "Int32", "role": _LABEL, "user": _LABEL,
+        "subject": _STRING, "device": _STRING, "channel": _LABEL, "service_point": _STRING, "account": _STRING, "payload": _STRING,
+        "rule": _LABEL, "severity": _LABEL, "count": "Int64", "open": "Int64", "grouped": "Bool", "first_seen": _TIME,
+        "last_seen": _TIME, "start": _MAYBE_TIME, "end": _MAYBE_TIME, "assign_by": _MAYBE_TIME, "resolve_by": _MAYBE_TIME,
+        "level": "Int32", "detail": _STRING, "outcome": _LABEL, "reason": _STRING, "completed_at": _MAYBE_TIME,
+        "exceptions": "Array(String)", "done": "UInt8",
+    },
+    "todo_event_log": {
+        "id": _STRING, "todo": _STRING, "version": "Int64", "at": _TIME, "action": _LABEL, "user": _LABEL, "command": _STRING,
+        "before": _STRING, "after": _STRING, "text": _STRING,
+    },
+    "todo_outcome_log": {
+        "id": _STRING, "at": _TIME, "action": _LABEL, "user": _LABEL, "status": _LABEL, "detail": _STRING, "done": "Array(String)",
+        "conflicts": "Array(String)",
+    },
     "refused_records": {
         "topic": _LABEL, "partition": "Int32", "offset": "Int64", "at": _TIME, "reason": _STRING, "key": _STRING,
         "value": _STRING, "headers": "Map(String, String)",
@@ -184,6 +208,26 @@ VIEWS: Final[dict[str, dict[str, str]]] = {
         _STRING, "reference": _STRING, "text": _STRING, "limit": "Nullable(Int64)", "status": _STRING, "replied_at": _MAYBE_TIME,
         "detail": _STRING,
     },
+    "todos": {
+        "id": _STRING, "version": "Int64", "type": _LABEL, "state": _LABEL, "priority": "Int32", "role": _LABEL, "user": _LABEL,
+        "subject": _STRING, "device": _STRING, "channel": _LABEL, "service_point": _STRING, "account": _STRING, "payload": _STRING,
+        "rule": _LABEL, "severity": _LABEL, "count": "Int64", "open": "Int64", "grouped": "Bool", "first_seen": _TIME,
+        "last_seen": _TIME, "start": _MAYBE_TIME, "end": _MAYBE_TIME, "assign_by": _MAYBE_TIME, "resolve_by": _MAYBE_TIME,
+        "level": "Int32", "detail": _STRING, "outcome": _LABEL, "reason": _STRING, "completed_at": _MAYBE_TIME,
+        "exceptions": "Array(String)",
+    },
+    "todo_queue": {
+        "id": _STRING, "version": "Int64", "type": _LABEL, "state": _LABEL, "priority": "Int32", "role": _LABEL, "user": _LABEL,
+        "subject": _STRING, "device": _STRING, "channel": _LABEL, "service_point": _STRING, "account": _STRING, "payload": _STRING,
+        "rule": _LABEL, "severity": _LABEL, "count": "Int64", "open": "Int64", "grouped": "Bool", "first_seen": _TIME,
+        "last_seen": _TIME, "start": _MAYBE_TIME, "end": _MAYBE_TIME, "assign_by": _MAYBE_TIME, "resolve_by": _MAYBE_TIME,
+        "level": "Int32", "detail": _STRING, "outcome": _LABEL, "reason": _STRING, "completed_at": _MAYBE_TIME,
+        "exceptions": "Array(String)",
+    },
+    "todo_history": {
+        "todo": _STRING, "version": "Int64", "at": _TIME, "action": _LABEL, "user": _LABEL, "text": _STRING, "before": _STRING,
+        "after": _STRING, "command": _STRING, "id": _STRING,
+    },
     "audit": {
         "at": _TIME, "actor": _LABEL, "action": _LABEL, "outcome": _LABEL, "detail": _STRING, "reason": _LABEL, "device": _STRING,
         "channel": _LABEL, "start": _TIME, "end": _TIME, "before": _STRING, "after": _STRING, "command": _STRING,
@@ -229,6 +273,7 @@ _ARROW: Final[dict[str, pa.DataType]] = {
     "Nullable(Int64)": pa.int64(),
     _MAYBE_TIME: pa.uint32(),
     "Bool": pa.bool_(),
+    "Array(String)": pa.list_(pa.string()),
     "Decimal(18, 6)": pa.decimal128(18, 6),
     "Array(Int64)": pa.list_(pa.int64()),
     "Array(String)": pa.list_(pa.string()),

@@ -19,6 +19,7 @@ from schemas.topology.insights import InsightsSettings
 from schemas.topology.prepaid import PrepaidSettings
 from schemas.topology.profiles import Profile
 from schemas.topology.subscribers import DeliverySettings, KafkaTopic, Subscriber, Subscribers
+from schemas.topology.todo import TodoSettings
 from schemas.topology.topics import MAX_PARTITIONS, RAW, Topic
 from schemas.topology.tou import DeterminantsSettings
 from schemas.topology.usage import UsageSettings
@@ -71,6 +72,7 @@ class Topology(Section):
     delivery: DeliverySettings = Field(default_factory=DeliverySettings, description="Rules for all subscribers")
     subscribers: Subscribers = Field(default_factory=dict, description="Who is told of what; more by `/v1/subscribers`")
     prepaid: PrepaidSettings = Field(default_factory=PrepaidSettings, description="Prepaid accounts: tariffs, thresholds, supply")
+    todo: TodoSettings = Field(default_factory=TodoSettings, description="To-Dos: types, routes, deadlines")
     profiles: dict[str, Profile] = Field(default_factory=dict, description="Mapping profiles for other people's CSV headers")
 
     @model_validator(mode="before")

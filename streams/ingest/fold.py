@@ -27,6 +27,7 @@ _CONVERSING: Final = frozenset(("EnterpriseRequest", "EnterpriseAnswer", "Device
 TOLD: Final = "device.events"
 REPLAYS: Final = "hub.replays"
 PREPAID: Final = "prepaid.inbox"
+TODO: Final = "todo.inbox"
 PREPAID_COMMAND: Final = "pp/"  # how ids of device commands begin that the prepaid agent gave; its partition follows
 TOGETHER: Final = 50_000  # reads in a block that leaves, as decoders make them at most
 
@@ -78,9 +79,13 @@ class IngestFold:
             result = Result([Output(INBOX, message.type, message.body, message.key, self.partition)])
             if message.type == "Tick" and PREPAID in self.inboxes:
                 result.outputs.append(Output(PREPAID, message.type, message.body, message.key, self.partition))
+            if message.type == "Tick" and self.partition == WHOLE and TODO in self.inboxes:
+                result.outputs.append(Output(TODO, message.type, message.body, message.key, WHOLE))
             if message.type == "Tick" and self.partition == CONVERSATION:
                 result.outputs += self._converse(message.type, message.body)
             return result
+        if message.type == "TodoCommand":
+            return Result([Output(TODO, message.type, message.body, message.key, WHOLE)])
         if message.type == "PrepaidRequest":
             key = message.body["account"].encode()
             return Result([Output(PREPAID, message.type, message.body, key, partition_of(key, self.partitions))])

@@ -1,0 +1,339 @@
+"""The To-Do agent: exceptions, commands and ticks in; To-Dos, their history, and outcomes out."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import orjson
+
+from schemas.identity import identity
+from schemas.topology.todo import HIGHEST, LOWEST, TodoSettings, TodoType
+from streams.runtime.fold import Message, Output, Result
+from streams.runtime.seen import Seen
+from streams.runtime.state import State, Table
+from streams.todo.hours import Hours
+from streams.todo.items import COMPLETED, KEPT, OPEN, WORKING, Item, Items
+
+TODOS: Final = "todo.items"
+EVENTS: Final = "todo.events"
+OUTCOMES: Final = "todo.outcomes"
+SYSTEM: Final = "system"
+LEVELS: Final = 3  # a To-Do is escalated so often at most
+_TIMES: Final = ("first_seen", "last_seen", "start", "end", "assign_by", "resolve_by", "completed_at")
+_BLANK: Final = ("device", "channel", "service_point", "account", "payload", "rule", "severity", "user", "outcome", "reason")
+_INNER: Final = ("key", "raised", "forget_at", "untold")
+_SHOWN: Final = ("state", "priority", "role", "user", "count", "open", "level", "outcome", "reason")
+
+
+class TodoFold:
+    """Folds the To-Do inbox. One partition holds all: what is grouped, counted and shared out must meet."""
+
+    def __init__(self, settings: TodoSettings) -> None:
+        self.settings = settings
+        self.state = State(lambda _: Table({}))
+        self.items = Items(self.state)
+        self.hours = Hours(settings.hours)
+        self._seen = Seen(self.state, "c/", 262_144)
+
+    @property
+    def now(self) -> int:
+        """UTC seconds of the last tick."""
+        return int(self.state.entries.get("now", b"0"))
+
+    def apply(self, message: Message) -> Result:
+        """Folds one message in."""
+        result = Result()
+        if message.type == "VeeException":
+            self._exception(message, result)
+        elif message.type == "TodoCommand":
+            Act(self, message.body, result).run()
+        elif message.type == "Tick" and message.body["at"] > self.now:
+            self.state.put("now", str(message.body["at"]).encode())
+            self._tick(result)
+        return result
+
+    # --- exceptions -------------------------------------------------------------------------------------------------------------------
+
+    def _exception(self, message: Message, result: Result) -> None:
+        """Raises, counts or closes the To-Do an exception belongs to."""
+        body = message.body
+        known = self.items.of_exception(body["id"])
+        if body["status"] != "open":
+            if known is not None:
+                self._closed(known, body, message.id, result)
+            return
+        kind = self.settings.type_for(body["rule"], body["severity"])
+        if kind is None:
+            return
+        found = {
+            "subject": f"{body['device']}/{body['channel']}", "device": body["device"], "channel": body["channel"],
+            "service_point": body["service_point"], "payload": body["payload"], "rule": body["rule"], "severity": body["severity"],
+            "start": int(body["start"].timestamp()), "end": int(body["end"].timestamp()), "detail": body["detail"],
+        }  # fmt: skip
+        if known is not None and known["state"] != COMPLETED:
+            if known["detail"] != body["detail"] and not known["grouped"]:
+                self.change(known, result, "raised", SYSTEM, message.id, last_seen=self.now, detail=body["detail"])
+            return
+        if self._flood(kind, body["payload"]):
+            found |= {"subject": f"payload {body['payload']}", "device": "", "channel": "", "grouped": True}
+        self.raise_(kind, found, body["id"], message.id, result)
+
+    def _flood(self, kind: TodoType, payload: str) -> bool:
+        """Counts what one payload raised of a type; true when more of it are to be one To-Do."""
+        if not payload:
+            return False
+        key = f"g/{kind.id}/{payload}"
+        count = int(self.state.entries.get(key, b"0"))
+        if count <= kind.together_above:
+            self.state.put(key, str(count + 1).encode())
+        return count >= kind.together_above
+
+    def raise_(self, kind: TodoType, found: dict[str, Any], exception: str, cause: str, result: Result) -> Item:
+        """Opens a To-Do, or adds to the one that is open about the same thing."""
+        grouped = bool(found.get("grouped"))
+        key = identity(kind.id, found["subject"], found.get("rule", "") if not grouped else "")
+        item = self.items.of_key(key)
+        if item is not None and item["state"] != COMPLETED:
+            names = item["exceptions"] if not exception or len(item["exceptions"]) >= KEPT else [*item["exceptions"], exception]
+            more = {"count": item["count"] + 1, "open": item["open"] + bool(exception), "last_seen": self.now, "exceptions": names}
+            if grouped:  # a million of them are told of by the next tick, not one by one
+                self.items.save(item | more | {"untold": True})
+            else:
+                self.change(item, result, "raised", SYSTEM, cause, **more)
+            return item
+        now = self.now
+        blank = dict.fromkeys(_BLANK, "")
+        role, priority = self._way(kind, found)
+        number = 1 if item is None else item["raised"] + 1
+        item = blank | {
+            "id": identity("todo", key, number), "key": key, "raised": number, "version": 0, "type": kind.id, "state": OPEN,
+            "priority": priority, "role": role, "count": 1, "open": int(bool(exception)), "grouped": grouped, "first_seen": now,
+            "last_seen": now, "start": None, "end": None, "assign_by": self.hours.after(now, kind.assign_within),
+            "resolve_by": self.hours.after(now, kind.resolve_within), "level": 0, "completed_at": None, "forget_at": 0,
+            "exceptions": [exception] if exception else [], **found,
+        }  # fmt: skip
+        self.change(item, result, "created", SYSTEM, cause)
+        return item
+
+    def _way(self, kind: TodoType, found: dict[str, Any]) -> tuple[str, int]:
+        asked = (kind.id, found.get("severity", ""), found.get("rule", ""), found.get("device", ""), found.get("service_point", ""))
+        route = next((route for route in self.settings.routes if route.matches(*asked)), None)
+        if route is None:
+            return kind.role, kind.priority
+        return route.role, min(max(kind.priority + route.more_urgent, LOWEST), HIGHEST)
+
+    def _closed(self, item: Item, body: dict[str, Any], cause: str, result: Result) -> None:
+        """The cause of a To-Do is gone, or one of its causes."""
+        left = max(item["open"] - 1, 0)
+        names = [name for name in item["exceptions"] if name != body["id"]]
+        if item["state"] == COMPLETED:
+            return
+        if left:
+            self.change(item, result, "raised", SYSTEM, cause, open=left, exceptions=names)
+        else:
+            self.complete(item, result, SYSTEM, cause, "auto", f"exception {body['status']}")
+
+    # --- changes ----------------------------------------------------------------------------------------------------------------------
+
+    def change(self, item: Item, result: Result, action: str, by: str, command: str, text: str = "", /, **fields: Any) -> None:
+        """A new version of a To-Do, its history and its record."""
+        before = {name: item[name] for name, value in fields.items() if name in _SHOWN and item[name] != value}
+        new = item | fields | {"version": item["version"] + 1, "untold": False}
+        self.items.save(new)
+        after = {name: new[name] for name in before}
+        event = {
+            "id": identity("todo-event", new["id"], new["version"]), "todo": new["id"], "version": new["version"],
+            "at": moment(self.now), "action": action, "user": by, "command": command, "text": text,
+            "before": orjson.dumps(before).decode() if before else "", "after": orjson.dumps(after).decode() if after else "",
+        }  # fmt: skip
+        record = {name: value for name, value in new.items() if name not in _INNER}
+        record |= {name: None if new[name] is None else moment(new[name]) for name in _TIMES}
+        result.outputs.append(Output(EVENTS, "TodoEvent", event, new["id"].encode()))
+        result.outputs.append(Output(TODOS, "Todo", record, new["id"].encode()))
+
+    def complete(self, item: Item, result: Result, user: str, command: str, outcome: str, reason: str, text: str = "") -> None:
+        """Ends a To-Do."""
+        forget = self.now + self.settings.reopen_within
+        fields = {"state": COMPLETED, "outcome": outcome, "reason": reason, "completed_at": self.now, "forget_at": forget, "open": 0}
+        self.change(item, result, "completed", user, command, text, **fields)
+
+    # --- time -------------------------------------------------------------------------------------------------------------------------
+
+    def _tick(self, result: Result) -> None:
+        now = self.now
+        for item in self.items.untold():
+            self.change(item, result, "raised", SYSTEM, f"tick/{now}", f"{item['count']} in all")
+        for item in list(self.items.overdue(now)):
+            if item["state"] == COMPLETED:
+                self.items.drop(item)
+            else:
+                self._escalate(item, result, f"tick/{now}")
+        for key in [key for key in self.state.entries if key.startswith("b/")]:
+            if orjson.loads(self.state.entries[key])["until"] <= now:
+                self.state.put(key, None)
+
+    def _escalate(self, item: Item, result: Result, cause: str) -> None:
+        """Past a deadline a To-Do becomes more urgent and goes to those who can shift work; three times at most."""
+        kind = self.settings.type_of(item["type"])
+        deadline = "assign_by" if item["state"] == OPEN else "resolve_by"
+        fields: dict[str, Any] = {"level": item["level"] + 1, "priority": min(item["priority"] + 1, HIGHEST), deadline: None}
+        if kind is not None and item["level"] + 1 < LEVELS:
+            span = kind.assign_within if item["state"] == OPEN else kind.resolve_within
+            fields[deadline] = self.hours.after(self.now, span)
+        if kind is not None and kind.escalate_to and item["state"] == OPEN:
+            fields["role"] = kind.escalate_to
+        what = "nobody has taken it" if item["state"] == OPEN else "it is not done"
+        self.change(item, result, "escalated", SYSTEM, cause, f"{what} in time", **fields)
+
+
+class Act:
+    """One command: what it changes, and what came of it."""
+
+    def __init__(self, fold: TodoFold, body: dict[str, Any], result: Result) -> None:
+        self.fold, self.body, self.result = fold, body, result
+        self.user, self.id = body["user"], body["id"]
+        self.done: list[str] = []
+        self.conflicts: list[str] = []
+        self.before: list[Item] = []
+
+    def run(self) -> None:
+        """Carries the command out, once."""
+        if not self.fold._seen.is_new(self.id):
+            self._outcome("duplicate", "")
+            return
+        try:
+            self._carry_out()
+        except RefusedError as refused:
+            self._outcome("refused", str(refused))
+            return
+        if self.before and self.fold.settings.undo_within and self.body["action"] != "undo":
+            kept = {"until": self.fold.now + self.fold.settings.undo_within, "items": self.before}
+            self.fold.state.put(f"b/{self.id}", orjson.dumps(kept))
+        status = "done" if not self.conflicts else "partly" if self.done else "conflict"
+        detail = f"{len(self.conflicts)} were changed by somebody else before" if self.conflicts else ""
+        self._outcome(status, detail)
+
+    def _carry_out(self) -> None:
+        action, body, fold = self.body["action"], self.body, self.fold
+        if len(body["todos"]) > fold.settings.bulk_alone and body["approver"] in ("", self.user):
+            raise RefusedError(f"more than {fold.settings.bulk_alone} To-Dos in one act need the approval of a second person")
+        if action == "next":
+            item = fold.items.next_for(list(body["roles"]))
+            if item is None:
+                raise RefusedError("nothing waits for your roles")
+            self._change(item, "assigned", state=WORKING, user=self.user)
+        elif action in ("create", "found", "gone"):
+            self._from_items(action)
+        elif action == "undo":
+            self._undo()
+        elif action in _ACTIONS:
+            self._each(action)
+        else:
+            raise RefusedError(f"there is no action {action[:40]!r}")
+
+    def _each(self, action: str) -> None:
+        versions = self.body["versions"]
+        for number, id in enumerate(self.body["todos"]):
+            item = self.fold.items.get(id)
+            if item is None:
+                raise RefusedError(f"there is no live To-Do {id[:40]}")
+            if number < len(versions) and versions[number] != item["version"]:
+                self.conflicts.append(id)
+                continue
+            if (item["state"] == COMPLETED) != (action == "reopen") and action != "comment":
+                if len(self.body["todos"]) == 1:
+                    raise RefusedError("it is completed already" if item["state"] == COMPLETED else "it is not completed")
+                continue
+            self._one(action, item)
+
+    def _one(self, action: str, item: Item) -> None:
+        body, fold = self.body, self.fold
+        if action == "assign":
+            self._change(item, "assigned", state=WORKING, user=body["to"] or self.user)
+        elif action == "distribute":
+            if not body["roles"]:
+                raise RefusedError("distribute names the users")
+            self._change(item, "assigned", state=WORKING, user=fold.items.least_loaded(list(body["roles"])))
+        elif action == "release":
+            self._change(item, "released", state=OPEN, user="")
+        elif action == "forward":
+            if not body["to"] and not body["role"]:
+                raise RefusedError("forward names a user or a role")
+            moved = {"state": WORKING, "user": body["to"]} if body["to"] else {"state": OPEN, "user": "", "role": body["role"]}
+            self._change(item, "forwarded", **moved)
+        elif action == "comment":
+            if not body["text"]:
+                raise RefusedError("a comment needs a text")
+            self._change(item, "commented")
+        elif action == "complete":
+            self.before.append(dict(item))
+            fold.complete(item, self.result, self.user, self.id, body["to"] or "done", body["reason"], body["text"])
+            self.done.append(item["id"])
+        elif action == "reopen":
+            self._change(item, "reopened", state=OPEN, user="", outcome="", reason="", completed_at=None)
+        else:
+            if not (body["to"].isascii() and body["to"].isdigit() and LOWEST <= int(body["to"]) <= HIGHEST):
+                raise RefusedError(f"a priority is a number from {LOWEST} to {HIGHEST}")
+            self._change(item, "prioritised", priority=int(body["to"]))
+
+    def _change(self, item: Item, action: str, **fields: Any) -> None:
+        self.before.append(dict(item))
+        self.fold.change(item, self.result, action, self.user, self.id, self.body["text"], **fields)
+        self.done.append(item["id"])
+
+    def _from_items(self, action: str) -> None:
+        """What a person or a search of the store found, or found to be gone."""
+        try:
+            found = orjson.loads(self.body["items"] or "[]")
+        except orjson.JSONDecodeError:
+            raise RefusedError("items is not JSON") from None
+        for one in found:
+            kind = self.fold.settings.type_of(str(one.get("type")))
+            if kind is None or not one.get("subject"):
+                raise RefusedError(f"there is no To-Do type {one.get('type')!r}" if kind is None else "an item needs a subject")
+            fields = {
+                name: str(one.get(name, "")) for name in ("subject", "device", "channel", "service_point", "account", "payload", "detail")
+            }
+            known = self.fold.items.of_key(identity(kind.id, fields["subject"], ""))
+            live = known is not None and known["state"] != COMPLETED
+            if action == "gone":
+                if live and known is not None:
+                    self.fold.complete(known, self.result, SYSTEM, self.id, "auto", "no longer found")
+                    self.done.append(known["id"])
+            elif not live or action == "create":
+                self.done.append(self.fold.raise_(kind, fields, "", self.id, self.result)["id"])
+
+    def _undo(self) -> None:
+        """Takes an act back where nobody has changed the To-Do since."""
+        data = self.fold.state.entries.get(f"b/{self.body['of']}")
+        if data is None:
+            raise RefusedError("that act cannot be undone, or not any more")
+        for before in orjson.loads(data)["items"]:
+            item = self.fold.items.get(before["id"])
+            if item is None or item["version"] != before["version"] + 1:
+                self.conflicts.append(before["id"])
+                continue
+            fields = {name: value for name, value in before.items() if name not in ("version", "id", "key")}
+            self.fold.change(item, self.result, "undone", self.user, self.id, self.body["text"], **fields)
+            self.done.append(item["id"])
+        self.fold.state.put(f"b/{self.body['of']}", None)
+
+    def _outcome(self, status: str, detail: str) -> None:
+        body = {
+            "id": self.id, "at": moment(self.fold.now), "action": self.body["action"], "user": self.user, "status": status,
+            "detail": detail, "done": self.done, "conflicts": self.conflicts,
+        }  # fmt: skip
+        self.result.outputs.append(Output(OUTCOMES, "TodoOutcome", body, self.id.encode()))
+
+
+_ACTIONS: Final = frozenset(("assign", "distribute", "release", "forward", "comment", "complete", "reopen", "prioritise"))
+
+
+class RefusedError(Exception):
+    """A command that changes nothing; the message says why."""
+
+
+def moment(second: int) -> datetime:
+    """UTC seconds as an aware time."""
+    return datetime.fromtimestamp(second, UTC)
