@@ -276,7 +276,6 @@ _ARROW: Final[dict[str, pa.DataType]] = {
     "Array(String)": pa.list_(pa.string()),
     "Decimal(18, 6)": pa.decimal128(18, 6),
     "Array(Int64)": pa.list_(pa.int64()),
-    "Array(String)": pa.list_(pa.string()),
     "Map(String, String)": pa.map_(pa.string(), pa.string()),
 }
 _BYTES: Final = {("payload_log", "body"), ("refused_records", "key"), ("refused_records", "value")}

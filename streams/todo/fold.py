@@ -164,7 +164,7 @@ class TodoFold:
         now = self.now
         for item in self.items.untold():
             self.change(item, result, "raised", SYSTEM, f"tick/{now}", f"{item['count']} in all")
-        for item in list(self.items.overdue(now)):
+        for item in self.items.overdue(now):
             if item["state"] == COMPLETED:
                 self.items.drop(item)
             else:

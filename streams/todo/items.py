@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict
-from collections.abc import Iterator
 from typing import Any, Final
 
 import orjson
@@ -97,14 +96,15 @@ class Items:
         deadline = item["assign_by"] if item["state"] == OPEN else item["resolve_by"]
         return None if deadline is None else int(deadline)
 
-    def overdue(self, now: int) -> Iterator[Item]:
-        """To-Dos whose moment has come, each once."""
-        items = self.all
+    def overdue(self, now: int) -> list[Item]:
+        """To-Dos whose moment has come, each once, the longest overdue first."""
+        items, found = self.all, dict[str, Item]()
         while self._deadlines and self._deadlines[0][0] <= now:
             at, id = heapq.heappop(self._deadlines)
             item = items.get(id)
             if item is not None and self.due(item) == at:  # else it was put off, or done
-                yield item
+                found[id] = item
+        return list(found.values())
 
     def untold(self) -> list[Item]:
         """To-Dos that grew without a record of it."""

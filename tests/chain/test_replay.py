@@ -50,7 +50,7 @@ def finished() -> Pipeline:
     return pipeline
 
 
-@pytest.mark.parametrize("agent", ["ingest", "vee", "determinants", "insights"])
+@pytest.mark.parametrize("agent", ["ingest", "vee", "determinants", "insights", "todo"])
 def test_the_same_inbox_twice_gives_the_same_bytes(finished: Pipeline, agent: str) -> None:
     plan, make = finished.agents[agent]
 
@@ -89,7 +89,7 @@ def test_a_lane_restored_at_any_point_goes_on_as_if_nothing_had_happened(finishe
     run()
     tick(wild, 1_750_000_000)
     run()
-    for topic in ("reads.final", "vee.exceptions", "determinants.daily", "billing.determinants", "hub.receipts"):
+    for topic in ("reads.final", "vee.exceptions", "determinants.daily", "billing.determinants", "todo.items", "hub.receipts"):
         assert wild.topics[topic] == finished.topics[topic], topic
 
 
