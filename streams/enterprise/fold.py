@@ -45,7 +45,8 @@ class EnterpriseFold:
             "determinants": self.usage.answered,
         }  # fmt: skip
         self._kinds = {
-            "reading-order": self.readings.order, "reading-cancel": self.readings.cancel, "connection": self.connections.request,
+            "reading-order": self.readings.order, "reading-cancel": self.readings.cancel,
+            "manual-read": self.readings.manual, "connection": self.connections.request,
             "connection-cancel": self.connections.cancel, "text": self.connections.text, "calculation": self.sums.request,
             "calculation-cancel": self.sums.cancel, "usage-request": self.usage.request, "usage-used": self.usage.used,
             "usage-discard": self.usage.discard,

@@ -18,6 +18,7 @@ KINDS: Final = frozenset(
 )  # fmt: skip
 LOCKED: Final = frozenset(("register-change", "task-change", "device-cancel"))  # while sums of the device are being worked out
 PARTITION: Final = 0
+HERE: Final = "@here"  # the service point at which the device is installed
 
 
 class MasterData:
@@ -31,9 +32,7 @@ class MasterData:
         """Takes one new item. Raises Refusal."""
         body = item.body
         self._check(item)
-        objects = body["objects"]
-        if item.kind == "point-of-delivery":
-            objects = self._delivery(body, objects)
+        objects = [self._placed(given, body.get("device", "")) for given in body["objects"]]
         account = body.get("account", "")
         if account:
             self._pending(account, 1)
@@ -61,10 +60,10 @@ class MasterData:
 
     def switch(self, system: str, device: str, action: str, at: int, command: str) -> None:
         """A device was connected or disconnected: an event of its installation."""
-        known = self.device(device) or {}
-        body = {"device": device, "event": action, "at": at}
-        if known.get("point"):
-            body["service_point"] = known["point"]
+        point = (self.device(device) or {}).get("point")
+        if not point:
+            return  # installed by somebody else's word: nothing is known of the place
+        body = {"device": device, "event": action, "service_point": point}
         item = {"id": f"switch/{command}", "group": "", "action": "put", "kind": "install", "object": f"{device}/{action}/{at}",
                 "from": at, "to": None, "body": orjson.dumps(body, option=orjson.OPT_SORT_KEYS).decode()}  # fmt: skip
         submission = {
@@ -171,13 +170,17 @@ class MasterData:
         if item.kind == "device" and self.desk.records.get(f"d/{name}") is not None and item.protocol == "sap":
             raise Refusal(CVE, f"device {name} exists already")
 
-    def _delivery(self, body: dict[str, Any], objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """A point of delivery bills what is measured at the device's installation point."""
-        known = self.device(body["device"]) or {}
-        point = known.get("point")
+    def _placed(self, given: dict[str, Any], device: str) -> dict[str, Any]:
+        """An object that is about wherever the device is installed, with that place."""
+        body = given["body"]
+        single, several = body.get("service_point") == HERE, body.get("service_points") == [HERE]
+        if not (single or several):
+            return given
+        device = body.get("device", device)
+        point = (self.device(device) or {}).get("point")
         if not point:
-            raise Refusal(IDE, f"device {body['device']} is not installed anywhere: its location comes first")
-        return [{**entry, "body": {**entry["body"], "service_points": [point]}} for entry in objects]
+            raise Refusal(IDE, f"device {device} is not installed anywhere: its location comes first")
+        return {**given, "body": {**body, **({"service_point": point} if single else {"service_points": [point]})}}
 
     # --- what SAP is told beside the answer ---------------------------------------------------------------------------------------
 

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from datetime import date
-from typing import Any
+from datetime import date, datetime
+from typing import Any, Final
+from zoneinfo import ZoneInfo
 
+import numpy as np
+
+from schemas.block import ReadBlock, strings
+from schemas.conditions import EXT_ESTIMATE, REGULAR
 from schemas.quantity import text_of
 from streams import calendar
 from streams.enterprise.desk import CVE, IDE, VAE, Desk, Item, Refusal
 from streams.enterprise.master_data import MasterData
+from streams.runtime.fold import Output
 
+VEE: Final = "vee.inbox"
 _EPOCH = date(1970, 1, 1)
 
 
@@ -59,6 +66,29 @@ class Readings:
             raise Refusal(IDE, f"device {body['device']} has no register {channel}; it has {', '.join(sorted(channels))}")
         known = channels.get(channel) or {}
         return channel, known.get("zone") or device.get("zone") or zone, known.get("decimals")
+
+    def manual(self, item: Item, mark: str) -> None:
+        """A read somebody took and typed in: to VEE like any other. Raises Refusal."""
+        body = item.body
+        channel, zone, _ = self._channel(item)
+        known = (self.master.device(body["device"]) or {"channels": {}})["channels"].get(channel) or {}
+        hour, minute, second = (int(part) for part in body["time"].rstrip("Z").split(".")[0].split(":"))
+        day = date.fromisoformat(body["date"])
+        at = int(datetime(day.year, day.month, day.day, hour % 24, minute, second, tzinfo=ZoneInfo(zone)).timestamp())
+        if not 0 <= at <= self.desk.now + self.desk.settings.ahead:
+            raise Refusal(VAE, f"{body['date']} {body['time']} is yet to come, or before 1970")
+        one = np.ones(1, np.int32)
+        block = ReadBlock(
+            id=self.desk.turn.message.derive("manual", item.id), payload=self.desk.turn.message.payload, source=item.system, format="sap",
+            received_at=item.at, device=strings([body["device"]]), channel=strings([channel]), unit=strings([known.get("unit", "")]),
+            direction=np.zeros(1, np.int8), start=np.array([at], np.int64), seconds=np.zeros(1, np.int32), count=one, reads=one,
+            multiplier=np.zeros(1, np.int64), values=np.array([body["value"]], np.int64),
+            conditions=np.array([EXT_ESTIMATE if body["estimated"] else REGULAR], np.int32), times=np.array([at], np.int64),
+        )  # fmt: skip
+        key = body["device"].encode()
+        self.desk.turn.result.outputs.append(Output(VEE, ReadBlock.SCHEMA, block, key))
+        self.desk.opened(item, mark)
+        self.desk.settle(item.key, {"id": body["order"]}, note="the read is taken")
 
     def cancel(self, item: Item, mark: str) -> None:
         """Withdraws an order. Raises Refusal."""

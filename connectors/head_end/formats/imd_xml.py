@@ -7,7 +7,6 @@ a document that is not well-formed is refused whole.
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from lxml import etree
 
+from connectors import safe_xml
 from connectors.head_end.formats import text
 from connectors.head_end.formats.assemble import Builder, Pieces, kind_of
 from connectors.head_end.formats.model import MAX_PROBLEMS, DecodeError, Options, Problems, shown
@@ -28,8 +28,6 @@ Row = tuple[str, str, str, str]
 MAX_TAGS: Final = 8_000_000
 MAX_INTERVALS: Final = 200_000  # of one IMD
 _WATCHED: Final = ("{*}D1-InitialLoadIMD", "{*}initialMeasurementData", "{*}deviceIdentifierNumber", "{*}Device")
-_ENCODING = re.compile(rb"<\?xml[^>]{0,200}?encoding\s*=\s*[\"']([A-Za-z0-9._-]{1,40})[\"']")
-_ENCODINGS: Final = frozenset({"utf-8", "utf8", "us-ascii", "ascii", "iso-8859-1", "windows-1252"})
 _ISO: Final = text.compile_format("iso")
 _OLD: Final = text.compile_format("%Y-%m-%d-%H.%M.%S")
 # Status and condition words seen in feeds, beside our own words and six-digit codes
@@ -66,15 +64,10 @@ def decode(data: bytes, options: Options, problems: Problems, builder: Builder) 
 
 def refuse_unsafe(data: bytes, file: str) -> None:
     """Raises DecodeError for a document that is not UTF-8 or the like, or has a document type or entities."""
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in data[:64]:
-        raise DecodeError(file, 1, "XML must be UTF-8")
-    encoding = _ENCODING.match(data.lstrip(b"\xef\xbb\xbf \r\n\t"))
-    if encoding and encoding[1].decode().lower() not in _ENCODINGS:
-        raise DecodeError(file, 1, f"XML encoding {encoding[1].decode()} is not accepted")
-    for mark in (b"<!DOCTYPE", b"<!ENTITY"):
-        at = data.find(mark)
-        if at >= 0:
-            raise DecodeError(file, data.count(b"\n", 0, at) + 1, "XML with a document type or entities is refused")
+    try:
+        safe_xml.refuse_unsafe(data)
+    except safe_xml.XmlError as error:
+        raise DecodeError(file, error.line, error.reason) from error
 
 
 @lru_cache(maxsize=1000)
@@ -94,8 +87,7 @@ def _imds(data: bytes, file: str) -> Iterator[tuple[Any, str]]:
     device = ""
     try:
         for _, element in etree.iterparse(
-            io.BytesIO(data), events=("end",), tag=_WATCHED, resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False,
-            remove_comments=True, remove_pis=True,
+            io.BytesIO(data), events=("end",), tag=_WATCHED, **safe_xml.PARSER
         ):  # fmt: skip
             name, parent = _local(element), element.getparent()
             if name == "deviceIdentifierNumber":

@@ -1,0 +1,103 @@
+"""The part of the hub process that talks with CIS: doors in, deliveries out, and the answers of the store to conversations."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+from fastapi import APIRouter
+
+from connectors.enterprise.answers import Answerer, Finder, Rows
+from connectors.enterprise.delivery import Delivery, Letter, Render
+from connectors.enterprise.intake import Intake
+from connectors.enterprise.sap import routes as sap_routes
+from connectors.enterprise.sap.catalog import catalog
+from connectors.enterprise.sap.documents import SOAP11, envelope
+from connectors.enterprise.sap.door import Door
+from connectors.enterprise.sap.writing import written
+from connectors.head_end.listing import Listing, cursor_of, cursor_text, page_query, readable
+from connectors.head_end.publish import Writer
+from connectors.kafka.settings import KafkaSettings
+from schemas.codec import Codec
+from schemas.topology import Topology
+from schemas.topology.enterprise import System
+
+TIME: Final = "DateTime('UTC')"
+MESSAGES: Final = Listing("conversation_messages", {"at": TIME, "id": "String"}, "at", "at", ("system", "kind", "reference"))
+CONVERSATIONS: Final = Listing(
+    "conversations", {"system": "String", "kind": "String", "subject": "String", "id": "String"}, "at", "at",
+    ("system", "kind", "subject", "state", "device", "account"),
+)  # fmt: skip
+
+
+class Enterprise:
+    """Doors, deliveries and answers over one writer and one store."""
+
+    def __init__(
+        self, topology: Topology, kafka: KafkaSettings, codec: Codec, reader: Rows, writer: Writer, folder: Path
+    ) -> None:
+        self.settings, self.zone, self.reader, self.folder = topology.enterprise, topology.zone, reader, folder / "enterprise"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.intake = Intake(writer, codec)
+        self.sap = Door(self.settings, self.intake, self.zone)
+        self.finder = Finder(reader)
+        self.answerer = Answerer(kafka, topology.group("cis-answers"), codec, writer, self.finder)
+        renders: dict[str, Render] = {"sap": self._sap_letter}
+        self.delivery = Delivery(kafka, topology.group("cis"), codec, self.settings, renders, self.folder)
+
+    def loops(self) -> Mapping[str, Callable[[threading.Event], None]]:
+        """Its threads."""
+        return {"cis-answers": self.answerer.run, **self.delivery.loops()}
+
+    def close(self) -> None:
+        """Holds nothing of its own: its threads close what they opened."""
+
+    def _sap_letter(self, message: Mapping[str, Any], system: System) -> Letter | None:
+        made = written(message, system, self.zone)
+        if made is None:
+            return None
+        root, element = made
+        headers = {"Content-Type": "text/xml; charset=utf-8", "SOAPAction": f'"{catalog().namespace}/{root.name}"'}
+        return Letter(envelope(element, SOAP11), headers, root.service)
+
+    # --- what is in the store -----------------------------------------------------------------------------------------------------
+
+    def page(self, system: str, cursor: str | None, limit: int) -> dict[str, Any]:
+        """Messages for a system, oldest first, without their items."""
+        return self._page(MESSAGES, {"system": system}, cursor, limit, leave_out=("body",))
+
+    def conversations(self, filters: Mapping[str, str | None], cursor: str | None, limit: int) -> dict[str, Any]:
+        """Where conversations stand."""
+        return self._page(CONVERSATIONS, filters, cursor, limit)
+
+    def _page(
+        self, listing: Listing, filters: Mapping[str, str | None], cursor: str | None, limit: int, leave_out: tuple[str, ...] = ()
+    ) -> dict[str, Any]:
+        sql, parameters = page_query(listing, filters, None, None, cursor, limit)
+        rows = self.reader.rows(sql, parameters)
+        more, rows = len(rows) > limit, rows[:limit]
+        following = cursor_of([cursor_text(rows[-1][column]) for column in listing.order]) if more else None
+        return {"items": [{k: v for k, v in readable(row).items() if k not in leave_out} for row in rows], "next": following}
+
+    def message(self, id: str) -> dict[str, Any] | None:
+        """A message with its items; None: there is none of this id."""
+        rows = self.reader.rows("SELECT * FROM conversation_messages WHERE id = {id:String} LIMIT 1", {"id": id})
+        if not rows:
+            return None
+        row = rows[0]
+        return {**row, "at": int(row["at"].timestamp()), "bulk": bool(row["bulk"]), "items": orjson.loads(row["body"])}
+
+
+def build(around: Any) -> Enterprise:
+    """The part from what is around it (``mdh.parts.Surroundings``)."""
+    return Enterprise(around.topology, around.kafka, around.codec, around.reader, around.writer, around.data_dir)
+
+
+def routes(part: Enterprise | None) -> APIRouter:
+    """All its routes."""
+    router = APIRouter()
+    router.include_router(sap_routes.routes(part))
+    return router
