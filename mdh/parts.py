@@ -112,9 +112,23 @@ def _bulk(desk: Any) -> APIRouter:
     return routes(desk)
 
 
+def _enterprise(around: Surroundings) -> Service:
+    """Conversations with customer information systems."""
+    from connectors.enterprise.part import build
+
+    return build(around)
+
+
+def _enterprise_routes(part: Any) -> APIRouter:
+    from connectors.enterprise.part import routes
+
+    return routes(part)
+
+
 PARTS: Final[tuple[Part, ...]] = (
     Part("delivery", delivery, _subscribers),
     Part("master", _master, _master_routes),
     Part("bulk", bulk, _bulk),
+    Part("enterprise", _enterprise, _enterprise_routes),
 )
 MASTER_PART: Final = next(number for number, part in enumerate(PARTS) if part.name == "master")

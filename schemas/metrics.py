@@ -113,6 +113,7 @@ DELIVERY_OPEN = _gauge("mdh_delivery_circuit_open", "Whether a receiver does not
 REQUESTS = _counter("mdh_http_requests_total", "HTTP requests", "method", "route", "status")
 REQUEST_SECONDS = _histogram("mdh_http_request_seconds", "Time to answer an HTTP request", _QUICK, "method", "route")
 FILES = _counter("mdh_files_total", "Files found in the drop folder, by outcome (taken, refused)", "outcome")
+CIS_MESSAGES = _counter("mdh_cis_messages_total", "Messages to CIS: sent, refused, or not taken because it was away", "system", "outcome")
 TICKS = _counter("mdh_ticks_total", "Ticks written")
 RESTARTS = _counter("mdh_restarts_total", "Processes started again after they died", "process")
 READY = _gauge("mdh_ready", "Whether reads can flow through this process: 1 or 0", "process")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any, Final, Protocol
@@ -121,9 +120,7 @@ class Finder:
         rows = self.reader.rows(_NEWER, asked)
         if not rows:
             return None
-        items = [
-            [int(row["begin"]), int(row["begin"]) + int(row["seconds"]), _micros(row["value"]), int(row["condition"])] for row in rows
-        ]
+        items = [[int(row["begin"]), int(row["begin"]) + int(row["seconds"]), _micros(row["value"]), int(row["condition"])] for row in rows]
         since = max(int(row["version"]) for row in rows)
         return {"unit": rows[0]["unit"], "items": items, "since": since, "more": len({row["version"] for row in rows}) == 20}
 
@@ -166,9 +163,10 @@ class Answerer:
         try:
             while not stop.is_set():
                 for message in reading.consume(20, 0.5):
-                    if message.error() is not None:
-                        if message.error().code() not in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._PARTITION_EOF):
-                            log.warning("questions cannot be read", error=message.error().str())
+                    error = message.error()
+                    if error is not None:
+                        if error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                            log.warning("questions cannot be read", error=error.str())
                         continue
                     if not self._answered(message.value() or b"", stop):
                         break
@@ -200,6 +198,6 @@ class Answerer:
 
 def _commit(reading: Consumer, message: Any) -> None:
     try:
-        reading.commit(message, asynchronous=True)
+        reading.commit(message=message, asynchronous=True)
     except KafkaException as error:  # a rebalance: whoever has the partition now asks the store again, answers have ids
         log.info("positions were not committed", reason=str(error))

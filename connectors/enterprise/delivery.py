@@ -74,9 +74,10 @@ class Delivery:
                     message = reading.poll(0.5)
                     if message is None:
                         continue
-                    if message.error() is not None:
-                        if message.error().code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
-                            log.warning("messages cannot be read", system=name, error=message.error().str())
+                    error = message.error()
+                    if error is not None:
+                        if error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                            log.warning("messages cannot be read", system=name, error=error.str())
                         continue
                     body = self.codec.decode(message.value() or b"")
                     if body["system"] == name and not self._sent(client, body, system, stop):
@@ -126,6 +127,6 @@ class Delivery:
 
 def _commit(reading: Consumer, message: Any) -> None:
     try:
-        reading.commit(message, asynchronous=True)
+        reading.commit(message=message, asynchronous=True)
     except KafkaException as error:
         log.info("positions were not committed", reason=str(error))

@@ -5,19 +5,23 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import orjson
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
+from starlette.concurrency import run_in_threadpool
 
+from connectors.enterprise import devices
 from connectors.enterprise.answers import Answerer, Finder, Rows
 from connectors.enterprise.delivery import Delivery, Letter, Render
+from connectors.enterprise.devices import Text
 from connectors.enterprise.intake import Intake
 from connectors.enterprise.sap import routes as sap_routes
 from connectors.enterprise.sap.catalog import catalog
 from connectors.enterprise.sap.documents import SOAP11, envelope
 from connectors.enterprise.sap.door import Door
 from connectors.enterprise.sap.writing import written
+from connectors.head_end import problems
 from connectors.head_end.listing import Listing, cursor_of, cursor_text, page_query, readable
 from connectors.head_end.publish import Writer
 from connectors.kafka.settings import KafkaSettings
@@ -36,9 +40,7 @@ CONVERSATIONS: Final = Listing(
 class Enterprise:
     """Doors, deliveries and answers over one writer and one store."""
 
-    def __init__(
-        self, topology: Topology, kafka: KafkaSettings, codec: Codec, reader: Rows, writer: Writer, folder: Path
-    ) -> None:
+    def __init__(self, topology: Topology, kafka: KafkaSettings, codec: Codec, reader: Rows, writer: Writer, folder: Path) -> None:
         self.settings, self.zone, self.reader, self.folder = topology.enterprise, topology.zone, reader, folder / "enterprise"
         self.folder.mkdir(parents=True, exist_ok=True)
         self.intake = Intake(writer, codec)
@@ -67,15 +69,12 @@ class Enterprise:
 
     def page(self, system: str, cursor: str | None, limit: int) -> dict[str, Any]:
         """Messages for a system, oldest first, without their items."""
-        return self._page(MESSAGES, {"system": system}, cursor, limit, leave_out=("body",))
+        return self.listed(MESSAGES, {"system": system}, cursor, limit, leave_out=("body",))
 
-    def conversations(self, filters: Mapping[str, str | None], cursor: str | None, limit: int) -> dict[str, Any]:
-        """Where conversations stand."""
-        return self._page(CONVERSATIONS, filters, cursor, limit)
-
-    def _page(
+    def listed(
         self, listing: Listing, filters: Mapping[str, str | None], cursor: str | None, limit: int, leave_out: tuple[str, ...] = ()
     ) -> dict[str, Any]:
+        """One page of a view."""
         sql, parameters = page_query(listing, filters, None, None, cursor, limit)
         rows = self.reader.rows(sql, parameters)
         more, rows = len(rows) > limit, rows[:limit]
@@ -100,4 +99,27 @@ def routes(part: Enterprise | None) -> APIRouter:
     """All its routes."""
     router = APIRouter()
     router.include_router(sap_routes.routes(part))
+    router.include_router(devices.routes(part))
+    router.include_router(_conversations(part))
+    return router
+
+
+def _conversations(part: Enterprise | None) -> APIRouter:
+    router = APIRouter(prefix="/v1", tags=["conversations"])
+
+    @router.get("/conversations", summary="Where conversations with CIS stand", responses=problems.responses(422, 503))
+    async def conversations(
+        system: Text = None,
+        kind: Text = None,
+        subject: Text = None,
+        state: Text = None,
+        device: Text = None,
+        account: Text = None,
+        cursor: Annotated[str | None, Query(max_length=4000, description="`next` of the page before")] = None,
+        limit: Annotated[int, Query(ge=1, le=10_000)] = 100,
+    ) -> dict[str, Any]:
+        assert part is not None
+        filters = {"system": system, "kind": kind, "subject": subject, "state": state, "device": device, "account": account}
+        return await run_in_threadpool(part.listed, CONVERSATIONS, filters, cursor, limit)
+
     return router

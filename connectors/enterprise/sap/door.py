@@ -60,6 +60,7 @@ class Door:
         return self._bulk(known, root, version, stream)
 
     def _message(self, service: str, stream: IO[bytes]) -> tuple[str, Root]:
+        stream.seek(0)
         try:
             outer, body, inner = safe_xml.path_of(stream, LEVEL)
         except XmlError as error:

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 SPOOL: Final = 4 * 1024 * 1024  # of a message in memory; the rest of a bulk goes to disk
 XML: Final = {"requestBody": {"required": True, "content": {"text/xml": {"schema": {"type": "string"}}}}}
-_XML_ANSWER: Final[dict[int | str, dict[str, Any]]] = {200: {"content": {"text/xml": {}}, "description": "XML"}}
+_FOUND: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"content": {"text/xml": {}}, "description": "XML"}, **problems.responses(404),
+}  # fmt: skip
 
 
 def routes(part: Enterprise | None) -> APIRouter:
@@ -32,12 +34,15 @@ def routes(part: Enterprise | None) -> APIRouter:
 
     @router.get("", summary="SAP's enterprise services: who takes them, their messages")
     async def services(request: Request) -> list[dict[str, Any]]:
+        here = request.url.path
         return [
-            {"service": one.name, "to": one.to, "messages": [root.name for root in one.roots], "wsdl": f"{request.url.path}/{one.name}?wsdl"}
+            {"service": one.name, "to": one.to, "messages": [root.name for root in one.roots], "wsdl": f"{here}/{one.name}?wsdl"}
             for one in catalog().services.values()
-        ]  # fmt: skip
+        ]
 
-    @router.get("/messages", summary="Messages for SAP, oldest first; for systems without an address", responses=problems.responses(422, 503))
+    @router.get(
+        "/messages", summary="Messages for SAP, oldest first; for systems without an address", responses=problems.responses(422, 503)
+    )
     async def messages(
         system: Annotated[str, Query(max_length=255)] = "sap",
         cursor: Annotated[str | None, Query(max_length=4000, description="`next` of the page before")] = None,
@@ -46,7 +51,7 @@ def routes(part: Enterprise | None) -> APIRouter:
         assert part is not None
         return await run_in_threadpool(part.page, system, cursor, limit)
 
-    @router.get("/messages/{id}", response_class=Response, summary="A message as SOAP", responses={**_XML_ANSWER, **problems.responses(404)})
+    @router.get("/messages/{id}", response_class=Response, summary="A message as SOAP", responses=_FOUND)
     async def message(id: str) -> Response:
         assert part is not None
         found = await run_in_threadpool(part.message, id)
@@ -56,7 +61,7 @@ def routes(part: Enterprise | None) -> APIRouter:
             raise ProblemError(404, "not-found", "There is no message of this id for SAP.")
         return Response(envelope(made[1]), media_type="text/xml")
 
-    @router.get("/{service}", response_class=Response, summary="The WSDL of a service", responses={**_XML_ANSWER, **problems.responses(404)})
+    @router.get("/{service}", response_class=Response, summary="The WSDL of a service", responses=_FOUND)
     async def wsdl(request: Request, service: str) -> Response:
         one = catalog().services.get(_plain(service))
         if one is None:
@@ -77,7 +82,7 @@ def routes(part: Enterprise | None) -> APIRouter:
         if name not in catalog().services:
             raise ProblemError(404, "not-found", f"There is no service {service[:100]}; GET /v1/sap lists them.")
         version = SOAP12 if "soap+xml" in request.headers.get("content-type", "") else SOAP11
-        with tempfile.SpooledTemporaryFile(SPOOL, dir=part.folder) as spool:
+        with tempfile.SpooledTemporaryFile(SPOOL, dir=str(part.folder)) as spool:
             size = 0
             async for chunk in request.stream():
                 size += len(chunk)

@@ -1,0 +1,157 @@
+"""A whole hub for conversations: the real doors, sink and store over the mock broker; agents as lanes that this process moves."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from confluent_kafka import TopicPartition
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from connectors.clickhouse.sink import Pace, Sink
+from connectors.clickhouse.store import Store
+from connectors.enterprise.part import Enterprise, routes
+from connectors.head_end import problems
+from connectors.head_end.publish import Publisher, Writer
+from connectors.head_end.reading import StoreReader
+from connectors.kafka.client import consumer, producer
+from connectors.kafka.mock import MockBroker
+from connectors.kafka.settings import KafkaSettings
+from mdh.agents import plans_and_folds
+from schemas.codec import Codec
+from schemas.topology import Topology
+from streams.runtime.lane import Record
+from streams.runtime.replay import Pipeline
+
+CODEC = Codec()
+
+
+@dataclass
+class World:
+    """Everything a test of conversations handles."""
+
+    topology: Topology
+    kafka: KafkaSettings
+    client: TestClient
+    part: Enterprise
+    publisher: Publisher
+    pipeline: Pipeline
+    now: int
+    _written: dict[tuple[str, int], int] = field(default_factory=lambda: defaultdict(int))
+    _read: dict[tuple[str, int], int] = field(default_factory=lambda: defaultdict(int))
+
+    def move(self) -> None:
+        """Moves everything from outside through the agents, and what they write onto the broker."""
+        plain = self.topology.agents["ingest"].reads
+        for record in self._fresh(plain):
+            self.pipeline.publish(record.topic, record.partition, record.key, record.value or b"", record.headers)
+        self.pipeline.run()
+        out = producer(self.kafka, linger_ms=0)
+        for name, topic in self.topology.topics.items():
+            if name in plain or not topic.records or name.endswith(".state"):
+                continue
+            for number in range(topic.partitions):
+                log = self.pipeline.log(name, number)
+                for record in log[self._written[name, number] :]:
+                    out.produce(name, record.value, record.key or None, number, headers=list(record.headers.items()))
+                self._written[name, number] = len(log)
+        assert out.flush(10) == 0
+
+    def _fresh(self, topics: list[str]) -> list[Record]:
+        reading = consumer(self.kafka, "world", enable_partition_eof=True, fetch_wait_max_ms=10)
+        places = [TopicPartition(t, n, self._read[t, n]) for t in topics for n in range(self.topology.partitions)]
+        reading.assign(places)
+        left, found = len(places), []
+        while left:
+            for message in reading.consume(500, 0.05):
+                if message.error() is not None:
+                    left -= 1
+                    continue
+                place = message.topic() or "", message.partition() or 0
+                self._read[place] = (message.offset() or 0) + 1
+                if message.value():
+                    headers = {name: value if isinstance(value, bytes) else b"" for name, value in message.headers() or []}
+                    found.append(Record(*place, message.key() or b"", message.value(), headers))
+        reading.close()
+        return found
+
+    def tick(self, at: int | None = None) -> None:
+        """Time comes to ``at``, or goes on by a second."""
+        self.now = max(self.now + 1, at or 0)
+        for number in range(self.topology.partitions):
+            value = CODEC.encode("Tick", {"at": self.now, "close": False})
+            self.part.intake.writer.write(
+                "hub.ticks", value, headers={"id": f"tick/{self.now}/{number}".encode()}, partition=number
+            ).result(5)
+        self.move()
+
+    def until(self, check: Callable[[], Any], seconds: float = 20, *, ticks: bool = True) -> Any:
+        """Lets time pass until something is so; what it was."""
+        deadline = time.monotonic() + seconds
+        while True:
+            if answer := check():
+                return answer
+            assert time.monotonic() < deadline, "did not happen in time"
+            if ticks:
+                self.tick()
+            else:
+                self.move()
+            time.sleep(0.1)
+
+    def messages(self, kind: str = "", system: str = "sap") -> list[dict[str, Any]]:
+        """Messages for a CIS as the agent wrote them, bodies read."""
+        import orjson
+
+        found = []
+        for number in range(self.topology.partitions):
+            for record in self.pipeline.log("enterprise.messages", number):
+                body = CODEC.decode(record.value or b"")
+                if body["system"] == system and kind in ("", body["kind"]):
+                    found.append({**body, "items": [{**item, "body": orjson.loads(item["body"])} for item in body["items"]]})
+        return found
+
+    def restart(self) -> None:
+        """Throws every agent's memory away: what counts is restored from its state topic."""
+        for agent in self.topology.agents:
+            for number in range(self.topology.partitions):
+                self.pipeline.restart(agent, number)
+
+
+@contextmanager
+def world(topology: Topology, store: Store, folder: Path) -> Iterator[World]:
+    """A hub over a store."""
+    with MockBroker() as broker:
+        kafka = KafkaSettings(bootstrap=broker.bootstrap)
+        first = producer(kafka)
+        for name, topic in topology.topics.items():
+            for number in range(topology.partitions if topic.records else 0):
+                first.produce(name, b"", partition=number)
+        assert first.flush(10) == 0
+        writer = Writer(kafka, max_bytes=4 * 1024 * 1024, timeout=5)
+        reader = StoreReader(store, topology.partitions)
+        part = Enterprise(topology, kafka, CODEC, reader, writer, folder)
+        publisher = Publisher(writer, "hes.reads", max_payload_bytes=4 * 1024 * 1024)
+        sink = Sink.from_topology(store, kafka, topology, codec=CODEC, pace=Pace(seconds=0.05))
+        app = FastAPI()
+        problems.install(app)
+        app.include_router(routes(part))
+        stop = threading.Event()
+        threads = [threading.Thread(target=loop, args=(stop,), daemon=True) for loop in (sink.run, *part.loops().values())]
+        for thread in threads:
+            thread.start()
+        pipeline = Pipeline(plans_and_folds(topology, [name for name in topology.agents if name != "insights"]), CODEC)
+        try:
+            with TestClient(app) as client:
+                yield World(topology, kafka, client, part, publisher, pipeline, int(time.time()))
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join(10)
+            writer.close(2)
