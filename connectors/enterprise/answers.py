@@ -176,7 +176,11 @@ class Answerer:
 
     def _answered(self, value: bytes, stop: threading.Event) -> bool:
         """Answers one record; tries again while store or Kafka is away. False where it was told to stop before."""
-        question = self.codec.decode(value)
+        try:
+            question = self.codec.decode(value)
+        except ValueError as error:  # no question of ours: nobody waits for its answer
+            log.warning("a record among the questions is none", reason=str(error))
+            return True
         while not stop.is_set():
             try:
                 items = [self._line(question["kind"], orjson.loads(line)) for line in question["items"]]

@@ -79,7 +79,11 @@ class Delivery:
                         if error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
                             log.warning("messages cannot be read", system=name, error=error.str())
                         continue
-                    body = self.codec.decode(message.value() or b"")
+                    try:
+                        body = self.codec.decode(message.value() or b"")
+                    except ValueError as reason:
+                        log.warning("a record among the messages is none", system=name, reason=str(reason))
+                        continue
                     if body["system"] == name and not self._sent(client, body, system, stop):
                         reading.seek(TopicPartition(message.topic() or "", message.partition() or 0, message.offset() or 0))
                         continue

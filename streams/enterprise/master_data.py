@@ -6,11 +6,13 @@ device once it holds).
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any, Final
 
 import orjson
 
 from streams.enterprise.desk import CVE, IDE, INBOX, LRE, MASTER, VAE, Desk, Item, Refusal
+from streams.enterprise.local import midnight, moment
 
 KINDS: Final = frozenset(
     ("device", "device-change", "device-cancel", "device-replicate", "register", "register-change", "task-change", "location",
@@ -94,7 +96,7 @@ class MasterData:
             self._pending(account, -1)
         if category:
             self._forget(seen.pop("undo"))
-        self.desk.settle(key, {"id": request.get("id", ""), "subject": request.get("device", "")}, category, note)
+        self.desk.settle(key, {"id": request.get("id", ""), "device": request.get("device", "")}, category, note)
         if category:
             return
         self._start_series(seen, request.get("know") or {})
@@ -171,16 +173,24 @@ class MasterData:
             raise Refusal(CVE, f"device {name} exists already")
 
     def _placed(self, given: dict[str, Any], device: str) -> dict[str, Any]:
-        """An object that is about wherever the device is installed, with that place."""
+        """An object that is about wherever the device is installed, with that place and its local days."""
         body = given["body"]
         single, several = body.get("service_point") == HERE, body.get("service_points") == [HERE]
         if not (single or several):
             return given
         device = body.get("device", device)
-        point = (self.device(device) or {}).get("point")
+        known = self.device(device) or {}
+        point, zone = known.get("point"), known.get("zone") or given.get("zone", "UTC")
         if not point:
             raise Refusal(IDE, f"device {device} is not installed anywhere: its location comes first")
-        return {**given, "body": {**body, **({"service_point": point} if single else {"service_points": [point]})}}
+        placed = {**given, "body": {**body, **({"service_point": point} if single else {"service_points": [point]})}}
+        if "days" in given:
+            placed["from"], placed["to"] = (midnight(zone, number) for number in given["days"])
+        if "local" in given:
+            day, clock = given["local"]
+            placed["from"] = moment(zone, date.fromisoformat(day), clock)
+            placed["object"] = f"{device}/{body['event']}/{placed['from']}"
+        return placed
 
     # --- what SAP is told beside the answer ---------------------------------------------------------------------------------------
 
@@ -199,6 +209,6 @@ def _category(reason: str) -> str:
     words = reason.lower()
     if "overlap" in words or "already" in words or "another" in words:
         return CVE
-    if "unknown" in words or "there is no" in words or "is not known" in words or "not there" in words:
+    if "does not exist" in words or "unknown" in words or "there is no" in words or "is not known" in words or "not there" in words:
         return IDE
     return VAE

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import date
 from typing import Any, Final
-from zoneinfo import ZoneInfo
 
 import numpy as np
 
@@ -13,11 +12,11 @@ from schemas.conditions import EXT_ESTIMATE, REGULAR
 from schemas.quantity import text_of
 from streams import calendar
 from streams.enterprise.desk import CVE, IDE, VAE, Desk, Item, Refusal
+from streams.enterprise.local import day_number, moment
 from streams.enterprise.master_data import MasterData
 from streams.runtime.fold import Output
 
 VEE: Final = "vee.inbox"
-_EPOCH = date(1970, 1, 1)
 
 
 class Readings:
@@ -35,7 +34,7 @@ class Readings:
             raise Refusal(CVE, f"reading order {body['order']} exists already")
         channel, zone, decimals = self._channel(item)
         rule = self.desk.settings.rule(body["reason"])
-        day = (date.fromisoformat(body["date"]) - _EPOCH).days
+        day = day_number(date.fromisoformat(body["date"]))
         if not calendar.FIRST_DAY <= day < calendar.LAST_DAY:
             raise Refusal(VAE, f"{body['date']} lies outside 1970 to 2100")
         low, high = int(calendar.start_of(zone, day)), int(calendar.start_of(zone, day + 1))
@@ -72,9 +71,7 @@ class Readings:
         body = item.body
         channel, zone, _ = self._channel(item)
         known = (self.master.device(body["device"]) or {"channels": {}})["channels"].get(channel) or {}
-        hour, minute, second = (int(part) for part in body["time"].rstrip("Z").split(".")[0].split(":"))
-        day = date.fromisoformat(body["date"])
-        at = int(datetime(day.year, day.month, day.day, hour % 24, minute, second, tzinfo=ZoneInfo(zone)).timestamp())
+        at = moment(zone, date.fromisoformat(body["date"]), body["time"])
         if not 0 <= at <= self.desk.now + self.desk.settings.ahead:
             raise Refusal(VAE, f"{body['date']} {body['time']} is yet to come, or before 1970")
         one = np.ones(1, np.int32)

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from confluent_kafka import TopicPartition
-from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from connectors.clickhouse.sink import Pace, Sink
 from connectors.clickhouse.store import Store
 from connectors.enterprise.part import Enterprise, routes
-from connectors.head_end import problems
+from connectors.head_end.desk import Desk
+from connectors.head_end.gateway import create_app
 from connectors.head_end.publish import Publisher, Writer
 from connectors.head_end.reading import StoreReader
 from connectors.kafka.client import consumer, producer
@@ -68,13 +68,13 @@ class World:
         reading = consumer(self.kafka, "world", enable_partition_eof=True, fetch_wait_max_ms=10)
         places = [TopicPartition(t, n, self._read[t, n]) for t in topics for n in range(self.topology.partitions)]
         reading.assign(places)
-        left, found = len(places), []
+        left, found = {(place.topic, place.partition) for place in places}, list[Record]()
         while left:
             for message in reading.consume(500, 0.05):
-                if message.error() is not None:
-                    left -= 1
-                    continue
                 place = message.topic() or "", message.partition() or 0
+                if message.error() is not None:
+                    left.discard(place)
+                    continue
                 self._read[place] = (message.offset() or 0) + 1
                 if message.value():
                     headers = {name: value if isinstance(value, bytes) else b"" for name, value in message.headers() or []}
@@ -139,9 +139,8 @@ def world(topology: Topology, store: Store, folder: Path) -> Iterator[World]:
         part = Enterprise(topology, kafka, CODEC, reader, writer, folder)
         publisher = Publisher(writer, "hes.reads", max_payload_bytes=4 * 1024 * 1024)
         sink = Sink.from_topology(store, kafka, topology, codec=CODEC, pace=Pace(seconds=0.05))
-        app = FastAPI()
-        problems.install(app)
-        app.include_router(routes(part))
+        nobody: Any = None
+        app = create_app(Desk(publisher, reader, nobody, list), [routes(part)])
         stop = threading.Event()
         threads = [threading.Thread(target=loop, args=(stop,), daemon=True) for loop in (sink.run, *part.loops().values())]
         for thread in threads:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from typing import Any, Final
 from zoneinfo import ZoneInfo, available_timezones
 
@@ -13,11 +13,11 @@ from schemas import quantity
 from schemas.master import checked
 from schemas.topology.enterprise import System
 from schemas.units import resolve
-from streams import calendar
 from streams.enterprise.desk import VAE, VME, Refusal
+from streams.enterprise.local import day_number, midnight, moment
 from streams.enterprise.master_data import HERE
 
-_EPOCH: Final = date(1970, 1, 1)
+_EAST, _WEST = 14 * 3600, 12 * 3600  # how far from UTC the zones of the world go
 _FOREVER: Final = date(9999, 12, 31)
 Words = dict[str, Any]
 
@@ -46,7 +46,12 @@ class Reader:
         last = _date("EndDate", end) if end else _FOREVER
         if last < first:
             raise Refusal(VAE, f"EndDate {end} lies before StartDate {start}")
-        return _midnight(zone, first), _midnight(zone, last, 1)
+        return midnight(zone, day_number(first)), midnight(zone, day_number(last) + 1)
+
+    def _everywhere(self, start: str, end: str | None) -> tuple[int | None, int | None]:
+        """The span of days of something that has no zone yet: it holds these days wherever it will be."""
+        begin, close = self._span(start, end, "UTC")
+        return None if begin is None else max(begin - _EAST, 0), None if close is None else close + _WEST
 
     def _known_zone(self, code: str | None) -> str:
         if not code:
@@ -70,7 +75,7 @@ class Reader:
     # --- devices --------------------------------------------------------------------------------------------------------------
 
     def _device(self, payload: Words) -> Words:
-        begin, end = self._span(payload["StartDate"], payload.get("EndDate"))
+        begin, end = self._everywhere(payload["StartDate"], payload.get("EndDate"))
         individual = payload.get("IndividualMaterial") or {}
         attributes = {
             "serial": payload.get("SerialID") or individual.get("SerialID"), "model": payload.get("MaterialID"),
@@ -89,7 +94,7 @@ class Reader:
         name, ends = payload["ID"], payload.get("EndDate")
         entry = {"action": "remove", "kind": "device", "object": name, "from": None, "to": None, "body": {}}
         if ends:
-            entry |= {"action": "end", "from": _midnight(self.zone, _date("EndDate", ends), 1)}
+            entry |= {"action": "end", "from": self._everywhere("1970-01-01", ends)[1]}
         return {"id": name, "device": name, "objects": [entry], "know": {} if ends else {"device": name, "gone": True}}
 
     def _register(self, payload: Words) -> Words:
@@ -133,28 +138,29 @@ class Reader:
     def _location(self, payload: Words) -> Words:
         name, place = payload["ID"], payload.get("Location")
         if place is None:
-            at = self._moment(payload["StartDate"], payload.get("StartTime"), self.zone)
-            entry = _event(name, HERE, "remove", at)
+            entry = _event(name, HERE, "remove", 0)
+            local = [_date("StartDate", payload["StartDate"]).isoformat(), payload.get("StartTime") or "00:00:00"]
+            entry |= {"local": local, "zone": self.zone}
             return {"id": name, "device": name, "objects": [entry], "know": {"device": name, "point": None}}
         zone = self._known_zone(place.get("TimeZoneCode"))
         point = place["InstallationPointID"]
-        at = self._moment(place["StartDate"], place.get("StartTime"), zone)
+        at = moment(zone, _date("StartDate", place["StartDate"]), place.get("StartTime") or "00:00:00")
         objects = [_put("service_point", point, None, None, {"zone": zone}), _event(name, point, "install", at)]
         ends = place.get("EndDate")
         if ends and _date("EndDate", ends) < _FOREVER:
-            objects.append(_event(name, point, "remove", _midnight(zone, _date("EndDate", ends), 1) or 0))
+            objects.append(_event(name, point, "remove", moment(zone, _date("EndDate", ends), "24:00:00")))
         return {"id": name, "device": name, "objects": objects, "know": {"device": name, "point": point, "zone": zone}}
-
-    def _moment(self, day: str, clock: str | None, zone: str) -> int:
-        return moment(zone, _date("StartDate", day), clock or "00:00:00")
 
     def _point_of_delivery(self, payload: Words) -> Words:
         device, objects = payload["UtilitiesDeviceID"], []
         for one in payload["UtilitiesPointOfDeliveryAssignment"]:
             point = one["UtilitiesPointOfDeliveryPartyID"]
-            begin, end = self._span(one["StartDate"], one.get("EndDate"))
+            self._span(one["StartDate"], one.get("EndDate"))
+            ends = _date("EndDate", one["EndDate"]) if one.get("EndDate") else _FOREVER
+            days = [day_number(_date("StartDate", one["StartDate"])), day_number(ends) + 1]
             objects.append(_put("account", point, None, None, {}))
-            objects.append(_put("subscription", point, begin, end, {"account": point, "service_points": [HERE]}))
+            entry = _put("subscription", point, None, None, {"account": point, "service_points": [HERE]})
+            objects.append({**entry, "days": days, "zone": self.zone})
         return {"id": payload["UtilitiesMeasurementTaskID"], "device": device, "objects": objects}
 
     # --- readings -------------------------------------------------------------------------------------------------------------
@@ -252,14 +258,6 @@ class Reader:
         return {"id": (item.get(root.payload.name) or {}).get("ID", ""), "category": category, "note": note[:1000]}
 
 
-def moment(zone: str, day: date, clock: str) -> int:
-    """UTC seconds of a local wall-clock time; of one that stands twice the first, of one that clocks skip the moment they do."""
-    hour, minute, second = (int(part) for part in clock.rstrip("Z").split(".")[0].split(":")[:3])
-    if hour == 24:
-        return _midnight(zone, day, 1) or 0
-    return int(datetime(day.year, day.month, day.day, hour, minute, second, tzinfo=ZoneInfo(zone)).astimezone(UTC).timestamp())
-
-
 def instant(written: str, zone: str) -> int:
     """UTC seconds of an xsd:dateTime; one without offset is local. Raises Refusal."""
     try:
@@ -276,12 +274,6 @@ def _date(name: str, written: str) -> date:
         return date.fromisoformat(written[:10])
     except ValueError:
         raise Refusal(VAE, f"{name}: {written[:40]!r} is no date the hub can hold") from None
-
-
-def _midnight(zone: str, day: date, after: int = 0) -> int | None:
-    """UTC seconds at which a local day (or the one after) begins; None before 1970 and from 2100 on: open."""
-    number = (day - _EPOCH).days + after
-    return int(calendar.start_of(zone, number)) if calendar.FIRST_DAY <= number <= calendar.LAST_DAY else None
 
 
 def _whole(name: str, written: str, low: int, high: int) -> int:
