@@ -58,7 +58,7 @@ class Enterprise:
         """Holds nothing of its own: its threads close what they opened."""
 
     def _sap_letter(self, message: Mapping[str, Any], system: System) -> Letter | None:
-        made = written(message, system, self.zone)
+        made = written(message, system)
         if made is None:
             return None
         root, element = made

@@ -34,7 +34,7 @@ class EnterpriseFold:
         self.master = MasterData(self.desk)
         self.readings = Readings(self.desk, self.master)
         self.connections = Connections(self.desk, self.master)
-        self.sums = Sums(self.desk)
+        self.sums = Sums(self.desk, self.master)
         self.series = SeriesOut(self.desk)
         self.usage = Usage(self.desk, self.master)
         self._due = {
@@ -46,7 +46,7 @@ class EnterpriseFold:
         }  # fmt: skip
         self._kinds = {
             "reading-order": self.readings.order, "reading-cancel": self.readings.cancel,
-            "manual-read": self.readings.manual, "connection": self.connections.request,
+            "manual-read": self.readings.manual, "manual-change": self.readings.manual, "connection": self.connections.request,
             "connection-cancel": self.connections.cancel, "text": self.connections.text, "calculation": self.sums.request,
             "calculation-cancel": self.sums.cancel, "usage-request": self.usage.request, "usage-used": self.usage.used,
             "usage-discard": self.usage.discard,

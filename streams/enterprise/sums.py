@@ -8,13 +8,15 @@ from __future__ import annotations
 from typing import Any
 
 from streams.enterprise.desk import CVE, IDE, LRE, PRE, VAE, Desk, Item, Refusal
+from streams.enterprise.local import midnight
+from streams.enterprise.master_data import MasterData
 
 
 class Sums:
     """Calculation requests by the CIS's own id."""
 
-    def __init__(self, desk: Desk) -> None:
-        self.desk = desk
+    def __init__(self, desk: Desk, master: MasterData) -> None:
+        self.desk, self.master = desk, master
 
     def request(self, item: Item, mark: str) -> None:
         """Takes a request; its confirmation holds the sums. Raises Refusal."""
@@ -22,8 +24,16 @@ class Sums:
         key = f"z/{item.system}/{body['calculation']}"
         if self.desk.records.get(key) is not None:
             raise Refusal(CVE, f"calculation {body['calculation']} exists already")
-        if body["end"] <= body["start"]:
-            raise Refusal(VAE, "EndDate must lie behind StartDate")
+        device = self.master.device(body["device"])
+        if device is None:
+            raise Refusal(IDE, f"there is no device {body['device']}")
+        known = device["channels"].get(body["channel"])
+        if known is None:
+            raise Refusal(IDE, f"device {body['device']} has no register {body['channel']}")
+        zone = known.get("zone") or device.get("zone") or body["zone"]
+        start, end = (midnight(zone, number) for number in body["days"])
+        if start is None or end is None:
+            raise Refusal(VAE, "the period must lie between 1970 and 2100")
         locks = [f"l/{item.system}/{kind}/{body[kind]}" for kind in ("order", "series") if body.get(kind)]
         held = next((lock for lock in locks if self.desk.records.get(lock) is not None), None)
         if held is not None:
@@ -33,12 +43,12 @@ class Sums:
         self._count(body["device"], 1)
         record = {
             "system": item.system, "protocol": item.protocol, "kind": "calculation", "subject": body["calculation"], "item": item.key,
-            "device": body["device"], "channel": body["channel"], "series": body["series"], "start": body["start"], "end": body["end"],
-            "rule": body["rule"], "locks": locks, "deadline": body["end"] + self.desk.settings.calculation_wait,
-            "due": max(self.desk.now, body["end"]),
+            "device": body["device"], "channel": body["channel"], "series": body["series"], "start": start, "end": end, "zone": zone,
+            "rule": body["rule"], "locks": locks, "deadline": end + self.desk.settings.calculation_wait,
+            "due": max(self.desk.now, end),
         }  # fmt: skip
         self.desk.opened(item, mark)
-        self.desk.note(record, "waiting", start=body["start"], end=body["end"])
+        self.desk.note(record, "waiting", start=start, end=end)
         self.desk.records.put(key, record)
 
     def cancel(self, item: Item, mark: str) -> None:
@@ -76,7 +86,8 @@ class Sums:
             self.desk.settle(record["item"], None, PRE, f"no final measurements of {record['device']} {record['channel']} in the period")
             return
         body = {
-            "calculation": record["subject"], "series": record["series"], "unit": found["unit"], "start": record["start"],
+            "calculation": record["subject"], "series": record["series"], "unit": found["unit"], "zone": record["zone"],
+            "start": record["start"],
             "end": record["end"], "sums": found["sums"],
         }  # fmt: skip
         self._close(key, record, "confirmed", complete=found["complete"])

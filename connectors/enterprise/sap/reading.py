@@ -194,6 +194,8 @@ class Reader:
             "estimated": result["MeterReadingTypeCode"] == self.system.statuses.get("estimated"),
         }  # fmt: skip
 
+    _manual_change = _manual_read
+
     # --- connections ----------------------------------------------------------------------------------------------------------
 
     def _connection(self, payload: Words) -> Words:
@@ -236,9 +238,10 @@ class Reader:
         begin, end = self._span(payload["StartDate"], payload["EndDate"])
         if begin is None or end is None:
             raise Refusal(VAE, "the period must lie between 1970 and 2100")
+        days = [day_number(_date("StartDate", payload["StartDate"])), day_number(_date("EndDate", payload["EndDate"])) + 1]
         return {
             "id": payload["ID"], "calculation": payload["ID"], "order": payload.get("UtilitiesBillingOrderID", ""),
-            "series": payload["UtilitiesTimeSeriesID"], "rule": self.system.rules[code], "start": begin, "end": end,
+            "series": payload["UtilitiesTimeSeriesID"], "rule": self.system.rules[code], "days": days, "zone": self.zone,
             "device": payload["UtilitiesDeviceID"], "channel": payload["UtilitiesObjectIdentificationSystemCodeText"],
         }  # fmt: skip
 

@@ -56,7 +56,7 @@ def routes(part: Enterprise | None) -> APIRouter:
         assert part is not None
         found = await run_in_threadpool(part.message, id)
         system = part.settings.systems.get(found["system"]) if found else None
-        made = written(found, system, part.zone) if found and system and found["protocol"] == "sap" else None
+        made = written(found, system) if found and system and found["protocol"] == "sap" else None
         if made is None:
             raise ProblemError(404, "not-found", "There is no message of this id for SAP.")
         return Response(envelope(made[1]), media_type="text/xml")

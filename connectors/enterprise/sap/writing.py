@@ -18,7 +18,7 @@ OK: Final = "MDH.OK"
 ANSWER: Final = "-answer"
 
 
-def written(message: Mapping[str, Any], system: System, zone: str) -> tuple[Root, Any] | None:
+def written(message: Mapping[str, Any], system: System) -> tuple[Root, Any] | None:
     """The root and the element of an EnterpriseMessage; None where SAP has no message for it (a notification that went well).
 
     Items' bodies may be JSON already read. Raises ValueError where it does not follow its own schema, which is a bug.
@@ -29,7 +29,7 @@ def written(message: Mapping[str, Any], system: System, zone: str) -> tuple[Root
     root = _root(service, answers, message["bulk"])
     if root is None:
         return None
-    writer = _Writer(system, system.zone or zone, message["at"])
+    writer = _Writer(system, message["at"])
     items = [writer.item(service, root, item) for item in message["items"]]
     header = writer.header(message["id"], message["reference"])
     return root, build(root, items[0][HEADER] if root.item is None else header, items)
@@ -50,8 +50,8 @@ def uuid_text(id: str) -> str:
 
 
 class _Writer:
-    def __init__(self, system: System, zone: str, at: int) -> None:
-        self.system, self.zone, self.at = system, zone, at
+    def __init__(self, system: System, at: int) -> None:
+        self.system, self.at = system, at
 
     def header(self, id: str, reference: str) -> Words:
         """A message header."""
@@ -99,7 +99,8 @@ class _Writer:
     def _sums(self, body: Words) -> Words:
         items = [
             {
-                "StartDate": self._day(body["start"]), "EndDate": self._day(body["end"] - 1), "UtilitiesTimeOfUseCode": one["tou"] or None,
+                "StartDate": _day(body["start"], body["zone"]), "EndDate": _day(body["end"] - 1, body["zone"]),
+                "UtilitiesTimeOfUseCode": one["tou"] or None,
                 "Quantity": quantity.text_of(one["quantity"]), "ItemStatus": self._status(one["estimated"] > 0),
             }
             for one in body["sums"]
@@ -109,9 +110,6 @@ class _Writer:
     def _status(self, estimated: bool) -> Words:
         """Exactly one status per item."""
         return {"UtilitiesTimeSeriesItemTypeCode": self.system.statuses["estimated" if estimated else "actual"]}
-
-    def _day(self, at: int) -> str:
-        return datetime.fromtimestamp(at, ZoneInfo(self.zone)).date().isoformat()
 
     # --- what the hub tells by itself ----------------------------------------------------------------------------------------------
 
@@ -161,6 +159,10 @@ def log_of(category: str, note: str) -> Words:
     entry = {"TypeID": category or OK, "SeverityCode": "3" if category else "1", "Note": (note or "processed")[:4000]}
     return {"BusinessDocumentProcessingResultCode": "5" if category else "3", "MaximumLogItemSeverityCode": entry["SeverityCode"],
             "Item": [entry]}  # fmt: skip
+
+
+def _day(at: int, zone: str) -> str:
+    return datetime.fromtimestamp(at, ZoneInfo(zone)).date().isoformat()
 
 
 def _smart(words: Mapping[str, Any]) -> Words:
