@@ -49,7 +49,7 @@ def table(columns: Mapping[str, pa.Array | Array]) -> pa.Table:
 
 
 def column(values: list[Any], kind: pa.DataType) -> pa.Array:
-    """A column of Python values without None: text, bytes, integers, decimals, dicts of text, lists. Raises ValueError, TypeError or
+    """A column of Python values, without None but for integers: text, bytes, integers, decimals, dicts of text, lists. Raises ValueError, TypeError or
     OverflowError on a value the type cannot hold."""
     if pa.types.is_string(kind):
         return texts(values)
@@ -66,6 +66,11 @@ def column(values: list[Any], kind: pa.DataType) -> pa.Array:
     if pa.types.is_list(kind):
         counts = np.fromiter(map(len, values), np.int64, len(values))
         return lists(column([one for row in values for one in row], kind.value_type), counts)
+    if None in values:
+        there = np.array([value is not None for value in values])
+        filled = np.array([0 if value is None else value for value in values], np.dtype(str(kind)))
+        mask = np.packbits(there, bitorder="little")
+        return pa.Array.from_buffers(kind, len(values), [pa.py_buffer(mask), pa.py_buffer(filled)])
     return integers(np.array(values, np.dtype(str(kind))))
 
 
