@@ -5,9 +5,12 @@ from __future__ import annotations
 import threading
 import time
 
+import numpy as np
 import orjson
 
 from connectors.subscribers import signing
+from connectors.subscribers.objects import sample_block
+from schemas.block import FinalBlock
 from tests.subscribers.kit import SECRET, Bench, Request, determinant, eventually, exception, receiver
 
 
@@ -142,11 +145,6 @@ def test_secrets_can_be_changed_without_a_missed_signature(bench: Bench) -> None
 
 
 def test_one_record_of_many_items_goes_in_requests_of_bounded_size(bench: Bench) -> None:
-    import numpy as np
-
-    from connectors.subscribers.objects import sample_block
-    from schemas.block import FinalBlock
-
     block = FinalBlock.join([sample_block()] * 25)
     object.__setattr__(block, "version", np.arange(25))
     with receiver() as to:

@@ -1,0 +1,210 @@
+"""Many subscribers, processes that die, replays, topics of their own, and subscribers of the topology."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from connectors.subscribers.objects import sample_block
+from connectors.subscribers.registry import Registry, StaleError
+from schemas.topology.subscribers import Subscriber
+from tests.subscribers.kit import CODEC, QUICK, SECRET, TOPOLOGY, Bench, determinant, eventually, receiver
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def test_a_blocked_receiver_takes_nothing_from_another(tmp_path: Path) -> None:
+    """Two hubs at the same time, one of them with a receiver that hangs and one that is gone: what their other subscriber has got is compared."""
+    go, hang = threading.Event(), threading.Event()
+    alone, beside = Bench(tmp_path / "a"), Bench(tmp_path / "b")
+    count = 1000
+    try:
+        with receiver(lambda _: 204 if go.wait(60) else 500) as one, receiver(lambda _: 204 if go.wait(60) else 500) as other:
+            with receiver(lambda _: 503 if hang.wait(60) else 500) as hanging, receiver() as gone:
+                for bench, to in ((alone, one), (beside, other)):
+                    bench.webhook("live", to, filter={"account": ["live-*"]}, parallel=1)
+                beside.webhook("hanging", hanging, timeout="60s", parallel=8)
+                beside.webhook("gone", gone)
+                gone_url = gone.url
+            assert gone_url  # its server is closed: connections are refused from now on
+            records = [determinant(n, f"live-{n % 50}") for n in range(count)]
+            for bench in (alone, beside):
+                bench.write("billing.determinants", "Determinant", records)
+            eventually(lambda: one.requests and other.requests and hanging.requests, 40)
+            go.set()
+            eventually(lambda: len(one.taken) >= count * 0.8, 120)
+            with_trouble, without = len(other.taken), len(one.taken)
+            assert with_trouble >= 0.9 * without, (with_trouble, without)
+            eventually(lambda: len(other.taken) == count, 60)
+            assert not hanging.taken
+            assert beside.service.state(beside.registry.get("gone"))["problem"]
+            hang.set()
+    finally:
+        hang.set()
+        alone.close()
+        beside.close()
+
+
+def test_kill_9_loses_nothing_and_repeats_only_under_the_same_ids(bench: Bench) -> None:
+    """`mdh deliver` is killed again and again while it delivers."""
+    bench.halt()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "MDH_SUBSCRIBER_SECRET_KEY": SECRET}
+    topology = bench.folder / "topology.yaml"
+    text = (ROOT / "topology.yaml").read_text()
+    topology.write_text(text.replace("  networks: []", "  networks: [127.0.0.0/8]\n  plain_http: true"))
+    command = [sys.executable, "-m", "mdh", "deliver", "--broker", bench.kafka.bootstrap, "--data-dir", str(bench.folder)]
+    command += ["--topology", str(topology)]
+    count, slow = 300, 0.01
+    with receiver(lambda _: time.sleep(slow) or 204) as to:  # type: ignore[func-returns-value]
+        bench.start(deliver=False)
+        bench.webhook("billing", to, parallel=2)
+        bench.write("billing.determinants", "Determinant", [determinant(n, f"a-{n % 8}") for n in range(count)])
+        for fraction in (0.2, 0.5, 1.0):
+            log = (bench.folder / "deliver.log").open("ab")
+            process = subprocess.Popen(command, env=environment, cwd=bench.folder, stderr=log)
+            try:
+                eventually(lambda fraction=fraction: len(set(to.ids)) >= count * fraction, 90)
+                if fraction < 1:
+                    process.send_signal(signal.SIGKILL)
+                else:
+                    eventually(lambda: bench.position("billing") == count + 1)
+            finally:
+                process.kill()
+                process.wait()
+        assert Counter(to.ids).keys() == {f"d{n:05}-1" for n in range(count)}
+        deliveries = {item["id"]: request.id for request in to.taken for item in request.data}
+        assert all(deliveries[item["id"]] == request.id for request in to.taken for item in request.data)
+        repeated = len(to.ids) - count
+        assert repeated <= 2 * 200, "no more than what was read and not yet committed at each death"
+
+
+def test_replays_deliver_again_in_order_and_survive_a_restart(bench: Bench) -> None:
+    with receiver() as to:
+        bench.webhook("billing", to, parallel=1)
+        bench.write("billing.determinants", "Determinant", [determinant(n, "one") for n in range(20)])
+        eventually(lambda: len(to.ids) == 20)
+        before = [request.id for request in to.taken]
+        bench.registry.replay(bench.registry.get("billing"), "earliest", actor="test")
+        eventually(lambda: len(to.ids) == 40)
+        assert to.ids[20:] == to.ids[:20]
+        assert [request.id for request in to.taken[20:]] == before, "what was there already is recognised by its id"
+        bench.registry.replay(
+            bench.registry.get("billing"), orjson.dumps({"billing.determinants/" + str(partition("one")): first(15)}).decode(), actor="test"
+        )
+        eventually(lambda: len(to.ids) == 45)
+        bench.halt()
+        bench.start()
+        bench.write("billing.determinants", "Determinant", [determinant(99, "one")])
+        eventually(lambda: len(to.ids) == 46)
+        time.sleep(0.5)
+        assert len(to.ids) == 46, "a replay is done once"
+
+
+def partition(key: str) -> int:
+    from schemas.identity import partition_of
+
+    return partition_of(key, 4)
+
+
+def first(number: int) -> int:
+    """The offset of the nth record: partition 0 begins with the record that made the topic."""
+    return number + (1 if partition("one") == 0 else 0)
+
+
+def test_pausing_keeps_and_resuming_goes_on(bench: Bench) -> None:
+    with receiver() as to:
+        bench.webhook("billing", to)
+        bench.write("billing.determinants", "Determinant", [determinant(1)])
+        eventually(lambda: len(to.ids) == 1)
+        entry = bench.registry.set_status(bench.registry.get("billing"), "pause", "paused", actor="test")
+        eventually(lambda: bench.service.state(entry)["state"] == "idle")
+        bench.write("billing.determinants", "Determinant", [determinant(2)])
+        time.sleep(1.0)
+        assert len(to.requests) == 1
+        bench.registry.set_status(entry, "resume", "active", actor="test")
+        eventually(lambda: to.ids == ["d00001-1", "d00002-1"])
+
+
+def test_a_change_is_effective_at_once_and_goes_on_where_it_was(bench: Bench) -> None:
+    with receiver() as to, receiver() as other:
+        bench.webhook("billing", to)
+        bench.write("billing.determinants", "Determinant", [determinant(1)])
+        eventually(lambda: len(to.ids) == 1)
+        entry = bench.registry.get("billing")
+        spec = Subscriber.model_validate(
+            {**entry.spec.model_dump(mode="json"), "channel": {**entry.spec.channel.model_dump(mode="json"), "url": other.url}}
+        )
+        bench.registry.change(entry, spec, actor="test")
+        bench.write("billing.determinants", "Determinant", [determinant(2)])
+        eventually(lambda: other.ids == ["d00002-1"])
+        assert to.ids == ["d00001-1"]
+
+
+def test_two_gateways_cannot_both_change_the_same_version(bench: Bench) -> None:
+    with receiver() as to:
+        bench.webhook("billing", to, filter={"account": ["none"]})
+    second: Registry = bench.start(deliver=False).registry
+    first = bench._running[0][0].registry
+    entry = second.get("billing")
+    first.set_status(entry, "pause", "paused", actor="one")
+    with pytest.raises(StaleError):
+        second.set_status(entry, "resume", "active", actor="two")
+    assert second.get("billing") == first.get("billing")
+    assert [change["action"] for change in first.history("billing")] == ["create", "pause"]
+    audited = [CODEC.decode(m.value()) for m in bench.read("audit.events") if CODEC.name_of(m.value()) == "AuditEvent"]
+    assert [event["action"] for event in audited if event["subject"] == "subscriber/billing"] == ["subscriber-create", "subscriber-pause"]
+
+
+def test_subscribers_of_the_topology_are_registered_changed_and_ended(tmp_path: Path) -> None:
+    def declared(**subscribers: Any) -> Any:
+        return TOPOLOGY.model_copy(update={"subscribers": {id: Subscriber.model_validate(spec) for id, spec in subscribers.items()}})
+
+    spec = {"objects": ["audit"], "channel": {"kind": "kafka"}}
+    bench = Bench(tmp_path, declared(one=spec, two=spec))
+    try:
+        eventually(lambda: set(bench.registry.entries()) == {"one", "two"})
+        assert {entry.origin for entry in bench.registry.entries().values()} == {"topology"}
+        bench.halt()
+        bench.topology = declared(one={**spec, "about": "changed"}).model_copy(update={"delivery": bench.topology.delivery})
+        bench.start()
+        eventually(lambda: bench.registry.get("two").status == "ended")
+        assert (bench.registry.get("one").version, bench.registry.get("one").spec.about) == (2, "changed")
+        bench.halt()
+        bench.start()
+        time.sleep(1.0)
+        assert bench.registry.get("one").version == 2, "what did not change is left alone"
+    finally:
+        bench.close()
+
+
+@pytest.mark.parametrize("format", ["json", "avro"])
+def test_a_topic_of_its_own_gets_what_is_wanted(tmp_path: Path, format: str) -> None:
+    topics = {
+        **TOPOLOGY.topics,
+        "crm.out": TOPOLOGY.topics["billing.determinants"].model_copy(update={"writers": ["delivery"], "stored": False}),
+    }
+    bench = Bench(tmp_path, TOPOLOGY.model_copy(update={"topics": topics}))
+    try:
+        channel = {"kind": "kafka", "topic": "crm.out", "format": format}
+        bench.subscribe("crm", ["determinants", "final-intervals"], channel, filter={"account": ["a-*"]}, retry=QUICK)
+        bench.write("billing.determinants", "Determinant", [determinant(n, f"{'ab'[n % 2]}-1001") for n in range(6)])
+        bench.block(sample_block())
+        found = eventually(lambda: (read := bench.read("crm.out")) and len(read) == 4 and read)
+        if format == "avro":
+            assert Counter(CODEC.name_of(m.value()) for m in found) == {"Determinant": 3, "FinalBlock": 1}
+        else:
+            items = [orjson.loads(m.value()) for m in found]
+            assert {item["account"] for item in items} == {"a-1001"}
+            assert {dict(m.headers())["id"].decode() for m in found} == {item["id"] for item in items}
+    finally:
+        bench.close()
