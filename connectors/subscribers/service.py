@@ -205,6 +205,7 @@ class DeliveryService:
         progress, circuit = running.worker.progress, running.worker.circuit
         return {
             "state": progress.state,
+            "version": running.worker.entry.version,
             "circuit": circuit.state,
             "waiting_records": progress.waiting,
             "oldest_seconds": round(max(time.time() - progress.oldest, 0.0), 1) if progress.oldest else 0,
