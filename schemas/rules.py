@@ -24,3 +24,5 @@ METHOD: Final = {name: position for position, name in enumerate(METHODS)}
 
 SEVERITIES: Final = ("info", "issue", "terminate")
 STATUSES: Final = ("open", "superseded", "resolved", "overridden")
+
+ACTIONS: Final = ("re-vee", "edit", "accept", "estimate", "discard", "force")  # what can be ordered done with channel days

@@ -34,6 +34,7 @@ def main(
     from schemas.topology import TopologyError, load_topology
     from streams.insights.kernel import warm as warm_profiles
     from streams.runtime.app import AgentSpec, RuntimeSettings, create_app
+    from streams.runtime.meters import show_all
     from streams.runtime.sabotage import Sabotage, Torment
 
     settings = load_settings(broker=broker, metrics_port=metrics_port)
@@ -58,6 +59,8 @@ def main(
         accept_gaps=settings.accept_gaps,
     )
     data_dir.mkdir(parents=True, exist_ok=True)
+    if "vee" in names:
+        show_all()
     if "ingest" in names:
         warm()  # compiles the decoders once per machine, before a payload waits for them
     if "insights" in names:

@@ -10,7 +10,7 @@ import numpy as np
 
 from schemas import metrics
 from schemas.block import FinalBlock, ReadBlock
-from schemas.rules import METHODS
+from schemas.rules import ACTIONS, METHODS, RULES, SEVERITIES
 from streams.runtime.fold import Message, Output, Result
 
 Tally = Counter[tuple[str, ...]]  # (counter, label values…)
@@ -26,6 +26,8 @@ _COUNTERS: Final[dict[str, Any]] = {
     "determinants": metrics.DETERMINANTS,
     "dead-letters": metrics.DEAD_LETTERS,
     "reads-rejected": metrics.READS_REJECTED,
+    "commands": metrics.COMMANDS,
+    "device-events": metrics.DEVICE_EVENTS,
 }
 _SKEW: Final = "clock-skew"  # not added up: the last one counts
 
@@ -40,6 +42,8 @@ def tally(agent: str, message: Message, result: Result) -> Tally:
         outcome = "partly" if status == "decoded" and result.figures.get("dead") else status
         counts["payloads", result.figures.get("format", ""), outcome] += 1
         counts["payload-bytes", result.figures.get("format", "")] += len(body or b"")
+    if message.type == "DeviceEvent" and agent == "vee":
+        counts["device-events", message.body["kind"]] += 1
     for output in result.outputs:
         _tally_output(counts, agent, output)
     return counts
@@ -64,6 +68,8 @@ def _tally_output(counts: Tally, agent: str, output: Output) -> None:
             counts["reads-rejected", agent, body["rule"]] += body["count"]
     elif output.type == "Determinant":
         counts["determinants", body["kind"], body["status"]] += 1
+    elif output.type == "AuditEvent" and body["command"]:
+        counts["commands", body["action"], body["outcome"]] += 1
     elif output.topic.endswith(".dlq"):
         counts["dead-letters", output.topic] += 1
 
@@ -72,6 +78,18 @@ def _newest_end(block: ReadBlock) -> int:
     """The end of the newest interval, or the time of the newest register read (UTC seconds)."""
     ends = block.start + block.seconds * block.count.astype(np.int64)
     return int(max(ends.max(initial=0), block.times.max(initial=0)))
+
+
+def show_all() -> None:
+    """Lets every rule, method and action have its series from the start, at zero: what never happened is told as such."""
+    for rule in RULES:
+        for severity in SEVERITIES:
+            metrics.EXCEPTIONS.labels(rule, severity)
+    for method in METHODS[1:]:
+        metrics.ESTIMATED.labels(method)
+    for action in ACTIONS:
+        for outcome in ("applied", "refused", "preview"):
+            metrics.COMMANDS.labels(action, outcome)
 
 
 def publish(tallies: Iterable[Tally]) -> None:

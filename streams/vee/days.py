@@ -26,7 +26,7 @@ from streams.sorting import distinct, rising
 from streams.vee.batch import FIRST_NEIGHBOUR, Array, DayBatch, Edges, Findings, Ints, Mask
 from streams.vee.channels import Channels
 from streams.vee.context import Context
-from streams.vee.deliveries import duplicates, replacements
+from streams.vee.deliveries import again_and_again, duplicates, grouped, replacements
 from streams.vee.eligibility import applies
 from streams.vee.engine import run
 from streams.vee.groups import Groups
@@ -50,6 +50,7 @@ _DAY: Final = (1 << SHIFT) - 1
 _EMPTY: Final = conditions.OUTAGE // STEP  # codes below: no usable value
 _PERSONS: Final = conditions.USER_EDIT // STEP  # codes from here on (to 6999) were set by a person
 _NONE: Final = np.zeros(0, np.int64)
+_REPEATS: Final = 8  # parts of one day in one message from which on those that repeat the one before are merged once
 _CHUNK: Final = 2048  # channel-days worked on at once: their matrices stay in the processor's cache
 
 
@@ -426,10 +427,17 @@ class Days:
         owner = np.searchsorted(work.codes, touched)
         layers = _layers(owner)
         events: list[Findings] = []
+        twice = self._events.get("duplicate-imd")
+        if len(layers) and int(layers.max()) >= _REPEATS:
+            fresh = _fresh(segments, owner)
+            if isinstance(twice, DuplicateImd):
+                events += again_and_again(twice, segments.take(~fresh), owner[~fresh])
+            segments, owner = segments.take(fresh), owner[fresh]
+            layers = _layers(owner)
         for layer in range(int(layers.max()) + 1 if len(layers) else 0):
             chosen = np.flatnonzero(layers == layer) if layers.any() else np.arange(len(owner))
             events += self._merge_layer(work, segments.take(chosen), owner[chosen])
-        return events
+        return grouped(events)
 
     def _merge_layer(self, work: _Work, segments: Segments, owner: Ints) -> list[Findings]:
         width, sizes = work.values.shape[1], segments.size
@@ -779,6 +787,19 @@ def _name_methods(batch: DayBatch) -> None:
     given = (codes >= conditions.USER_EDIT) & (codes < conditions.SUPER) & (batch.methods == 0)
     named = np.where(codes >= conditions.USER_ESTIMATE, (codes - conditions.USER_ESTIMATE) // STEP, METHOD["manual"])
     batch.methods[given] = named[given]
+
+
+def _fresh(segments: Segments, owner: Ints) -> Mask:
+    """Which parts are another than the one of their day that came just before: the same once more changes nothing."""
+    last: dict[int, tuple[int, bytes, bytes]] = {}
+    fresh = np.ones(len(segments), np.bool_)
+    parts = zip(owner.tolist(), segments.slot.tolist(), segments.source.tolist(), segments.size.tolist(), strict=True)
+    for k, (row, slot, source, size) in enumerate(parts):
+        cells = slice(source, source + size)
+        part = (slot, segments.values[cells].tobytes(), segments.codes[cells].tobytes())
+        fresh[k] = last.get(row) != part
+        last[row] = part
+    return fresh
 
 
 def _layers(owner: Ints) -> Ints:

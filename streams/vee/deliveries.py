@@ -12,6 +12,7 @@ import numpy as np
 from schemas.topology.vee import DuplicateImd, FinalMeasurementReplacement
 from streams.vee.batch import Findings, Ints, Mask
 from streams.vee.merging import Merged
+from streams.vee.spans import Segments
 
 
 def duplicates(rule: DuplicateImd, size: Ints, first: Ints, owner: Ints, merged: Merged) -> list[Findings]:
@@ -38,6 +39,45 @@ def duplicates(rule: DuplicateImd, size: Ints, first: Ints, owner: Ints, merged:
                          rule.severity, event=True)
             )  # fmt: skip
     return events
+
+
+def again_and_again(rule: DuplicateImd, segments: Segments, owner: Ints) -> list[Findings]:
+    """Parts of deliveries that repeat, in one message, the part of their day (``owner``) that came just before."""
+    if "identical" not in rule.tell or not len(owner):
+        return []
+    size, say = segments.size, _words("identical", segments.size, segments.size)
+    return [Findings("duplicate-imd", owner, size, segments.slot, segments.slot + size - 1, say, rule.severity, event=True)]
+
+
+def grouped(events: list[Findings]) -> list[Findings]:
+    """One finding for each rule and day, however often a message gives rise to it: counts add up, the last one's words stay."""
+    found: list[Findings] = []
+    for rule in dict.fromkeys(event.rule for event in events):
+        own = [event for event in events if event.rule == rule]
+        row, count, first, last = (np.concatenate([getattr(event, name) for event in own]) for name in ("rows", "count", "first", "last"))
+        rows, where = np.unique(row, return_inverse=True)
+        if len(rows) == len(row):
+            found += own
+            continue
+        counts, times, newest = np.zeros(len(rows), np.int64), np.bincount(where), np.zeros(len(rows), np.int64)
+        low, high = np.full(len(rows), 1 << 30), np.full(len(rows), -1)
+        np.add.at(counts, where, count)
+        np.minimum.at(low, where, first)
+        np.maximum.at(high, where, last)
+        newest[where] = np.arange(len(row))
+        found.append(Findings(rule, rows, counts, low, high, _often(own, newest, times), own[-1].severity, event=True))
+    return found
+
+
+def _often(events: list[Findings], newest: Ints, times: Ints) -> Callable[[int], str]:
+    bounds = np.cumsum([len(event.rows) for event in events])
+
+    def say(k: int) -> str:
+        which = int(np.searchsorted(bounds, newest[k], side="right"))
+        said = events[which].say(int(newest[k] - (bounds[which] - len(events[which].rows))))
+        return f"{said}; {int(times[k])} times in one delivery" if times[k] > 1 else said
+
+    return say
 
 
 def _words(kind: str, count: Ints, size: Ints) -> Callable[[int], str]:

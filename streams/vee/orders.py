@@ -16,14 +16,13 @@ import numpy as np
 from schemas import conditions
 from schemas.block import EXCEPTION, FINALIZED, OPEN
 from schemas.quantity import text_of
-from schemas.rules import BIT, METHOD
+from schemas.rules import ACTIONS, BIT, METHOD
 from streams.vee.batch import FIRST_VALUE, DayBatch, Findings, Ints, Mask
 from streams.vee.merging import STEP
 
 if TYPE_CHECKING:
     from streams.vee.days import _Work
 
-ACTIONS: Final = ("re-vee", "edit", "accept", "estimate", "discard", "force")
 WHOLE_DAYS: Final = ("re-vee", "accept", "force")
 MAX_SPAN: Final = 62 * 86_400
 FORCED: Final = -1  # acceptance of whatever is found

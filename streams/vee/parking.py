@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -91,6 +92,7 @@ class Parking:
         self._given: dict[str, Given] = {}
         self._unwritten: dict[str, Given] = {}  # answers that are not in the state yet
         self._looks: dict[str, str] | None = None
+        self._numbers: Counter[tuple[str, str]] = Counter()  # parked entries by channel and reason
 
     # --- refused or early rows ----------------------------------------------------------------------------------------------
 
@@ -108,6 +110,7 @@ class Parking:
             kind, _, rest = entry.partition("/")
             if kind == _PARKED:
                 self._parked.setdefault(rest.split("/", 2)[2], []).append(entry)
+                self._numbers[rest.split("/", 2)[2], reason_of(entry)] += 1
                 self._time(entry)
             elif kind in (_LATE, _AGAIN, _ASKED, _ORDERS, _WAS):
                 number, seconds, key = rest.split("/", 2)
@@ -134,7 +137,8 @@ class Parking:
         entries.append(entry)
         self._time(entry)
         self.state.put(entry, self.codec.encode_block(block))
-        return sum(reason_of(other) == reason for other in entries)
+        self._numbers[key, reason] += 1
+        return self._numbers[key, reason]
 
     def _time(self, entry: str) -> None:
         until = int(entry.split("/", 3)[2].partition("@")[2])
@@ -160,12 +164,13 @@ class Parking:
 
     def holds(self, key: str, reason: str) -> bool:
         """Whether anything of a channel is parked for a reason."""
-        return any(reason_of(entry) == reason for entry in self.parked.get(key, ()))
+        return key in self.parked and self._numbers[key, reason] > 0
 
     def _take(self, entry: str) -> ReadBlock:
         block: ReadBlock = self.codec.decode(self.state.entries[entry])
         self.state.put(entry, None)
         self._timed.pop(entry, None)
+        self._numbers[entry.split("/", 3)[3], reason_of(entry)] -= 1
         return block
 
     # --- previews of commands ---------------------------------------------------------------------------------------------------
