@@ -7,6 +7,7 @@ import importlib
 import inspect
 import re
 import sys
+from collections.abc import Container
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,7 +20,7 @@ from schemas import rules
 from schemas.topology.insights import InsightsSettings
 from schemas.topology.loader import load_topology
 from schemas.topology.reference import rule_table
-from schemas.topology.vee import Rule, RuleSettings
+from schemas.topology.vee import Entry, ExceptionHandler, ExecuteGroup, GroupMatrix, Rule, RuleSettings, SuccessfulTermination
 from streams.vee.rules import ESTIMATIONS, VALIDATIONS
 
 SCENARIOS: Final = Path(__file__).resolve().parent.parent / "tests" / "scenarios"
@@ -42,6 +43,20 @@ _ELSEWHERE: Final = {
 }
 _ALWAYS: Final = {"unknown-device": "terminate", "future-read": "terminate", "anomaly": "info"}  # in no group
 _NO_SETTINGS: Final = {"unknown-device": "vee.admit", "future-read": "vee.future_tolerance"}
+
+# Entries of groups that are no rules: their settings, and a rule that speaks in their scenario
+_STEERING: Final[dict[str, tuple[type[Entry], str]]] = {
+    "execute-group": (ExecuteGroup, "interval-spike"),
+    "group-matrix": (GroupMatrix, "interval-spike"),
+    "exception-handler": (ExceptionHandler, "interval-spike"),
+    "successful-termination": (SuccessfulTermination, "negative-consumption"),
+}
+_CASES: Final = {
+    "execute-group": "given_a_group_inside_a_group_inside_a_group",
+    "group-matrix": "given_a_matrix_by_channel",
+    "exception-handler": "given_two_exceptions_that_end_validation",
+    "successful-termination": "given_only_exceptions_that_may_pass",
+}
 
 
 @dataclass(frozen=True)
@@ -122,7 +137,28 @@ def documents() -> dict[str, str]:
         if drawn is not None:
             found[f"{page.id}.svg"] = drawn
         found[f"{page.id}.md"] = page_of(page, example, drawn=drawn is not None)
-    return found
+    for entry, (_, spoken) in _STEERING.items():
+        drawn = picture(spoken, *read(_steered(entry)))
+        if drawn is not None:
+            found[f"{entry}.svg"] = drawn
+    return found | {"groups.md": groups_page(found)}
+
+
+def groups_page(drawn: Container[str]) -> str:
+    """The entries of groups that steer which rules run, each with settings and a worked example."""
+    lines = ["# Entries that steer", "", "Made by `make docs`. What groups are and which one runs: [../vee.md](../vee.md#groups).", ""]
+    for entry, (settings, spoken) in _STEERING.items():
+        case = _steered(entry)
+        lines += [f"## {entry}", "", _plain(settings.__doc__ or ""), "", *rule_table(settings, Entry), ""]
+        example = _example(spoken, case, drawn=f"{entry}.svg" in drawn)
+        text = "\n".join(example).replace(f"({spoken}.svg)", f"({entry}.svg)").replace(f"scenarios/{spoken}/", "scenarios/groups/")
+        lines += text.replace("## Worked example", "### Worked example").split("\n")
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _steered(entry: str) -> Path:
+    """The scenario of an entry that steers."""
+    return SCENARIOS / "groups" / _CASES[entry]
 
 
 # --- pages ---------------------------------------------------------------------------------------------------------------------
@@ -134,7 +170,8 @@ def index() -> str:
         "# Rules",
         "",
         "Made by `make docs` from the rules' docstrings, their settings and the scenarios under `tests/scenarios`. How they work together:",
-        "[../vee.md](../vee.md). *Here*: the severity in the group of initial load that topology.yaml comes with; – where it has none.",
+        "[../vee.md](../vee.md), and which of them run: [groups.md](groups.md).",
+        "*Here*: the severity in the group of initial load that topology.yaml comes with; – where it has none.",
     ]
     placed: dict[str, str] = {rule.id: getattr(rule, "severity", "") for rule in load_topology(None).vee.group().rules}
     for title, names in (("Validations", rules.VALIDATIONS), ("Estimations", rules.ESTIMATIONS), ("Admission", rules.ADMISSIONS)):

@@ -72,7 +72,7 @@ EXCEPTIONS = _counter("mdh_exceptions_total", "Exceptions raised, by rule and se
 ESTIMATED = _counter("mdh_estimated_intervals_total", "Intervals filled or changed, by method", "method")
 CHANNEL_DAYS = _counter("mdh_channel_days_total", "Channel days written, by state (open, finalized, exception)", "state")
 COMMANDS = _counter(
-    "mdh_commands_total", "Commands of people decided, by action and outcome (applied, refused, preview)", "action", "outcome"
+    "mdh_commands_total", "Commands decided, by action and outcome (applied, refused, preview)", "action", "outcome"
 )
 DEVICE_EVENTS = _counter("mdh_device_events_total", "Device events taken in, by kind", "kind")
 PARKED = _gauge("mdh_parked_rows", "Pieces of blocks that wait for master data, for time or for a recalled day", "agent", "partition")
