@@ -59,7 +59,7 @@ def load(
     from mdh.commands.send import Shipment
 
     begun, counts = time.monotonic(), {"accepted": 0, "refused": 0}
-    waiting = 0
+    open_ = {"parked": 0, "undecided": 0}
     documents = [(path, _lines(path)) for path in files]
     with HubClient(hub_url(url)) as hub:
         shipment = Shipment(hub)
@@ -75,12 +75,14 @@ def load(
                 for name in counts:
                     counts[name] += answer[name]
                 shipment.sent += [(id, path.name) for id in answer.get("ids", ())]
-                waiting += sum(item["outcome"] == "parked" for item in answer.get("items", ()))
+                outcomes = [item["outcome"] for item in answer.get("items", ())]
+                open_["parked"] += outcomes.count("parked")
+                open_["undecided"] += outcomes.count("accepted")
                 for error in answer["errors"]:
                     print(f"mdh: {path}:{start + error['line']}: {printable(error['message'])}", file=sys.stderr)
         if wait and shipment.sent:
             shipment.settle(patience)
-    told = {**counts, **({"parked": waiting} if waiting else {}), "seconds": round(time.monotonic() - begun, 3)}
+    told = {**counts, **{name: count for name, count in open_.items() if count}, "seconds": round(time.monotonic() - begun, 3)}
     print(notation.dumps(told), flush=True)
     if counts["refused"]:
         raise UsageError(f"{counts['refused']} of {sum(counts.values())} lines were refused")
