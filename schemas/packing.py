@@ -61,10 +61,15 @@ def unpack(data: bytes, size: int) -> Ints:
 def unpack_into(data: bytes, out: npt.NDArray[np.integer]) -> None:
     """As :func:`unpack`, into an array of the right length and of any integer type that holds the values."""
     size = len(out)
-    head, width = (data[0], 1 << (data[0] & 3)) if len(data) > 2 else (255, 0)
-    if head > 3 or data[1] > 6 or len(data) != 2 + width * size:  # anything but plain values, or not what was to be expected
-        out[:] = unpack(data, size)
-    elif data[1]:
-        np.multiply(np.frombuffer(data, _WIDTHS[head], offset=2), 10 ** data[1], out=out, casting="unsafe", dtype=np.int64)
+    head, scale = (data[0], data[1]) if len(data) > 2 else (255, 0)
+    width = 1 << (head & 3)
+    if head | 3 | _CONSTANT != 3 | _CONSTANT or scale > 6 or len(data) != 2 + width * (1 if head & _CONSTANT else size):
+        out[:] = unpack(data, size)  # another form, or not what was to be expected
+        return
+    values = np.frombuffer(data, _WIDTHS[head & 3], offset=2)
+    if head & _CONSTANT:
+        out[:] = int(values[0]) * 10**scale
+    elif scale:
+        np.multiply(values, 10**scale, out=out, casting="unsafe", dtype=np.int64)
     else:
-        out[:] = np.frombuffer(data, _WIDTHS[head], offset=2)
+        out[:] = values
