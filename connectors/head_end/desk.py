@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from connectors.head_end.documents import CommandRequest, MasterAnswer
+from connectors.head_end.documents import CommandRequest, LabelRequest, MasterAnswer
 from connectors.head_end.publish import Publisher
 
 
@@ -51,6 +51,18 @@ class CommandDesk(Protocol):
         ...
 
 
+class LabelDesk(Protocol):
+    """Takes in what clerks found out about anomalies."""
+
+    def submit(self, asked: LabelRequest) -> tuple[str, Future[tuple[int, int]]]:
+        """The id of the exception and the future of Kafka's acknowledgement. Raises PublishError."""
+        ...
+
+    def of_command(self, asked: CommandRequest) -> Future[tuple[int, int]] | None:
+        """The label that a command implies by the exception it names. Raises PublishError."""
+        ...
+
+
 @dataclass(frozen=True)
 class Desk:
     """Everything behind the routes."""
@@ -64,4 +76,5 @@ class Desk:
     about: Mapping[str, Any] = field(default_factory=dict)
     commands: CommandDesk | None = None
     events: Publisher | None = None
+    labels: LabelDesk | None = None
     inflight_bytes: int = 256 * 1024 * 1024

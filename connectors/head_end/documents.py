@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 from typing import Any, Literal
 
@@ -35,6 +35,24 @@ class CommandRequest(BaseModel):
     user: str = Field(max_length=255, description="who orders it")
     expected_version: int | None = Field(default=None, description="refuse unless the newest version of these days is this")
     dry_run: bool = Field(default=False, description="say what it would change (outcome `preview`), and change nothing")
+    exception: str | None = Field(
+        default=None, max_length=64,
+        description="the anomaly this settles: accept and force say that it was none, discard, edit and estimate that it was one",
+    )  # fmt: skip
+
+
+class LabelRequest(BaseModel):
+    """What was found out about an anomaly: named by its exception, or by channel and local day."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    exception: str | None = Field(default=None, max_length=64, description="id of the exception")
+    device: str | None = Field(default=None, max_length=255)
+    channel: str | None = Field(default=None, max_length=255)
+    day: date | None = Field(default=None, description="local day")
+    verdict: Literal["confirmed", "false-alarm"] = Field(description="whether something was wrong indeed")
+    reason: str = Field(default="", max_length=255)
+    user: str = Field(max_length=255, description="who says so")
 
 
 class CommandAnswer(BaseModel):

@@ -27,7 +27,17 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from connectors.clickhouse.store import StoreError
 from connectors.head_end import problems
 from connectors.head_end.desk import Desk
-from connectors.head_end.documents import Accepted, CommandAnswer, CommandRequest, Health, MasterAnswer, Page, Settled, SettleQuestion
+from connectors.head_end.documents import (
+    Accepted,
+    CommandAnswer,
+    CommandRequest,
+    Health,
+    LabelRequest,
+    MasterAnswer,
+    Page,
+    Settled,
+    SettleQuestion,
+)
 from connectors.head_end.handlers import RETRY_AFTER, Gateway
 from connectors.head_end.listing import DETERMINANTS, EXCEPTIONS, INTERVALS, readable
 from schemas import metrics
@@ -194,6 +204,16 @@ def _intake(app: FastAPI, gateway: Gateway) -> None:
     )
     async def post_command(asked: CommandRequest, idempotency_key: Annotated[str | None, Header(max_length=255)] = None) -> JSONResponse:
         return await gateway.command(asked, idempotency_key)
+
+    @app.post(
+        "/v1/labels",
+        status_code=202,
+        tags=["commands"],
+        summary="Say whether an anomaly was a fault; the models learn from it",
+        responses=problems.responses(422, 503),
+    )
+    async def post_label(asked: LabelRequest) -> Accepted:
+        return await gateway.label(asked)  # type: ignore[return-value]
 
     @app.get(
         "/v1/commands/{id}",

@@ -18,7 +18,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 
 from connectors.head_end.desk import Desk
-from connectors.head_end.documents import CommandAnswer, CommandRequest, Dead, MasterLine, Settled, SettleQuestion
+from connectors.head_end.documents import CommandAnswer, CommandRequest, Dead, LabelRequest, MasterLine, Settled, SettleQuestion
 from connectors.head_end.formats.events import EventError, decode_events
 from connectors.head_end.listing import Listing, cursor_of, cursor_text, page_query, readable
 from connectors.head_end.problems import ProblemError
@@ -183,10 +183,25 @@ class Gateway:
         try:
             id_, future = await run_in_threadpool(desk.commands.submit, asked, idempotency_key)
             await acknowledged(future, desk.publisher.writer.timeout + 5)
+            if desk.labels is not None and asked.exception is not None:
+                await acknowledged(await run_in_threadpool(desk.labels.of_command, asked), desk.publisher.writer.timeout + 5)
         except PublishError as error:
             raise as_problem(error) from None
         log.info("command taken", command=id_, action=asked.action, device=asked.device, user=asked.user)
         return JSONResponse({"id": id_}, 202, headers={"Location": f"/v1/commands/{id_}"})
+
+    async def label(self, asked: LabelRequest) -> JSONResponse:
+        """Takes what was found out about an anomaly."""
+        desk = self.desk
+        if desk.labels is None:
+            raise ProblemError(503, "no-labels", "This gateway takes no labels.")
+        try:
+            exception, future = await run_in_threadpool(desk.labels.submit, asked)
+            await acknowledged(future, desk.publisher.writer.timeout + 5)
+        except PublishError as error:
+            raise as_problem(error) from None
+        log.info("label taken", exception=exception, verdict=asked.verdict, user=asked.user)
+        return JSONResponse({"id": exception}, 202)
 
     async def command_answer(self, id: str) -> CommandAnswer:
         """What became of a command."""

@@ -152,7 +152,7 @@ def anomaly(
         raise UsageError(f"no sample loads in {folder}: name their folder with --data or MDH_SHARED_DATA")
     figures = run(folder, _say, repeats)
     rows: list[tuple[str, ...]] = [("", "recall", "false alarms per meter-year")]
-    shown = {name: figures[name] for name in ("tuned", "held_out", "held_out_with_labels")}
+    shown = {name: figures[name] for name in ("fitted", "held_out", "compared", "compared_with_labels")}
     rows += [(n.replace("_", " "), f"{f['recall']:.3f}", f"{f['false_alarms_per_meter_year']:.2f}") for n, f in shown.items()]
     rows += [(f"  {fault}", f"{recall:.3f}", "") for fault, recall in figures["held_out"]["recall_by_fault"].items()]
     rows.append(("meter-days, ROC-AUC and PR-AUC", "", "reads/s"))

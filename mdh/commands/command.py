@@ -25,6 +25,7 @@ Version = Annotated[int | None, typer.Option("--expect", help="Refuse unless the
 Seconds = Annotated[int | None, typer.Option(help="Interval length, where the channel has several.")]
 Key = Annotated[str | None, typer.Option(help="Idempotency key: the same key twice is one command.")]
 Url = Annotated[str | None, typer.Option(help="The gateway of the hub; default: MDH_URL, else the hub of .mdh, else port 8080.")]
+About = Annotated[str | None, typer.Option("--exception", help="Id of the anomaly this settles; insights learns from it.")]
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Return when it is decided, with its entry of the audit.")]
 Dry = Annotated[bool, typer.Option("--dry-run", help="Say what it would change, and change nothing.")]
 PATIENCE = 60.0
@@ -62,13 +63,13 @@ def edit(
     values: Annotated[str | None, typer.Option(help="One per interval, separated by commas; an empty one leaves its interval.")] = None,
     reading: Annotated[str | None, typer.Option(help="Of a register read.")] = None,
     reason: Reason = "", user: User = None, expect: Version = None, seconds: Seconds = None, key: Key = None, url: Url = None,
-    wait: Wait = True, dry_run: Dry = False,
+    wait: Wait = True, dry_run: Dry = False, exception: About = None,
 ) -> None:  # fmt: skip
     """Set values: they become user edits, which reads of the meter do not replace."""
     given = [value.strip() or None for value in values.split(",")] if values is not None else None
     _order(
         url, key, wait, user, action="edit", device=device, channel=channel, start=start, end=end, values=given, reading=reading,
-        reason=reason, expected_version=expect, seconds=seconds, dry_run=dry_run,
+        reason=reason, expected_version=expect, seconds=seconds, dry_run=dry_run, exception=exception,
     )  # fmt: skip
 
 
@@ -77,23 +78,23 @@ def estimate(
     device: Device, channel: Channel, start: Start, end: End,
     method: Annotated[str, typer.Option(help="An estimation rule, or outage-zero.")],
     reason: Reason = "", user: User = None, expect: Version = None, seconds: Seconds = None, key: Key = None, url: Url = None,
-    wait: Wait = True, dry_run: Dry = False,
+    wait: Wait = True, dry_run: Dry = False, exception: About = None,
 ) -> None:  # fmt: skip
     """Replace the intervals of a span by estimates of a method."""
     _order(
         url, key, wait, user, action="estimate", device=device, channel=channel, start=start, end=end, method=method, reason=reason,
-        expected_version=expect, seconds=seconds, dry_run=dry_run,
+        expected_version=expect, seconds=seconds, dry_run=dry_run, exception=exception,
     )  # fmt: skip
 
 
 def _plain(action: str, about: str) -> None:
     def run(
         device: Device, channel: Channel, start: Start, end: End = None, reason: Reason = "", user: User = None, expect: Version = None,
-        seconds: Seconds = None, key: Key = None, url: Url = None, wait: Wait = True, dry_run: Dry = False,
+        seconds: Seconds = None, key: Key = None, url: Url = None, wait: Wait = True, dry_run: Dry = False, exception: About = None,
     ) -> None:  # fmt: skip
         _order(
             url, key, wait, user, action=action, device=device, channel=channel, start=start, end=end, reason=reason,
-            expected_version=expect, seconds=seconds, dry_run=dry_run,
+            expected_version=expect, seconds=seconds, dry_run=dry_run, exception=exception,
         )  # fmt: skip
 
     app.command(name=action, help=about)(run)
@@ -103,6 +104,23 @@ _plain("accept", "Take what was received as it is: the exceptions of these days 
 _plain("discard", "Remove what was received in a span; later reads may fill it again.")
 _plain("force", "Make days final whatever was found, terminating exceptions and open ends included.")
 _plain("re-vee", "Validate days anew, after settings or master data were put right; acceptances end.")
+
+
+@app.command()
+def label(
+    verdict: Annotated[str, typer.Argument(help="confirmed: it was a fault; false-alarm: unusual, but right.")],
+    exception: Annotated[str | None, typer.Option(help="Id of the anomaly exception; else name channel and day.")] = None,
+    device: Annotated[str | None, typer.Option(help="Device of the channel.")] = None,
+    channel: Annotated[str | None, typer.Option(help="The channel.")] = None,
+    day: Annotated[str | None, typer.Option(help="Its local day, as 2026-03-29.")] = None,
+    reason: Reason = "", user: User = None, url: Url = None,
+) -> None:  # fmt: skip
+    """Say whether an anomaly was a fault: the models of insights learn from it."""
+    about = {"exception": exception, "device": device, "channel": channel, "day": day}
+    body = {name: value for name, value in about.items() if value is not None}
+    with HubClient(hub_url(url)) as hub:
+        answer = hub.call("POST", "/v1/labels", json=body | {"verdict": verdict, "reason": reason, "user": user or getpass.getuser()})
+    print(json.dumps(answer.json()))
 
 
 @app.command()

@@ -189,6 +189,7 @@ class HubProcess:
         from connectors.head_end.desk import Desk
         from connectors.head_end.formats import FORMATS
         from connectors.head_end.health import Readiness
+        from connectors.head_end.label_desk import LabelDesk
         from connectors.head_end.master_desk import KafkaMasterDesk
         from connectors.head_end.publish import Publisher
 
@@ -211,6 +212,7 @@ class HubProcess:
             quiet_seconds=topology.vee.quiet,
             events=Publisher(publisher.writer, EVENTS, max_payload_bytes=900_000),
             commands=KafkaCommandDesk(publisher.writer, self.codec, COMMANDS),
+            labels=LabelDesk(publisher.writer, self.codec, COMMANDS, reader),
             formats=frozenset(FORMATS) | frozenset(topology.profiles),
             about={"broker": self.kafka.bootstrap, "store": str(store.target), "topology": topology.name},
         )

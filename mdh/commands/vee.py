@@ -22,6 +22,7 @@ from schemas.quantity import text_of
 from schemas.rules import METHODS
 from schemas.topology import Topology, TopologyError, load_topology
 from schemas.units import resolve
+from streams.insights.fold import InsightsFold
 from streams.runtime.fold import Message
 from streams.vee.fold import VeeFold
 
@@ -45,7 +46,7 @@ def main(
         known = load_topology(topology)
     except TopologyError as error:
         raise UsageError(str(error)) from error
-    bench = Bench(known, zone)
+    bench = Bench(known, zone, insights=True)
     if master is not None:
         bench.master(master)
     failed = False
@@ -72,21 +73,24 @@ def main(
 
 @dataclass
 class Bench:
-    """One VEE fold, and a dict in the place of the store."""
+    """One VEE fold, the insights of each partition behind it where asked for, and a dict in the place of the store."""
 
     topology: Topology
     zone: str | None = None
+    insights: bool = False
     fold: VeeFold = field(init=False)
     days: dict[tuple[str, str, int, int], tuple[FinalBlock, int]] = field(default_factory=dict)
     registers: dict[tuple[str, str], dict[int, tuple[int, int, int, FinalBlock, int]]] = field(default_factory=dict)
     exceptions: dict[str, dict[str, Any]] = field(default_factory=dict)
     audit: list[dict[str, Any]] = field(default_factory=list)
+    _learning: dict[int, InsightsFold] = field(default_factory=dict)
     _messages: int = 0
     _end: int = 0
 
     def __post_init__(self) -> None:
-        vee = self.topology.vee
-        self.fold = VeeFold(vee.model_copy(update={"zone": self.zone or vee.zone or self.topology.zone}), 0, 1)
+        vee, agents = self.topology.vee, self.topology.agents
+        partitions = self.topology.topics[agents["vee"].inbox].partitions if self.insights and "vee" in agents else 1
+        self.fold = VeeFold(vee.model_copy(update={"zone": self.zone or vee.zone or self.topology.zone}), 0, partitions)
 
     def master(self, path: Path) -> None:
         """Takes master data in; from then on they decide which channels there are."""
@@ -138,6 +142,8 @@ class Bench:
             for output in result.outputs:
                 if output.type == "FinalBlock":
                     self._store(output.body)
+                    if self.insights:
+                        self._learn(output.body, output.partition or 0)
                 elif output.type == "VeeException":
                     self.exceptions[output.body["id"]] = output.body
                 elif output.type == "AuditEvent":
@@ -146,6 +152,13 @@ class Bench:
                     answers += [self._answer(*place) for place in output.body.places()]
             if answers:
                 waiting.append(("FinalBlock", FinalBlock.join(answers)))
+
+    def _learn(self, block: FinalBlock, partition: int) -> None:
+        """What the insights of a partition tell of a block, as in the hub."""
+        if partition not in self._learning:
+            self._learning[partition] = InsightsFold(self.topology.insights, partition)
+        result = self._learning[partition].apply(Message("FinalBlock", block, block.id, block.payload))
+        self.exceptions.update((output.body["id"], output.body) for output in result.outputs)
 
     def _store(self, block: FinalBlock) -> None:
         columns = (block.device.to_pylist(), block.channel.to_pylist(), block.seconds.tolist(), block.day.tolist())

@@ -19,31 +19,31 @@ from schemas.topology.insights import InsightsSettings
 from streams import calendar
 from streams.insights import kernel, labels, words
 from streams.insights.labels import Labels, looks_of
-from streams.insights.profiles import NEVER, Profiles, Scored, bins_of, key_of, make_table, values_of
-from streams.insights.segments import NAMES, Segments
+from streams.insights.profiles import NEVER, Profiles, Scored, key_of, make_table, values_of
+from streams.insights.segments import NAMES, Segments, shape_of
 from streams.runtime.fold import Message, Output, Result
 from streams.runtime.state import State
 
 Array = npt.NDArray[Any]
 EXCEPTIONS: Final = "vee.exceptions"
 RULE: Final = "anomaly"
-_TOP: Final = 2.0  # a score that labels are to be weighed against is at most this
-LOUDER: Final = 2.0  # times as strange as what was told last: told again, however soon
 _LOOK: Final = 0.4  # scores from which labels may make an exception
 _OF_SEGMENT: Final = {
-    "base": kernel.BASE, "peak": kernel.PEAK, "same": kernel.SAME, "zero": kernel.ZERO, "negative": kernel.NEGATIVE,
-    "night": kernel.NIGHT, "shape": kernel.SHAPE,
+    "base": "lowest consumption", "peak": "highest consumption", "same": "time of equal values", "zero": "time without consumption",
+    "negative": "negative share", "night": "night share", "shape": "course",
 }  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A strange day: row of what was scored, its score, the feature, whether the channel's segment was asked."""
+    """A strange day: row of what was scored, its score, acute or lasting, how much each family of features adds to its odds; or by which
+    feature of its segment it is strange."""
 
     row: int
     score: float
     which: int
-    segment: bool
+    parts: Array
+    segment: str = ""
 
 
 class InsightsFold:
@@ -71,54 +71,59 @@ class InsightsFold:
 
     def _label(self, body: dict[str, Any]) -> None:
         """Learns from a clerk's decision. What was unusual but right is the channel's new normal: its next days teach."""
-        self._labels.learn(body["exception"], body["confirmed"])
-        if not body["confirmed"]:
-            key = key_of(body["device"], body["channel"])
-            for name, table in sorted(self.state.tables.items()):
-                if name != labels.TABLE and key in table.index:
-                    row = table.index[key]
-                    table["strange"][row] = kernel.PATIENCE
-                    table.mark(np.array([row]))
+        learned = self._labels.learn(body["exception"], body["confirmed"])
+        key = key_of(body["device"], body["channel"])
+        for name, table in sorted(self.state.tables.items()):
+            if name != labels.TABLE and key in table.index:
+                row = table.index[key]
+                table["labels"][row, int(body["confirmed"])] += learned
+                if not body["confirmed"]:
+                    table["strange"][row] = kernel.ACUTE_PATIENCE
+                table.mark(np.array([row]))
 
     # --- days ---------------------------------------------------------------------------------------------------------------------
 
     def _days(self, scored: Scored, message: Message, result: Result) -> None:
         findings = [*self._own(scored), *self._by_segment(scored)]
-        strange = set()
-        for finding in sorted(findings, key=lambda found: found.row):
-            looks = looks_of(scored.z[finding.row], finding.score, finding.which)
-            if min(finding.score * self.settings.sensitivity, _TOP) * self._labels.factor(looks) >= 1.0:
-                strange.add(finding.row)
-                self._raise(scored, finding, looks, message, result)
+        strange: dict[int, tuple[float, Finding, Array]] = {}
+        for finding in findings:
+            looks = looks_of(
+                finding.parts, (finding.score - 1.0) * kernel.SOFT, finding.which, scored.table["labels"][scored.rows[finding.row]]
+            )  # fmt: skip
+            score = (1.0 + self._labels.beyond(looks) / kernel.SOFT) * self.settings.sensitivity
+            if score >= 1.0 and score > strange.get(finding.row, (0.0,))[0]:
+                strange[finding.row] = score, finding, looks
+        for row in sorted(strange):
+            self._raise(scored, *strange[row][1:], message, result)
         corrected = np.flatnonzero(~scored.fresh & (scored.table["raised"][scored.rows] == scored.block.day[:, None]).any(axis=1))
         for row in corrected.tolist():
-            if row not in strange and scored.score[row] != kernel.TOO_FEW:
+            if row not in strange and scored.score[row, 0] != kernel.TOO_FEW:
                 self._take_back(scored, row, message, result)
 
-    @staticmethod
-    def _own(scored: Scored) -> list[Finding]:
+    def _own(self, scored: Scored) -> list[Finding]:
         """Days that are strange by the channel's own profile."""
-        rows = np.flatnonzero(scored.score >= _LOOK).tolist()
-        return [Finding(row, float(scored.score[row]), int(scored.which[row]), False) for row in rows]
+        trees, least = self._profiles.trees, _LOOK if self._labels.any else 1.0 / self.settings.sensitivity
+        return [
+            Finding(row, float(scored.score[row, which]), which, words.by_family(trees.parts(scored.inputs[row], which)))
+            for row, which in zip(*(part.tolist() for part in np.nonzero(scored.score >= least)), strict=True)
+        ]
 
     def _by_segment(self, scored: Scored) -> list[Finding]:
         """Days of channels without history against their segment; some ordinary days teach it."""
-        young = scored.fresh & (scored.score == kernel.YOUNG)
+        score = scored.score.max(axis=1)
+        young = scored.fresh & (score == kernel.YOUNG)
         mark = (scored.block.day.astype(np.int64) * 7919 + scored.rows * 104_729) % self.settings.sample
-        sampled = scored.fresh & (mark == 0) & (scored.score >= 0) & (scored.score < 1)
+        sampled = scored.fresh & (mark == 0) & (score >= 0) & (score < 1)
         found = []
         for row in np.flatnonzero(young | sampled)[: self.settings.most].tolist():
-            level = float(scored.before[row, 3])
-            if level <= 0:
-                continue
-            block = scored.block
+            block, level = scored.block, float(scored.level[row])
             segment = self._segments.get(block.unit[row].as_py(), int(block.seconds[row]), int(block.direction[row]), level)
-            shape = scored.table["shape"][scored.rows[row]].view(np.float32)
+            shape = shape_of(values_of(block, row))
             features = segment.features(scored.features[row], shape)
-            score, which, _ = segment.score(features) if young[row] else (0.0, 0, 0.0)
-            if score >= _LOOK:
-                found.append(Finding(row, score, _OF_SEGMENT[NAMES[which]], True))
-            if score < 1.0:
+            off, which, _ = segment.score(features) if young[row] else (0.0, 0, 0.0)
+            if off >= _LOOK:
+                found.append(Finding(row, off, kernel.ACUTE, np.zeros(len(words.NAMES)), NAMES[which]))
+            if off < 1.0:
                 segment.learn(features, shape)
         return found
 
@@ -126,15 +131,12 @@ class InsightsFold:
 
     def _raise(self, scored: Scored, finding: Finding, looks: Array, message: Message, result: Result) -> None:
         table, row, day = scored.table, scored.rows[finding.row], scored.day(finding.row)
-        raised, told = table["raised"][row], int(table["told"][row])
-        loudest = table["loudest"].view(np.float32)
-        table["told"][row] = max(told, day)
+        raised, told = table["raised"][row], int(table["told"][row, finding.which])
+        table["told"][row, finding.which] = max(told, day)
         if day not in raised.tolist():
-            quiet = told != NEVER and abs(day - told) <= self.settings.quiet_days
-            if quiet and finding.score < LOUDER * loudest[row]:
+            if told != NEVER and abs(day - told) <= self.settings.quiet_days:
                 return  # the same trouble goes on, or has only just been told
             raised[...] = [day, *raised[:-1]]
-            loudest[row] = finding.score
         exception = self._write(scored, finding.row, self._detail(scored, finding), "open", message, result)
         self._labels.keep(exception, looks)
 
@@ -161,24 +163,18 @@ class InsightsFold:
         return name
 
     def _detail(self, scored: Scored, finding: Finding) -> str:
-        row, block = finding.row, scored.block
-        seconds, unit = int(block.seconds[row]), block.unit[row].as_py()
-        values = values_of(block, row)
-        weekend = int((scored.day(row) + 3) % 7 >= 5)
-        kinds = scored.table["ages"][scored.rows[row]]
-        location = scored.table["location"].view(np.float32)[scored.rows[row], weekend if kinds[weekend] else 1 - weekend]
-        usual = location[np.minimum(np.arange(len(values)) * bins_of(seconds) * seconds // 86_400, len(location) - 1)]
         if finding.segment:
-            part = kernel.FEATURES[finding.which]
-            return f"The {_RESPECTS[part]} of this day is far from what comparable meters have; this meter has little history yet"
-        at = int(scored.worst[row])
-        text = words.reason(
-            finding.which, scored.features[row], scored.before[row], values, at, seconds, unit, float(usual[at])
+            part = _OF_SEGMENT[finding.segment]
+            return f"The {part} of this day is far from what comparable meters have; this meter has little history yet"
+        row, block, state_row = finding.row, scored.block, scored.rows[finding.row]
+        seconds, values = int(block.seconds[row]), values_of(block, row)
+        weekend = int((scored.day(row) + 3) % 7 >= 5)
+        kind = weekend if scored.table["ages"][state_row][weekend] else 1 - weekend
+        location = scored.table["location"].view(np.float32)[state_row, kind]
+        usual = location[np.minimum(np.arange(len(values)) * seconds // 3600, kernel.HOURS - 1)]
+        seen = words.Seen(
+            scored.features[row], scored.before[row], float(scored.level[row]), values, int(scored.worst[row]), usual,
+            scored.table["fits"].view(np.float32)[state_row, 0], seconds, block.unit[row].as_py(), finding.which == kernel.LASTING,
         )  # fmt: skip
-        return text + words.shape(values, usual)
-
-
-_RESPECTS: Final = {
-    "base": "lowest consumption", "peak": "highest consumption", "same": "time of equal values", "zero": "time without consumption",
-    "negative": "negative share", "night": "night share", "shape": "course",
-}  # fmt: skip
+        text = words.reason(words.family_of(finding.parts, seen.x, seen.before, lasting=seen.lasting), seen)
+        return text if seen.lasting else text + words.shape(values, usual)

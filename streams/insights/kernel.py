@@ -1,16 +1,22 @@
 """The profile of a channel, day by day: scores first, then learns. One compiled loop over the rows of a block.
 
-What is kept of a channel (float32, in units of the channel):
+What is kept of a channel, in units of the channel:
 
-* ``location`` per day type (weekday, weekend) and slot of the day, ``spread`` per slot: an online median and mean absolute deviation.
-  A value moves its slot by at most a step of 1.5 spreads times the rate, so a bad value hardly teaches and a gradual change is followed.
-* ``shape``: the mean shape of the last days, hour by hour, as shares of the day.
-* per feature of a day (:data:`FEATURES`): centre, spread, and the lowest and highest value ever seen (forgotten slowly), and the same
-  for its mean of the last days. A day is strange by how far a feature lies *outside everything seen so far*, in spreads.
+* ``location`` per day type (weekday, weekend) and hour, ``spread`` per hour: an online median and mean absolute deviation of its intervals.
+* per feature of a day (:data:`FEATURES`, most of them logarithms of quantities) a centre and spread, means of the last ten and twenty days,
+  and the range that the day and these means have kept to.
+* ``shares``: per hour a histogram of the hour's logarithmic load. How likely a day is under it, as it is, displaced by some hours, or
+  multiplied by some factor (the last days together: ``fits``) tells a clock that is wrong, a meter that counts a part, and another meter.
 
-A day scores before it teaches. A day of score 1 or more does not teach, until ``PATIENCE`` such days in a row have passed.
+Two small forests of decision trees (:mod:`streams.insights.trees`) turn all this into the logarithmic odds of two kinds of fault:
+*acute* ones of a day (spike, standing value, reversal) and *lasting* changes (step, displaced clock, another meter, leak), the latter
+averaged over the last days. Odds beyond those that ordinary days reach about once in a meter-year score 1 or more.
 
-Source: our own; online medians by stochastic approximation, ranges as in extreme value detectors.
+A day scores before it teaches. An acutely strange day teaches nothing, a day of a lasting change not before ``PATIENCE`` such days
+in a row.
+
+Source: our own; online medians by stochastic approximation, ranges as in extreme value detectors, likelihood ratios as in CUSUM tests,
+gradient boosted trees (Friedman 2001) fitted to injected faults.
 """
 
 from __future__ import annotations
@@ -24,225 +30,248 @@ from numba import njit
 
 Array = npt.NDArray[Any]
 
-FEATURES: Final = ("total", "base", "peak", "shape", "lag", "same", "zero", "negative", "night", "interval", "level", "mix")
+FEATURES: Final = (
+    "total", "base", "low", "median", "peak", "high", "rough", "night", "morning", "daytime", "evening", "same", "zero", "negative",
+    "interval", "band", "crest", "unlike", "top", "night-rough", "tenth", "quarter", "step",
+)  # fmt: skip
 F: Final = len(FEATURES)
-TOTAL, BASE, PEAK, SHAPE, LAG, SAME, ZERO, NEGATIVE, NIGHT, INTERVAL, LEVEL, MIX = range(F)
-MEMORY: Final = ("centre", "spread", "low", "high", "mean", "mean_low", "mean_high", "wait_low", "wait_high", "next_low", "next_high")
-M: Final = len(MEMORY)
+(
+    TOTAL, BASE, LOW, MEDIAN, PEAK, HIGH, ROUGH, NIGHT, MORNING, DAYTIME, EVENING, SAME, ZERO, NEGATIVE, INTERVAL, BAND, CREST, UNLIKE,
+    TOP, NIGHT_ROUGH, TENTH, QUARTER, STEP,
+) = range(F)  # fmt: skip
+LAG, DOWN, UP, LEVEL, APART = range(F, F + 5)  # of the last days together
+PARTS: Final = (*FEATURES, "lag", "down", "up", "level", "apart")  # what an input of the trees belongs to
+SPANS: Final = np.array([1.0, 0.1, 0.05])  # weight of the newest day in the day itself and the two means
+S: Final = len(SPANS)
+INPUTS: Final = F * S * 2 + S * 5 + 1
+PART_OF: Final = np.array([f for f in range(F) for _ in range(2 * S)] + [F + j for _ in range(S) for j in range(5)] + [-1])
+M: Final = 4 + 2 * S  # centre, spread, the two means, then lowest and highest of day and means
 HOURS: Final = 24
+LEVELS: Final = 14  # of an hour's load
+LEVEL_WIDTH: Final = 0.45
+SCALES: Final = 4  # factors tried in either direction, each a level wider
+WHOLE: Final = 32_000  # a share of one
 WARM_UP: Final = 28  # days a channel learns before its own profile is asked
-BLOCK: Final = 30  # days after which the means of the last days join the range they are judged by, one block late
 FEATURE_RATE: Final = 0.02
-PATIENCE: Final = 35  # strange days in a row after which what is strange has become normal
-FADE: Final = 0.003  # of the distance to the centre that the range loses per day
-RATE, MEAN_RATE, SHAPE_RATE = 0.05, 0.15, 0.1
+PATIENCE: Final = 10  # days of a lasting change in a row after which it becomes normal; acutely strange ones after
+ACUTE_PATIENCE: Final = 35
+HASTE: Final = 4.0  # times as fast is learned what has become normal
+FADE: Final = 0.003  # of the distance to the centre that a range loses per day
+SLOT_RATE, SHARE_RATE, ODDS_RATE = 0.05, 0.015, 0.2
+LEAST_ODDS: Final = -6.0
+SUDDEN: Final = 2.0  # a day this much beyond its mean odds is told at once
+SOFT: Final = 4.0  # odds beyond the limit that add 1 to a score
 TOO_FEW, YOUNG = -2.0, -1.0  # instead of a score: a day with too few measured values, a channel still warming up
-NIGHT_HOURS: Final = 5
-LAGS_FROM: Final = 2  # hours; smaller displacements are daily life
 ENOUGH: Final = 0.75  # of a day's slots must be measured
+ACUTE, LASTING = 0, 1
 # The smallest spread of each feature: what is finer than this never matters
-FLOORS: Final = np.array([0.05, 0.05, 0.05, 0.02, 0.03, 0.25, 0.5, 0.002, 0.02, 0.5, 0.05, 1.0])
-# What matters: +1 only more than usual, -1 only less, 0 both
-SIDES: Final = np.array([0, 0, 1, 1, 1, 1, 1, 1, 0, 1, 0, 1])
+FLOORS: Final = np.array(
+    [.05, .08, .08, .06, .05, .05, .05, .02, .02, .02, .02, .5, .5, .01, .3, .05, .05, .1, .1, .1, .08, .08, .1]
+)  # fmt: skip
+_SHIFT: Final = 5
+_LOGS: Final = np.log(np.arange((WHOLE >> _SHIFT) + 2) * (1 << _SHIFT) / WHOLE + 0.02)
 
 
 @njit(cache=True)
-def features(v: Array, good: Array, bins: Array, slots: int, location: Array, spread: Array, shape: Array, level: float, x: Array) -> int:
-    """Features of one day into ``x``; returns the slot (position in ``v``) that is furthest off. ``v`` has the day's values."""
+def quantities(v: Array, good: Array, hours: Array, slots: int, mean: float, unit: float, x: Array, hourly: Array) -> None:
+    """Features of one day that need no profile into ``x``; ``hourly`` gets the mean power of each hour, as consumption of a day."""
     n = len(v)
-    total, count, negative, positive, peak = 0.0, 0, 0.0, 0.0, 0.0
-    hourly = np.zeros(HOURS)
-    weight = np.zeros(HOURS)
-    run, longest, zero_run, longest_zero = 0, 0, 0, 0
-    worst, at = -1.0, 0
-    unit = max(level, 1e-9)
-    floor = 0.25 * unit / slots
-    window = max(1, slots // 8)
-    rolling, filled, least = 0.0, 0, np.inf
+    w = np.where(good, v, mean)
+    day, eps = mean * slots, 0.03 * unit
+    ordered = np.sort(np.maximum(v[good], 0.0))
+    count = len(ordered)
+    window = max(1, n // 8)
+    least, rolling = np.inf, 0.0
+    negative, positive, rough, night_rough = 0.0, 0.0, 0.0, 0.0
+    run, longest, zeros, longest_zero = 0, 0, 0, 0
+    blocks, weight = np.zeros(4), np.zeros(HOURS)
+    hourly[:] = 0.0
+    steps = np.empty(n - 1)
     for i in range(n):
-        if not good[i]:
-            run, zero_run, rolling, filled = 0, 0, 0.0, 0
-            continue
-        value = v[i]
-        total += value
-        count += 1
+        value = w[i]
+        rolling += max(value, 0.0)
+        if i >= window:
+            rolling -= max(w[i - window], 0.0)
+        if i >= window - 1:
+            least = min(least, rolling)
         if value < 0:
             negative -= value
         else:
             positive += value
-        if value > peak:
-            peak = value
-        hour = bins[i] * HOURS // len(location)
+        hour = hours[i]
         hourly[hour] += value
-        weight[hour] += 1
-        if value == 0.0:
-            zero_run += 1
+        weight[hour] += 1.0
+        blocks[0 if hour < 5 else 1 if hour < 10 else 2 if hour < 16 else 3] += value if hour < 21 else 0.0
+        if i > 0:
+            steps[i - 1] = abs(value - w[i - 1])
+            rough += steps[i - 1]
+            if hour < 5:
+                night_rough += steps[i - 1]
+        if not good[i]:
+            run, zeros = 0, 0
+        elif value == 0.0:
+            zeros += 1
             run = 0
         else:
-            zero_run = 0
-            run = run + 1 if i > 0 and good[i - 1] and v[i - 1] == value else 1
-        longest = max(longest, run)
-        longest_zero = max(longest_zero, zero_run)
-        rolling += value
-        filled += 1
-        if filled > window:
-            rolling -= v[i - window]
-            filled = window
-        if filled == window and rolling < least:
-            least = rolling
-        off = abs(value - location[bins[i]]) / (spread[bins[i]] + floor)
-        if off > worst:
-            worst, at = off, i
-    day = total * slots / max(count, 1)
-    x[TOTAL] = math.log((max(day, 0.0) + 0.05 * unit) / unit)
-    base = least * slots / window if least < np.inf else day
-    x[BASE] = math.log((max(base, 0.0) + 0.05 * unit) / unit)
-    x[PEAK] = math.log((peak * slots + 0.05 * unit) / unit)
-    x[SAME] = longest * 24.0 / slots
-    x[ZERO] = longest_zero * 24.0 / slots
-    x[NEGATIVE] = negative / max(negative + positive, 1e-9)
-    mean = 0.0
+            zeros = 0
+            run = run + 1 if i > 0 and good[i - 1] and value == w[i - 1] else 1
+        longest, longest_zero = max(longest, run), max(longest_zero, zeros)
     for h in range(HOURS):
-        hourly[h] = hourly[h] / weight[h] if weight[h] > 0 else day / HOURS * HOURS / slots
-        mean += abs(hourly[h])
-    night = 0.0
-    for h in range(HOURS):
-        share = hourly[h] / max(mean, 1e-9)
-        if h < NIGHT_HOURS:
-            night += share
-        shape[h] = share if shape[h] == -1.0 else shape[h] + SHAPE_RATE * (share - shape[h])
-    x[NIGHT] = night
-    x[INTERVAL] = math.log(1.0 + worst) * 2.0
-    usual = np.zeros(HOURS)
-    per = np.zeros(HOURS)
-    for b in range(len(location)):
-        hour = b * HOURS // len(location)
-        usual[hour] += location[b]
-        per[hour] += 1
-    distance, size = 0.0, 0.0
-    for h in range(HOURS):
-        usual[h] /= max(per[h], 1.0)
-        size += abs(usual[h])
-    for h in range(HOURS):
-        usual[h] /= max(size, 1e-9)
-        distance += abs(shape[h] - usual[h]) / 2
-    x[SHAPE] = distance
-    x[LAG] = displaced(shape, usual)
-    return at
+        hourly[h] = hourly[h] / weight[h] * slots if weight[h] > 0 else day
+    size, nights = abs(day) + eps, max(n * 5 // 24 - 1, 1)
+    x[TOTAL] = math.log(max(day, 0.0) + eps)
+    x[BASE] = math.log(max(least, 0.0) * slots / window + eps)
+    x[LOW] = math.log(ordered[min(1, count - 1)] * slots + eps)
+    x[TENTH] = math.log(ordered[count // 10] * slots + eps)
+    x[QUARTER] = math.log(ordered[count // 4] * slots + eps)
+    x[MEDIAN] = math.log(ordered[count // 2] * slots + eps)
+    x[HIGH] = math.log(ordered[int(count * 0.85)] * slots + eps)
+    x[PEAK] = math.log(ordered[count - 1] * slots + eps)
+    x[ROUGH] = math.log(rough / size + 0.05)
+    x[NIGHT_ROUGH] = math.log(night_rough / nights * slots + 0.3 * eps)
+    steps.sort()
+    x[STEP] = math.log(steps[(n - 1) // 2] * slots + 0.3 * eps)
+    for k in range(4):
+        x[NIGHT + k] = blocks[k] / (negative + positive + eps)
+    x[SAME] = math.log(1.0 + longest * 24.0 / slots)
+    x[ZERO] = math.log(1.0 + longest_zero * 24.0 / slots)
+    x[NEGATIVE] = negative / (negative + positive + 1e-9)
+    x[BAND], x[CREST] = x[HIGH] - x[LOW], x[PEAK] - x[MEDIAN]
+    x[TOP] = math.log((max(hourly.max(), 0.0) / HOURS + eps / HOURS) / size)
 
 
 @njit(cache=True)
-def displaced(a: Array, b: Array) -> float:
-    """By how much the correlation of two daily shapes grows where the second is displaced by some hours."""
-    ma, mb = a.mean(), b.mean()
-    twice = np.empty(2 * HOURS)
-    aa, bb = 1e-12, 1e-12
-    for i in range(HOURS):
-        twice[i] = twice[i + HOURS] = b[i] - mb
-        aa += (a[i] - ma) ** 2
-        bb += twice[i] ** 2
-    same, best = 0.0, -np.inf
-    for lag in range(HOURS - LAGS_FROM + 1):
-        if lag == 0 or lag >= LAGS_FROM:
-            product = 0.0
-            for i in range(HOURS):
-                product += (a[i] - ma) * twice[i + HOURS - lag]
-            if lag == 0:
-                same = product
-            elif product > best:
-                best = product
-    return (best - same) / math.sqrt(aa * bb)
+def furthest(v: Array, good: Array, hours: Array, location: Array, spread: Array, floor: float) -> tuple[float, int]:
+    """How far the interval furthest off its hour lies, in spreads, and its position."""
+    worst, at = 0.0, 0
+    for i in range(len(v)):
+        if good[i]:
+            off = abs(v[i] - location[hours[i]]) / (spread[hours[i]] + floor)
+            if off > worst:
+                worst, at = off, i
+    return worst, at
 
 
 @njit(cache=True)
-def outside(x: float, low: float, high: float, spread: float, side: int) -> float:
-    """How far a value lies outside what was seen, in spreads; negative below."""
-    if x > high and side >= 0:
-        return (x - high) / spread
-    if x < low and side <= 0:
-        return (x - low) / spread
-    return 0.0
+def likelihoods(hourly: Array, shares: Array, anchor: float, unit: float, levels: Array, fit: Array) -> None:
+    """Mean log-likelihood of a day's hours under a channel's shares: displaced by 0 to 23 hours, then multiplied by each factor. The level
+    of each hour goes into ``levels``."""
+    for h in range(HOURS):
+        levels[h] = min(max(int((math.log(max(hourly[h], 0.0) + 0.01 * unit) - anchor) / LEVEL_WIDTH), 0), LEVELS - 1)
+    table = np.empty((HOURS, LEVELS))
+    for h in range(HOURS):
+        for b in range(LEVELS):
+            table[h, b] = _LOGS[shares[h, b] >> _SHIFT]
+    for lag in range(HOURS):
+        total = 0.0
+        for h in range(HOURS):
+            total += table[(h - lag) % HOURS, levels[h]]
+        fit[lag] = total / HOURS
+    for j in range(2 * SCALES + 1):
+        total = 0.0
+        for h in range(HOURS):
+            total += table[h, min(max(levels[h] + j - SCALES, 0), LEVELS - 1)]
+        fit[HOURS + j] = total / HOURS
 
 
 @njit(cache=True)
-def judge(x: Array, memory: Array, age: int, limits: Array, z: Array) -> tuple[float, int]:
-    """Score of a day against a channel's memory, and which feature makes it (its number, plus F where it is the mean of the last days).
+def beyond(x: float, low: float, high: float) -> float:
+    """How far a value lies outside a range; negative below."""
+    return x - high if x > high else x - low if x < low else 0.0
 
-    ``limits[0]`` are the excesses of a day that score 1, ``limits[1]`` those of the mean of the last days.
-    """
-    score, which = 0.0, 0
-    deltas = np.zeros(F)
-    for f in (TOTAL, BASE, PEAK, NIGHT):
-        m = memory[f]
-        spread = max(m[1], FLOORS[f])
-        step = min(max(x[f] - m[4], -3.0 * spread), 3.0 * spread)
-        deltas[f] = m[4] + MEAN_RATE * step - m[0]
-    x[LEVEL] = 0.0
-    low = min(deltas[TOTAL], min(deltas[BASE], deltas[PEAK]))
-    high = max(deltas[TOTAL], max(deltas[BASE], deltas[PEAK]))
-    if low > 0:
-        x[LEVEL] = low
-    elif high < 0:
-        x[LEVEL] = high
-    x[MIX] = 0.0
-    for f in (TOTAL, BASE, PEAK, NIGHT):
-        x[MIX] += (deltas[f] / max(memory[f, 1], FLOORS[f])) ** 2
-    x[MIX] = math.sqrt(x[MIX])
-    young = 1.0 + 20.0 / max(age, 1)
+
+@njit(cache=True)
+def inputs(x: Array, memory: Array, fits: Array, fit: Array, age: int, q: Array, means: Array, together: Array) -> None:
+    """What the trees look at into ``q``; the means with this day in them into ``means`` (F, S) and ``together`` (S, as ``fit``)."""
+    c = 0
+    first = 1.0 / (age + 1)
     for f in range(F):
         m = memory[f]
         spread = max(m[1], FLOORS[f])
-        z[f] = (x[f] - m[0]) / spread
-        step = min(max(x[f] - m[4], -3.0 * spread), 3.0 * spread)
-        mean = m[4] + MEAN_RATE * step
-        for k in range(2):
-            value, low, high = (x[f], m[2], m[3]) if k == 0 else (mean, m[5], m[6])
-            unit = spread if k == 0 else 0.5 * (high - low) + 2.0 * FLOORS[f]
-            s = abs(outside(value, low, high, unit, SIDES[f])) / (limits[k, f] * young)
-            if s > score:
-                score, which = s, f + k * F
-    return score, which
+        for k in range(S):
+            value = x[f]
+            if k > 0 and age > 0:
+                step = min(max(x[f] - m[1 + k], -4.0 * spread), 4.0 * spread)
+                value = m[1 + k] + max(SPANS[k], first) * step
+            means[f, k] = value
+            q[c] = (value - m[0]) / spread
+            q[c + 1] = beyond(value, m[4 + 2 * k], m[5 + 2 * k]) / spread
+            c += 2
+    shifts = np.empty(5)
+    for k in range(S):
+        for j in range(len(fit)):
+            together[k, j] = fit[j] if k == 0 else fits[k - 1, j] + max(SPANS[k], first) * (fit[j] - fits[k - 1, j])
+        own = together[k]
+        q[c] = own[2 : HOURS - 1].max() - own[0]
+        q[c + 1] = own[HOURS + SCALES + 1 :].max() - own[HOURS + SCALES]
+        q[c + 2] = own[HOURS : HOURS + SCALES].max() - own[HOURS + SCALES]
+        for j in range(5):
+            shifts[j] = means[BASE + j, k] - memory[BASE + j, 0]
+        shifts.sort()
+        q[c + 3], q[c + 4] = shifts[2], shifts[4] - shifts[0]
+        c += 5
+    q[c] = math.log(age + 1.0)
 
 
 @njit(cache=True)
-def remember(x: Array, memory: Array, age: int, teach: bool, loud: bool) -> None:
-    """Takes a day's features into a channel's memory. The means of the last days move unless the day is
-    strange by itself, the rest only where it teaches."""
+def odds_of(q: Array, roots: Array, feature: Array, threshold: Array, left: Array, right: Array, value: Array) -> float:
+    """Sum of the leaves that a day falls into."""
+    total = 0.0
+    for root in roots:
+        node = root
+        while feature[node] >= 0:
+            node = left[node] if q[feature[node]] <= threshold[node] else right[node]
+        total += value[node]
+    return total
+
+
+@njit(cache=True)
+def parts_of(q: Array, roots: Array, feature: Array, threshold: Array, left: Array, right: Array, value: Array, found: Array) -> None:
+    """What each part of a day (:data:`PARTS`) adds to its odds: along the way down each tree, what each question changed."""
+    for root in roots:
+        node = root
+        while feature[node] >= 0:
+            part = PART_OF[feature[node]]
+            below = left[node] if q[feature[node]] <= threshold[node] else right[node]
+            if part >= 0:
+                found[part] += value[below] - value[node]
+            node = below
+
+
+@njit(cache=True)
+def remember(memory: Array, x: Array, means: Array, age: int, teach: bool, haste: float) -> None:
+    """Takes a day into a channel's memory: its means, and where it teaches centre, spread and ranges."""
     for f in range(F):
         m = memory[f]
         if age == 0:
-            m[0], m[1], m[4] = x[f], 0.0, x[f]
-            continue
-        spread = max(m[1], FLOORS[f])
-        if not loud:
-            m[4] += MEAN_RATE * min(max(x[f] - m[4], -3.0 * spread), 3.0 * spread)
+            m[0], m[1] = x[f], 0.0
+            for k in range(S):
+                m[4 + 2 * k], m[5 + 2 * k] = x[f], x[f]
+        for k in range(1, S):
+            m[1 + k] = means[f, k]
         if not teach:
             continue
-        rate = max(FEATURE_RATE, 1.0 / (age + 1))
-        off = abs(x[f] - m[0])
-        m[0] += rate * min(max(x[f] - m[0], -3.0 * spread), 3.0 * spread)
-        m[1] += rate * (min(off, 4.0 * spread) - m[1])
-        if age < WARM_UP // 2:
-            m[2], m[3] = x[f], x[f]
-        else:
-            m[2] = min(x[f], m[2] + FADE * (m[0] - m[2]))
-            m[3] = max(x[f], m[3] + FADE * (m[0] - m[3]))
-        if age < WARM_UP - 4:
-            m[5], m[6], m[7], m[8], m[9], m[10] = m[4], m[4], m[4], m[4], m[4], m[4]
-            continue
-        m[9], m[10] = min(m[9], m[4]), max(m[10], m[4])
-        m[5] += FADE * (m[0] - m[5])
-        m[6] += FADE * (m[0] - m[6])
-        if age % BLOCK == 0 or age < 2 * WARM_UP:
-            m[5], m[6] = min(m[5], m[7]), max(m[6], m[8])
-            m[7], m[8] = m[9], m[10]
-            m[9], m[10] = m[4], m[4]
+        spread, rate = max(m[1], FLOORS[f]), max(FEATURE_RATE * haste, 1.0 / (age + 1))
+        off = x[f] - m[0]
+        m[0] += rate * min(max(off, -3.0 * spread), 3.0 * spread)
+        m[1] += rate * (min(abs(off), 4.0 * spread) - m[1])
+        for k in range(S):
+            mean, low, high = means[f, k], m[4 + 2 * k], m[5 + 2 * k]
+            if age < 20:
+                m[4 + 2 * k] = mean if age < 10 else min(low, mean)
+                m[5 + 2 * k] = mean if age < 10 else max(high, mean)
+                continue
+            follow = 0.3 if k == 0 else 0.06 * haste
+            low += FADE * (m[0] - low)
+            high += FADE * (m[0] - high)
+            m[4 + 2 * k] = low + follow * min(mean - low, 0.0)
+            m[5 + 2 * k] = high + follow * max(mean - high, 0.0)
 
 
 @njit(cache=True)
 def learn_slots(v: Array, good: Array, bins: Array, location: Array, spread: Array, days: int) -> None:
     """Takes a day's values into the slots of its day type; ``days`` of that type came before."""
-    rate = max(RATE, 1.0 / (days + 1))
+    rate = max(SLOT_RATE, 1.0 / (days + 1))
     for i in range(len(v)):
         if not good[i]:
             continue
@@ -259,74 +288,101 @@ def learn_slots(v: Array, good: Array, bins: Array, location: Array, spread: Arr
 
 
 @njit(cache=True)
+def learn_shares(shares: Array, levels: Array, age: int, haste: float) -> None:
+    """Takes the levels of a day's hours into their histograms."""
+    rate = max(SHARE_RATE * haste, 1.0 / (age + 2))
+    for h in range(HOURS):
+        at = levels[h]
+        for b in range(LEVELS):
+            part = 0.6 if b == at else 0.0
+            if b == max(at - 1, 0):
+                part += 0.2
+            if b == min(at + 1, LEVELS - 1):
+                part += 0.2
+            shares[h, b] = int(shares[h, b] * (1.0 - rate) + rate * part * WHOLE + 0.5)
+
+
+@njit(cache=True)
 def fold_days(
     values: Array, good: Array, begins: Array, counts: Array, patterns: Array, pattern: Array, slots: int, rows: Array, kinds: Array,
     learns: Array,
-    location: Array, spread: Array, shape: Array, memory: Array, level: Array, ages: Array, strange: Array, limits: Array,
-    x: Array, z: Array, score: Array, which: Array, worst: Array, before: Array,
+    location: Array, spread: Array, memory: Array, shares: Array, fits: Array, scalars: Array, ages: Array, strange: Array,
+    acute: Array, lasting: Array, feature: Array, threshold: Array, left: Array, right: Array, value: Array, limits: Array,
+    x: Array, q: Array, odds: Array, score: Array, worst: Array, before: Array, levels_before: Array,
 ) -> None:  # fmt: skip
-    """Scores and learns channel-days in order. ``rows`` are state rows; ``ages`` days learned per row and day type (last: all)."""
+    """Scores and learns channel-days in order. ``rows`` are state rows; ``ages`` days learned per row and day type (last: all);
+    ``scalars`` per row usual consumption of a day, anchor of the levels and mean odds of a lasting change."""
+    hourly, levels = np.empty(HOURS), np.empty(HOURS, np.int64)
+    fit, means, together = np.empty(HOURS + 2 * SCALES + 1), np.empty((F, S)), np.empty((S, HOURS + 2 * SCALES + 1))
     for d in range(len(rows)):
         r, kind = rows[d], kinds[d]
         v = values[begins[d] : begins[d] + counts[d]]
         g = good[begins[d] : begins[d] + counts[d]]
-        b = patterns[pattern[d], : counts[d]]
+        hours = patterns[pattern[d], : counts[d]]
         count, total = 0, 0.0
         for i in range(len(v)):
             if g[i]:
                 count += 1
                 total += v[i]
-        if count < ENOUGH * counts[d]:
-            score[d] = TOO_FEW
+        if count < ENOUGH * counts[d] or count < 2:
+            score[d, ACUTE] = score[d, LASTING] = TOO_FEW
             continue
-        mean = max(total * slots / count, 0.0)
-        age = ages[r, 2]
-        used = kind if ages[r, kind] > 0 else 1 - kind
-        unit = level[r] if age > 0 else mean
-        old_shape = shape[r].copy()
-        worst[d] = features(v, g, b, slots, location[r, used], spread[r], shape[r], unit, x[d])
+        mean, age = total / count, ages[r, 2]
         if age == 0:
-            x[d, SHAPE] = x[d, LAG] = 0.0
-            x[d, INTERVAL] = 0.0
-        score[d], which[d] = judge(x[d], memory[r], age, limits, z[d])
-        m = memory[r, which[d] % F]
-        lower, upper = (m[5], m[6]) if which[d] >= F else (m[2], m[3])
-        before[d, 0], before[d, 1], before[d, 2], before[d, 3] = m[0], lower, upper, unit
-        if age < WARM_UP:
-            score[d] = YOUNG
+            scalars[r, 0] = max(mean * slots, 1e-3)
+            scalars[r, 1] = math.log(scalars[r, 0]) - 3.5
+            scalars[r, 2] = LEAST_ODDS
+        unit = scalars[r, 0]
+        used = kind if ages[r, kind] > 0 else 1 - kind
+        quantities(v, g, hours, slots, mean, unit, x[d], hourly)
+        off, worst[d] = furthest(v, g, hours, location[r, used], spread[r], 0.25 * unit / slots)
+        x[d, INTERVAL] = math.log(1.0 + off) * 2.0 if age > 0 else 0.0
+        likelihoods(hourly, shares[r], scalars[r, 1], unit, levels, fit)
+        x[d, UNLIKE] = -fit[0]
+        if age == 0:
+            memory[r, :, 0] = x[d]
+        inputs(x[d], memory[r], fits[r], fit, age, q[d], means, together)
+        for f in range(F):
+            before[d, f, 0], before[d, f, 1] = memory[r, f, 0], memory[r, f, 4]
+            before[d, f, 2], before[d, f, 3] = memory[r, f, 5], means[f, 1]
+        levels_before[d] = unit
+        odds[d, ACUTE] = odds_of(q[d], acute, feature, threshold, left, right, value)
+        today = odds_of(q[d], lasting, feature, threshold, left, right, value)
+        average = scalars[r, 2] + ODDS_RATE * (max(today, LEAST_ODDS) - scalars[r, 2]) if age >= WARM_UP else LEAST_ODDS / 2
+        odds[d, LASTING] = max(average, today - SUDDEN)
+        for k in range(2):
+            score[d, k] = max(1.0 + (odds[d, k] - limits[k]) / SOFT, 0.0) if age >= WARM_UP else YOUNG
         if not learns[d]:
-            shape[r] = old_shape
             continue
-        bad = score[d] >= 1.0
-        strange[r] = strange[r] + 1 if bad else 0
-        teach = not bad or strange[r] > PATIENCE
-        loud = bad and which[d] < F and not teach
-        if loud:
-            shape[r] = old_shape
-        remember(x[d], memory[r], age, teach, loud)
+        loud, bad = score[d, ACUTE] >= 1.0, score[d, LASTING] >= 1.0
+        strange[r] = strange[r] + 1 if loud or bad else 0
+        haste = HASTE if strange[r] > 0 else 1.0
+        teach = strange[r] == 0 or strange[r] > (ACUTE_PATIENCE if loud else PATIENCE)
+        if loud and not teach:
+            continue
+        scalars[r, 2] = average
+        fits[r] = together[1:]
+        remember(memory[r], x[d], means, age, teach, haste)
         if teach:
-            step = mean - level[r]
-            if age > 0 and age > WARM_UP:
-                step = min(max(step, -0.5 * level[r]), 0.5 * level[r])
-            moved = level[r] + max(0.02, 1.0 / (age + 1)) * step
-            if age > 0 and level[r] > 0.0 and moved > 0.0:
-                # total, base and peak are logarithms relative to the level: they move with it
-                shift = math.log(level[r] / moved)
-                for f in (TOTAL, BASE, PEAK):
-                    for k in (0, 2, 3, 4, 5, 6, 7, 8, 9, 10):
-                        memory[r, f, k] += shift
-            level[r] = moved
-            learn_slots(v, g, b, location[r, kind], spread[r], ages[r, kind])
+            step = max(mean * slots, 0.0) - unit
+            if age > WARM_UP:
+                step = min(max(step, -0.5 * unit), 0.5 * unit)
+            scalars[r, 0] = max(unit + max(0.02, 1.0 / (age + 1)) * step, 1e-3)
+            learn_slots(v, g, hours, location[r, kind], spread[r], ages[r, kind])
+            learn_shares(shares[r], levels, age, haste)
             ages[r, kind] += 1
             ages[r, 2] += 1
 
 
 def warm() -> None:
     """Compiles, or loads what was compiled before: a worker does so before a day waits for it."""
-    n = np.zeros(1, np.int64)
+    n, f4 = np.zeros(1, np.int64), np.float32
+    none, small = np.zeros(0, np.int32), np.zeros(1, np.int32)
     fold_days(
         np.zeros(HOURS), np.zeros(HOURS, np.bool_), n, n + HOURS, np.arange(HOURS)[None, :], n, HOURS, n, n, np.zeros(1, np.bool_),
-        np.zeros((1, 2, HOURS), np.float32), np.zeros((1, HOURS), np.float32), np.zeros((1, HOURS), np.float32),
-        np.zeros((1, F, M), np.float32), np.zeros(1, np.float32), np.zeros((1, 3), np.int32), np.zeros(1, np.int32),
-        np.ones((2, F)), np.zeros((1, F)), np.zeros((1, F)), np.zeros(1), n.copy(), n.copy(), np.zeros((1, 4)),
+        np.zeros((1, 2, HOURS), f4), np.zeros((1, HOURS), f4), np.zeros((1, F, M), f4), np.zeros((1, HOURS, LEVELS), np.int16),
+        np.zeros((1, S - 1, HOURS + 2 * SCALES + 1), f4), np.zeros((1, 3), f4), np.zeros((1, 3), np.int32), small,
+        none, none, small, np.zeros(1), small, small, np.zeros(1), np.zeros(2),
+        np.zeros((1, F)), np.zeros((1, INPUTS)), np.zeros((1, 2)), np.zeros((1, 2)), n.copy(), np.zeros((1, F, 4)), np.zeros(1),
     )  # fmt: skip
+    parts_of(np.zeros(INPUTS), none, small, np.zeros(1), small, small, np.zeros(1), np.zeros(len(PARTS)))

@@ -1,7 +1,8 @@
 """What clerks decide, learned: how likely an anomaly is a fault indeed, given what it looks like.
 
-An online logistic regression (river) over what was strange. Without labels it changes nothing; with each label it counts for more. What
-an exception looked like is kept for the newest ``KEPT`` of a partition, so that a label finds it.
+An online logistic regression (river) over the odds of the forests, what each family of features adds to them, and what was said of the
+channel before. It begins with the odds as they are, so that without labels nothing changes. What an exception looked like is kept for
+the newest ``KEPT`` of a partition, so that a label finds it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from streams.insights import kernel
+from streams.insights import words
 from streams.runtime.state import Column, State, Table
 
 Array = npt.NDArray[Any]
@@ -22,19 +23,22 @@ TABLE: Final = "raised"
 KEPT: Final = 4096
 _MODEL: Final = "labels"
 _COUNT: Final = "raised"
-_TRUST: Final = 4  # labels after which the model counts for half
-_SCALE: Final = 4.0  # spreads that count as clearly strange
-WIDTH: Final = kernel.F + 2
+_RATE: Final = 0.1
+_SCALE: Final = 4.0  # odds that count as much
+_MOST: Final = 3  # labels of one channel that count
+_PARTS: Final = len(words.NAMES)
+WIDTH: Final = _PARTS + 4
 
 
 def make_table() -> Table:
-    """What the newest exceptions looked like: standardised features, score and the feature that made it."""
-    return Table({"looks": Column(np.int32, (WIDTH,))}, ("exception",))
+    """What the newest exceptions looked like, and what was said of them: 0 nothing, 1 rejected, 2 confirmed."""
+    return Table({"looks": Column(np.int32, (WIDTH,)), "verdict": Column(np.int32)}, ("exception",))
 
 
-def looks_of(z: Array, score: float, which: int) -> Array:
-    """What an exception looks like, as kept in the state (32-bit floats)."""
-    return np.array([*np.clip(z, -50, 50), min(score, 50.0), which], np.float32)
+def looks_of(parts: Array, beyond: float, which: int, labels: Array) -> Array:
+    """What an exception looks like, as kept in the state (32-bit floats): what each family of features added to the odds, the odds
+    beyond the limit, acute or lasting, and how many exceptions of the channel were rejected and confirmed before."""
+    return np.array([*np.clip(parts, -50, 50), min(beyond, 50.0), which, *np.minimum(labels, _MOST)], np.float32)
 
 
 class Labels:
@@ -43,7 +47,7 @@ class Labels:
     def __init__(self, state: State) -> None:
         self._state = state
         self._model: Any = None
-        self.labels = self.confirmed = 0
+        self.labels = 0
         self._where: dict[str, int] | None = None
 
     def _load(self) -> Any:
@@ -52,27 +56,26 @@ class Labels:
             from river.optim import SGD
             from river.utils import VectorDict
 
-            self._model = LogisticRegression(SGD(0.3), l2=0.002)
+            self._model = LogisticRegression(SGD(_RATE), intercept_lr=_RATE)
             told = self._state.entries.get(_MODEL)
-            if told:
-                kept = json.loads(told)
-                self.labels, self.confirmed = kept["labels"], kept["confirmed"]
-                self._model._weights = VectorDict(kept["weights"], self._model.initializer)
-                self._model.intercept = kept["intercept"]
-                self._model.optimizer.n_iterations = self.labels
+            kept: dict[str, Any] = json.loads(told) if told else {"labels": 0, "weights": {"odds": _SCALE}, "intercept": 0.0}
+            self.labels = kept["labels"]
+            self._model._weights = VectorDict(kept["weights"], self._model.initializer)
+            self._model.intercept = kept["intercept"]
+            self._model.optimizer.n_iterations = self.labels
         return self._model
 
-    def factor(self, looks: Array) -> float:
-        """By how much labels raise or lower a score: 1 without any, towards 0 for what clerks reject, towards 2 for what they confirm."""
-        if _MODEL not in self._state.entries:
-            return 1.0
-        model = self._load()
-        trust = self.labels / (self.labels + _TRUST)
-        likely = min(max(float(model.predict_proba_one(_features(looks))[True]), 1e-6), 1 - 1e-6)
-        # against the share of confirmed ones: clerks who confirm much want what is confirmed more often first, not more of everything
-        average = (self.confirmed + 1) / (self.labels + 2)
-        odds = likely / (1 - likely) * (1 - average) / average
-        return 1.0 + trust * (2.0 * min(likely, odds / (1 + odds)) - 1.0)
+    @property
+    def any(self) -> bool:
+        """Whether there have been labels."""
+        return _MODEL in self._state.entries
+
+    def beyond(self, looks: Array) -> float:
+        """By how much the odds of a day exceed the limit (SOFT of it: a score of 2) once labels are heard; without any, as they are."""
+        if not self.any:
+            return float(looks[_PARTS])
+        likely = min(max(float(self._load().predict_proba_one(_features(looks))[True]), 1e-9), 1 - 1e-9)
+        return math.log(likely / (1 - likely))
 
     def keep(self, exception: str, looks: Array) -> None:
         """Keeps what an exception looked like."""
@@ -86,24 +89,21 @@ class Labels:
             table.text["exception"][row] = exception
             index[exception] = row
             self._state.put(_COUNT, b"%d" % (count + 1))
+            table["verdict"][row] = 0
         table["looks"][row] = looks.view(np.int32)
         table.mark(np.array([row]))
 
     def learn(self, exception: str, confirmed: bool) -> bool:
-        """Learns from a label; False where the exception is not (or no longer) known here."""
-        row = self._index().get(exception)
-        if row is None:
+        """Learns from a label; False where the exception is not (or no longer) known here, or the same was said of it before."""
+        row, table = self._index().get(exception), self._state.table(TABLE)
+        if row is None or table["verdict"][row] == 1 + confirmed:
             return False
-        model = self._load()
-        looks = self._state.table(TABLE)["looks"][row].view(np.float32)
+        table["verdict"][row] = 1 + confirmed
+        table.mark(np.array([row]))
+        model, looks = self._load(), table["looks"][row].view(np.float32)
         model.learn_one(_features(looks), confirmed)
-        self.labels, self.confirmed = self.labels + 1, self.confirmed + confirmed
-        kept = {
-            "labels": self.labels,
-            "confirmed": self.confirmed,
-            "weights": dict(sorted(model._weights.to_dict().items())),
-            "intercept": model.intercept,
-        }
+        self.labels += 1
+        kept = {"labels": self.labels, "weights": dict(sorted(model._weights.to_dict().items())), "intercept": model.intercept}
         self._state.put(_MODEL, json.dumps(kept).encode())
         return True
 
@@ -114,8 +114,8 @@ class Labels:
 
 
 def _features(looks: Array) -> dict[str, float]:
-    """Numbers between -1 and 1, and which feature made the score."""
-    values = looks.astype(np.float64).tolist()
-    named = {name: math.tanh(value / _SCALE) for name, value in zip(kernel.FEATURES, values[: kernel.F], strict=True)}
-    which = int(values[kernel.F + 1])
-    return named | {"score": math.tanh(values[kernel.F] / _SCALE), f"by-{kernel.FEATURES[which % kernel.F]}": 1.0}
+    """Numbers of about one: the odds, what made them by kind of fault, and what was said of the channel before."""
+    *parts, beyond, which, rejected, confirmed = looks.astype(np.float64).tolist()
+    kind = "lasting" if which else "acute"
+    named = {f"{kind} {name}": value / _SCALE for name, value in zip(words.NAMES, parts, strict=True)}
+    return named | {"odds": beyond / _SCALE, kind: 1.0, "rejected": rejected / _MOST, "confirmed": confirmed / _MOST}

@@ -14,22 +14,16 @@ from schemas.quantity import MICRO
 from schemas.units import resolve
 from streams import calendar
 from streams.insights import kernel
-from streams.insights.limits import LIMITS
+from streams.insights.trees import Forest, forest
 from streams.runtime.state import Column, State, Table
 
 Array = npt.NDArray[Any]
 DAY: Final = 86_400
-MOST_BINS: Final = 48  # of a day's profile: quarter hours share one with their neighbour, which keeps a channel below 1.5 KB
 RAISED: Final = 4  # days of a channel whose exception may still be taken back
 NEVER: Final = -(2**31)
 _KNOWN: Final = 256  # lists of channels remembered
 # Quantities whose days have no meaningful total
 _NOT_LEARNED: Final = frozenset({"temperature", "voltage", "current", "frequency", "power-factor"})
-
-
-def bins_of(seconds: int) -> int:
-    """How many bins the profile of an interval length has."""
-    return min(MOST_BINS, DAY // seconds)
 
 
 def is_learned(seconds: int, unit: str) -> bool:
@@ -44,20 +38,22 @@ def key_of(device: str, channel: str) -> str:
 
 def make_table(name: str) -> Table:
     """The table of a name ``p<seconds>``. Columns of 32-bit floats are kept as the integers of the same bits."""
-    bins = bins_of(int(name[1:]))
+    if name[:1] != "p":
+        raise ValueError(f"insights has no table {name}")
     return Table(
         {
-            "location": Column(np.int32, (2, bins)),
-            "spread": Column(np.int32, (bins,)),
-            "shape": Column(np.int32, (kernel.HOURS,), int(np.float32(-1).view(np.int32))),
+            "location": Column(np.int32, (2, kernel.HOURS)),
+            "spread": Column(np.int32, (kernel.HOURS,)),
             "memory": Column(np.int32, (kernel.F, kernel.M)),
-            "level": Column(np.int32),
+            "shares": Column(np.int16, (kernel.HOURS, kernel.LEVELS), kernel.WHOLE // kernel.LEVELS),
+            "fits": Column(np.int32, (kernel.S - 1, kernel.HOURS + 2 * kernel.SCALES + 1)),
+            "scalars": Column(np.int32, (3,)),
             "ages": Column(np.int32, (3,)),
             "strange": Column(np.int32),
             "last": Column(np.int32, empty=NEVER),  # newest day seen
-            "told": Column(np.int32, empty=NEVER),  # newest strange day
-            "loudest": Column(np.int32),  # score of what was told last, float bits
+            "told": Column(np.int32, (2,), NEVER),  # newest strange day, acute and lasting
             "raised": Column(np.int32, (RAISED,), NEVER),
+            "labels": Column(np.int32, (2,)),  # exceptions that clerks rejected and confirmed
         }
     )
 
@@ -70,12 +66,13 @@ class Scored:
     block: FinalBlock
     rows: Array  # state rows
     fresh: Array  # newer than all days of the channel seen before
-    features: Array
-    z: Array
-    score: Array
-    which: Array
+    features: Array  # (rows, F)
+    inputs: Array  # (rows, INPUTS), of the trees
+    odds: Array  # (rows, 2): acute, lasting
+    score: Array  # (rows, 2)
     worst: Array
-    before: Array  # (rows, 3): centre, low and high of the feature in question before this day; level last
+    before: Array  # (rows, F, 4): centre, lowest, highest before this day; mean of the last days with it
+    level: Array  # usual consumption of a day before
 
     def day(self, k: int) -> int:
         """The local day of a row."""
@@ -85,8 +82,9 @@ class Scored:
 class Profiles:
     """Scores and learns the channel-days of a block."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, trees: Forest | None = None) -> None:
         self._state = state
+        self.trees = trees or forest()
         self._patterns: dict[tuple[str, int, int], int] = {}
         self._bins: dict[int, list[Array]] = {}
         self._known: dict[tuple[int, bytes, bytes], Array] = {}
@@ -136,16 +134,18 @@ class Profiles:
         counts = part.count.astype(np.int64)
         begins = np.cumsum(counts) - counts
         patterns, pattern = self._pattern_of(seconds, part)
-        features, z = np.zeros((n, kernel.F)), np.zeros((n, kernel.F))
-        score, which, worst, before = np.zeros(n), np.zeros(n, np.int64), np.zeros(n, np.int64), np.zeros((n, 4))
-        floats = {name: table[name].view(np.float32) for name in ("location", "spread", "shape", "memory", "level")}
+        features, inputs, odds, score = (np.zeros((n, width)) for width in (kernel.F, kernel.INPUTS, 2, 2))
+        worst, before, level = np.zeros(n, np.int64), np.zeros((n, kernel.F, 4)), np.zeros(n)
+        floats = {name: table[name].view(np.float32) for name in ("location", "spread", "memory", "fits", "scalars")}
+        trees = self.trees
         kernel.fold_days(
             part.values / MICRO, part.conditions >= conditions.SUSPECT, begins, counts, patterns, pattern, slots, rows,
             (((part.day.astype(np.int64) + 3) % 7) >= 5).astype(np.int64), fresh & (part.state == FINALIZED),
-            floats["location"], floats["spread"], floats["shape"], floats["memory"], floats["level"], table["ages"], table["strange"],
-            LIMITS, features, z, score, which, worst, before,
+            floats["location"], floats["spread"], floats["memory"], table["shares"], floats["fits"], floats["scalars"], table["ages"],
+            table["strange"], trees.acute, trees.lasting, trees.feature, trees.threshold, trees.left, trees.right, trees.value,
+            trees.limits, features, inputs, odds, score, worst, before, level,
         )  # fmt: skip
-        return Scored(table, part, rows, fresh, features, z, score, which, worst, before)
+        return Scored(table, part, rows, fresh, features, inputs, odds, score, worst, before, level)
 
     def _pattern_of(self, seconds: int, part: FinalBlock) -> tuple[Array, Array]:
         """Bins of the slots of each row's day, as few distinct ones and which of them each row has. Days with a change of the clock
@@ -166,7 +166,7 @@ class Profiles:
     @staticmethod
     def _padded(seconds: int, clock: Array) -> Array:
         bins = np.zeros(2 * calendar.width_of(seconds), np.int64)
-        bins[: len(clock)] = clock * bins_of(seconds) // DAY
+        bins[: len(clock)] = clock // 3600
         return bins
 
 

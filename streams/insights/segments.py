@@ -24,7 +24,7 @@ Array = npt.NDArray[Any]
 
 NAMES: Final = ("base", "peak", "same", "zero", "negative", "night", "shape")
 _SIDES: Final = np.array([0, 0, 1, 1, 1, 0, 1])
-_FLOORS: Final = np.array([0.2, 0.2, 1.0, 2.0, 0.005, 0.05, 0.05])
+_FLOORS: Final = np.array([0.2, 0.2, 0.3, 0.4, 0.005, 0.05, 0.05])
 TREES, HEIGHT, MASSES, SEED = 5, 5, 64, 7
 WINDOW: Final = 256
 ENOUGH: Final = 100  # meter-days before a segment is asked
@@ -36,6 +36,14 @@ _SMALLEST: Final = 1e-3
 def size_of(level: float) -> int:
     """The size class of a daily consumption: steps of a factor of four."""
     return round(math.log(max(level, _SMALLEST), 4))
+
+
+def shape_of(values: Array) -> Array:
+    """Shares of a day's energy by hour, of whatever sign; even where there is none."""
+    hours = np.array([part.sum() for part in np.array_split(values, kernel.HOURS)])
+    size = np.abs(hours).sum()
+    shares: Array = hours / size if size > 0 else np.full(kernel.HOURS, 1.0 / kernel.HOURS)
+    return shares
 
 
 class Segment:

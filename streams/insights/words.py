@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -11,7 +12,28 @@ import numpy.typing as npt
 from streams.insights import kernel
 
 Array = npt.NDArray[Any]
-_LATELY: Final = " on average of the last days"
+FAMILIES: Final = {
+    "total": (kernel.TOTAL, kernel.MEDIAN, kernel.HIGH),
+    "base": (kernel.BASE, kernel.LOW, kernel.TENTH, kernel.QUARTER, kernel.BAND),
+    "peak": (kernel.PEAK, kernel.CREST, kernel.TOP),
+    "interval": (kernel.INTERVAL,),
+    "same": (kernel.SAME,),
+    "zero": (kernel.ZERO,),
+    "negative": (kernel.NEGATIVE,),
+    "course": (kernel.NIGHT, kernel.MORNING, kernel.DAYTIME, kernel.EVENING),
+    "steps": (kernel.ROUGH, kernel.NIGHT_ROUGH, kernel.STEP),
+    "unlike": (kernel.UNLIKE,),
+    "displaced": (kernel.LAG,),
+    "factor": (kernel.DOWN, kernel.UP, kernel.LEVEL, kernel.APART),
+}
+NAMES: Final = tuple(FAMILIES)
+_FAMILY_OF: Final = np.array([next(k for k, parts in enumerate(FAMILIES.values()) if p in parts) for p in range(len(kernel.PARTS))])
+_BLOCKS: Final = ("00:00–05:00", "05:00–10:00", "10:00–16:00", "16:00–21:00")
+
+
+def by_family(parts: Array) -> Array:
+    """What each family of features adds to the odds."""
+    return np.bincount(_FAMILY_OF, parts, len(NAMES))
 
 
 def number(value: float) -> str:
@@ -28,38 +50,101 @@ def clock(seconds: int) -> str:
     return f"{seconds // 3600 % 24:02d}:{seconds % 3600 // 60:02d}"
 
 
-def reason(which: int, x: Array, before: Array, values: Array, at: int, seconds: int, unit: str, slot: float) -> str:
-    """Why a day is strange. ``which`` is the feature (plus F: the mean of the last days), ``before`` its centre, low and high until then
-    and the channel's usual daily consumption, ``at`` the interval furthest off and ``slot`` what is usual there."""
-    feature, lately = which % kernel.F, which >= kernel.F
-    centre, low, high, level = before.tolist()
-    words = _LATELY if lately else ""
-    count = 86_400 // seconds
-    if feature in (kernel.TOTAL, kernel.BASE, kernel.LEVEL, kernel.MIX):
-        subject = "Lowest three hours" if feature == kernel.BASE else "Day total"
-        if feature in (kernel.TOTAL, kernel.BASE):
-            part = 8 if feature == kernel.BASE else 1
-            usual = [number(max(0.0, math.exp(v) - 0.05) * level / part) for v in (low, high)]
-            came = number(max(0.0, math.exp(x[feature]) - 0.05) * level / part)
-            return f"{subject} {came} {unit} where {usual[0]}–{usual[1]} {unit} is usual{words}"
-        came = number(float(values.sum()))
-        return f"{subject} {came} {unit} where {number(level)} {unit} is usual; base, total and peak have all moved for several days"
-    if feature == kernel.PEAK:
-        most, when = number(max(0.0, math.exp(high) - 0.05) * level / count), clock(int(values.argmax()) * seconds)
-        return f"Highest interval {number(float(values.max()))} {unit} at {when} where {most} {unit} was the most{words}"
-    if feature == kernel.INTERVAL:
-        return f"{number(float(values[at]))} {unit} at {clock(at * seconds)} where {number(slot)} {unit} is usual"
-    if feature == kernel.SAME:
-        return f"The same value for {number(x[feature])} hours where {number(high)} hours was the longest{words}"
-    if feature == kernel.ZERO:
-        return f"Nothing for {number(x[feature])} hours where {number(high)} hours was the longest{words}"
-    if feature == kernel.NEGATIVE:
-        return f"{x[feature]:.0%} of the day's energy is negative where {centre:.0%} is usual"
-    if feature == kernel.NIGHT:
-        return f"00:00–05:00 carries {x[feature]:.0%} of the day instead of {centre:.0%}{words}"
-    if feature == kernel.LAG:
-        return "The days look displaced by some hours against what is usual"
-    return f"The course of the last days differs from the usual one by {x[feature]:.0%} where {number(high * 100)} % was the most"
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What is known of a strange day: features ``x`` and what they were before (centre, lowest, highest, mean of the last days), usual
+    ``level`` of a day, its values, the position of the interval furthest off and what is ``usual`` at each, and how well the last days fit
+    the profile displaced or multiplied."""
+
+    x: Array
+    before: Array
+    level: float
+    values: Array
+    at: int
+    usual: Array
+    fit: Array
+    seconds: int
+    unit: str
+    lasting: bool
+
+    def amount(self, logarithm: float) -> float:
+        """Consumption of a day from its logarithm."""
+        return max(0.0, math.exp(logarithm) - 0.03 * self.level)
+
+    def _of(self, feature: int) -> tuple[float, float, float]:
+        """What came, and between what it has been; of lasting changes the mean of the last days, and what was usual."""
+        centre, low, high, mean = self.before[feature].tolist()
+        return (mean, centre, centre) if self.lasting else (float(self.x[feature]), low, high)
+
+    def quantity(self, subject: str, feature: int, part: float) -> str:
+        """A quantity against what is usual."""
+        came, low, high = (number(self.amount(value) / part) for value in self._of(feature))
+        usual = low if low == high else f"{low}–{high}"
+        return f"{subject} {came} {self.unit} where {usual} {self.unit} is usual{self.lately}"
+
+    @property
+    def lately(self) -> str:
+        """Of lasting changes, what the figures are of."""
+        return ", on average of the last days" if self.lasting else ""
+
+
+def family_of(parts: Array, x: Array, before: Array, *, lasting: bool) -> str:
+    """Which family to tell of: what explains itself where it was never seen so (negative, nothing, standing still), else what adds most to
+    the odds. ``parts`` as from :func:`by_family`."""
+    if not lasting:
+        for name, feature in (("negative", kernel.NEGATIVE), ("zero", kernel.ZERO), ("same", kernel.SAME)):
+            if x[feature] > before[feature, 2] + 2.0 * kernel.FLOORS[feature]:
+                return name
+    name = NAMES[int(parts.argmax())]
+    return "total" if name == "peak" and not lasting and x[kernel.PEAK] <= before[kernel.PEAK, 2] else name
+
+
+def reason(family: str, seen: Seen) -> str:
+    """Why a day is strange, in one sentence without a full stop."""
+    x, before, count = seen.x, seen.before, 86_400 // seen.seconds
+    if family == "total":
+        return seen.quantity("Day total", kernel.TOTAL, 1)
+    if family == "base":
+        return seen.quantity("Lowest three hours", kernel.BASE, 8)
+    if family == "peak" and seen.lasting:
+        return seen.quantity("Highest interval", kernel.PEAK, count)
+    if family == "peak":
+        most, at = number(seen.amount(before[kernel.PEAK, 2]) / count), clock(int(seen.values.argmax()) * seen.seconds)
+        return f"Highest interval {number(float(seen.values.max()))} {seen.unit} at {at} where {most} {seen.unit} was the most"
+    if family == "interval":
+        came, usual = number(float(seen.values[seen.at])), number(float(seen.usual[seen.at]))
+        return f"{came} {seen.unit} at {clock(seen.at * seen.seconds)} where {usual} {seen.unit} is usual"
+    if family in ("same", "zero"):
+        feature, what = (kernel.SAME, "The same value") if family == "same" else (kernel.ZERO, "Nothing")
+        hours, longest = (number(math.exp(value) - 1) for value in (x[feature], before[feature, 2]))
+        return f"{what} for {hours} hours where {longest} hours was the longest"
+    if family == "negative":
+        return f"{x[kernel.NEGATIVE]:.0%} of the day's energy is negative where {before[kernel.NEGATIVE, 0]:.0%} is usual"
+    return _of_course(family, seen)
+
+
+def _of_course(family: str, seen: Seen) -> str:
+    """The families that compare the course of the days."""
+    if family == "course":
+        value = seen.before[:, 3] if seen.lasting else seen.x
+        moved = np.abs(value - seen.before[:, 0])[kernel.NIGHT : kernel.EVENING + 1]
+        k = int(moved.argmax())
+        feature = kernel.NIGHT + k
+        return f"{_BLOCKS[k]} carries {value[feature]:.0%} of the day instead of {seen.before[feature, 0]:.0%}{seen.lately}"
+    if family == "steps":
+        came, low, high = (number(math.exp(value)) for value in seen._of(kernel.ROUGH))
+        usual = low if low == high else f"{low}–{high}"
+        return f"From interval to interval consumption moves by {came} of itself where {usual} is usual{seen.lately}"
+    if family == "displaced":
+        lag = 2 + int(seen.fit[2 : kernel.HOURS - 1].argmax())
+        way = f"{lag} hours later" if lag <= 12 else f"{24 - lag} hours earlier"
+        return f"The last days fit the usual course better {way} than at their own time"
+    if family == "factor":
+        tried = seen.fit[kernel.HOURS :].copy()
+        tried[kernel.SCALES] = -np.inf
+        factor = math.exp(-kernel.LEVEL_WIDTH * (int(tried.argmax()) - kernel.SCALES))
+        return f"Low, middle and high loads together: the last days look like about {number(factor)} times what is usual at each hour"
+    return "The loads of the last days are unlike what this meter has at these hours"
 
 
 def shape(values: Array, usual: Array) -> str:

@@ -14,6 +14,7 @@ from fastapi.testclient import TestClient
 from connectors.head_end.command_desk import KafkaCommandDesk
 from connectors.head_end.desk import Desk
 from connectors.head_end.gateway import create_app
+from connectors.head_end.label_desk import LabelDesk
 from connectors.head_end.publish import KeyLog, Publisher, Writer
 from connectors.kafka.client import KafkaSettings
 from schemas.codec import Codec
@@ -30,7 +31,8 @@ def orders(kafka: KafkaSettings, writer: Writer, tmp_path: Path) -> Iterator[Doo
     publisher = Publisher(writer, "hes.reads", max_payload_bytes=LIMIT, keys=KeyLog(tmp_path / "keys.sqlite"))
     reader = FakeReader()
     events = Publisher(writer, "hes.events", max_payload_bytes=LIMIT)
-    desk = Desk(publisher, reader, FakeMaster(), list, commands=KafkaCommandDesk(writer, CODEC, "hub.commands"), events=events)
+    commands, labels = KafkaCommandDesk(writer, CODEC, "hub.commands"), LabelDesk(writer, CODEC, "hub.commands", reader)
+    desk = Desk(publisher, reader, FakeMaster(), list, commands=commands, labels=labels, events=events)
     with TestClient(create_app(desk), raise_server_exceptions=False) as client:
         yield Door(client, reader, [], kafka, publisher)
 
@@ -100,3 +102,37 @@ def test_events_are_looked_at_and_passed_on_as_they_came(orders: Door) -> None:
 def test_a_gateway_without_desks_says_so(door: Door) -> None:
     is_problem(door.client.post("/v1/commands", json=EDIT), 503, "no-commands")
     is_problem(door.client.post("/v1/events", content=b"{}"), 503, "no-events")
+
+
+def test_a_label_is_on_the_topic_of_commands_with_the_exception_it_is_about(orders: Door) -> None:
+    orders.reader.answer = [{"exception": "e1", "device": "m1", "channel": "1", "day": 20_540}]
+    asked = {"exception": "e1", "verdict": "false-alarm", "reason": "on holiday", "user": "clerk"}
+    assert orders.client.post("/v1/labels", json=asked).json() == {"id": "e1"}
+    by_day = {"device": "m1", "channel": "1", "day": "2026-03-28", "verdict": "confirmed", "user": "clerk"}
+    assert orders.client.post("/v1/labels", json=by_day).status_code == 202
+    first, second = orders.records("hub.commands")
+    assert first.key() == b"m1"
+    assert CODEC.decode(first.value()) == {
+        "exception": "e1", "device": "m1", "channel": "1", "day": 20_540, "confirmed": False, "reason": "on holiday", "user": "clerk",
+    }  # fmt: skip
+    assert CODEC.decode(second.value())["confirmed"] is True
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [({"verdict": "maybe"}, "verdict"), ({"user": ""}, "user"), ({"exception": None}, "device, channel and day"), ({}, "no anomaly")],
+)
+def test_a_label_about_nothing_is_refused(orders: Door, change: dict[str, Any], says: str) -> None:
+    answer = orders.client.post("/v1/labels", json={"exception": "e1", "verdict": "confirmed", "user": "clerk"} | change)
+    is_problem(answer, 422, "not-valid")
+    assert says in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(("action", "confirmed"), [("accept", False), ("discard", True)])
+def test_a_command_that_names_an_exception_labels_it(orders: Door, action: str, confirmed: bool) -> None:
+    orders.reader.answer = [{"exception": "e1", "device": "m1", "channel": "1", "day": 20_540}]
+    span = {name: EDIT[name] for name in ("device", "channel", "start", "end", "user", "reason")}
+    assert orders.client.post("/v1/commands", json={**span, "action": action, "exception": "e1"}).status_code == 202
+    command, label = (CODEC.decode(record.value()) for record in orders.records("hub.commands"))
+    assert command["action"] == action
+    assert (label["exception"], label["confirmed"], label["reason"]) == ("e1", confirmed, "seen")

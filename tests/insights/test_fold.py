@@ -34,7 +34,7 @@ FAULTS = {
     "Highest interval": spike,
     "The same value for 24 hours": lambda values: np.full(len(values), values[4]),
     "of the day's energy is negative": lambda values: -values,
-    "Day total 0 kWh where": lambda values: values * 0,
+    "Nothing for 24 hours": lambda values: values * 0,
 }
 
 
@@ -100,7 +100,7 @@ def test_days_that_are_not_measured_and_final_do_not_teach(options: dict[str, An
     agent, other = experienced(), experienced()
     for day in range(NEXT, NEXT + 5):
         agent.days({("m1", day): day_of(RNG, 14.0)}, **options)
-    for name in ("location", "spread", "memory", "level", "ages", "shape"):
+    for name in ("location", "spread", "memory", "shares", "fits", "scalars", "ages"):
         assert np.array_equal(agent.fold.state.table("p1800")[name], other.fold.state.table("p1800")[name]), name
 
 
@@ -212,7 +212,7 @@ def test_it_does_not_matter_how_days_are_cut_into_blocks() -> None:
 def test_a_channel_stays_small(seconds: int) -> None:
     table = make_table(f"p{seconds}")
     table.add(str(n) for n in range(10_000))
-    assert table.nbytes() / table._capacity <= 1536
+    assert table.nbytes() / table._capacity <= 2304
 
 
 def test_a_warm_worker_compiles_nothing_more() -> None:
