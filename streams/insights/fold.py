@@ -85,16 +85,19 @@ class InsightsFold:
 
     def _days(self, scored: Scored, message: Message, result: Result) -> None:
         findings = [*self._own(scored), *self._by_segment(scored)]
-        strange: dict[int, tuple[float, Finding, Array]] = {}
+        strange: dict[int, list[tuple[float, Finding, Array]]] = {}
         for finding in findings:
-            looks = looks_of(
-                finding.parts, (finding.score - 1.0) * kernel.SOFT, finding.which, scored.table["labels"][scored.rows[finding.row]]
-            )  # fmt: skip
+            labelled = scored.table["labels"][scored.rows[finding.row]]
+            looks = looks_of(finding.parts, (finding.score - 1.0) * kernel.SOFT, finding.which, labelled)
             score = (1.0 + self._labels.beyond(looks) / kernel.SOFT) * self.settings.sensitivity
-            if score >= 1.0 and score > strange.get(finding.row, (0.0,))[0]:
-                strange[finding.row] = score, finding, looks
+            if score >= 1.0:
+                strange.setdefault(finding.row, []).append((score, finding, looks))
         for row in sorted(strange):
-            self._raise(scored, *strange[row][1:], message, result)
+            told = [self._is_news(scored, finding) for _, finding, _ in strange[row]]
+            news = [found for found, new in zip(strange[row], told, strict=True) if new]
+            if news:
+                _, finding, looks = max(news, key=lambda found: found[0])
+                self._raise(scored, finding, looks, message, result)
         corrected = np.flatnonzero(~scored.fresh & (scored.table["raised"][scored.rows] == scored.block.day[:, None]).any(axis=1))
         for row in corrected.tolist():
             if row not in strange and scored.score[row, 0] != kernel.TOO_FEW:
@@ -129,13 +132,16 @@ class InsightsFold:
 
     # --- exceptions -----------------------------------------------------------------------------------------------------------------
 
-    def _raise(self, scored: Scored, finding: Finding, looks: Array, message: Message, result: Result) -> None:
+    def _is_news(self, scored: Scored, finding: Finding) -> bool:
+        """Whether a strange day is told: not where the same kind of trouble goes on, or has only just been told."""
         table, row, day = scored.table, scored.rows[finding.row], scored.day(finding.row)
-        raised, told = table["raised"][row], int(table["told"][row, finding.which])
+        told = int(table["told"][row, finding.which])
         table["told"][row, finding.which] = max(told, day)
+        return told == NEVER or abs(day - told) > self.settings.quiet_days or day in table["raised"][row].tolist()
+
+    def _raise(self, scored: Scored, finding: Finding, looks: Array, message: Message, result: Result) -> None:
+        raised, day = scored.table["raised"][scored.rows[finding.row]], scored.day(finding.row)
         if day not in raised.tolist():
-            if told != NEVER and abs(day - told) <= self.settings.quiet_days:
-                return  # the same trouble goes on, or has only just been told
             raised[...] = [day, *raised[:-1]]
         exception = self._write(scored, finding.row, self._detail(scored, finding), "open", message, result)
         self._labels.keep(exception, looks)

@@ -14,8 +14,6 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from river.anomaly import HalfSpaceTrees
-from river.drift import ADWIN
 
 from streams.insights import kernel
 from streams.runtime.state import State
@@ -27,6 +25,7 @@ _SIDES: Final = np.array([0, 0, 1, 1, 1, 0, 1])
 _FLOORS: Final = np.array([0.2, 0.2, 0.3, 0.4, 0.005, 0.05, 0.05])
 TREES, HEIGHT, MASSES, SEED = 5, 5, 64, 7
 WINDOW: Final = 256
+FIRST: Final = 16  # meter-days before river's models are opened
 ENOUGH: Final = 100  # meter-days before a segment is asked
 LIMIT: Final = 10.0  # spreads off the segment's centre that score 1
 RATE: Final = 0.02
@@ -57,14 +56,23 @@ class Segment:
         self.shape = np.array(told["shape"] if told else np.zeros(kernel.HOURS))
         self.drifts: int = told["drifts"] if told else 0
         self._recent: list[float] = told["recent"] if told else []
-        self._watch()
-        self._trees = HalfSpaceTrees(TREES, HEIGHT, MASSES, seed=SEED)
+        self._trees: Any = None
+        self._adwin: Any = None
+        if self.days > FIRST:
+            self._open()
         if told and told["trees"]:
             self._plant(told["trees"], told["counter"], told["first"])
 
+    def _open(self) -> None:
+        """river's models, from the first days on; importing them takes a second, which short files need not wait for."""
+        from river.anomaly import HalfSpaceTrees
+
+        self._trees = HalfSpaceTrees(TREES, HEIGHT, MASSES, seed=SEED)
+        self._watch()
+
     def to_bytes(self) -> bytes:
         """Everything, as JSON."""
-        nodes = [node for tree in self._trees._tree_nodes for node in tree]
+        nodes = [node for tree in self._trees._tree_nodes for node in tree] if self._trees else []
         told = {
             "days": self.days,
             "centre": self.centre.tolist(),
@@ -73,12 +81,14 @@ class Segment:
             "drifts": self.drifts,
             "recent": self._recent,
             "trees": [[node.l_mass for node in nodes], [node.r_mass for node in nodes]] if nodes else [],
-            "counter": self._trees.counter,
-            "first": self._trees._first_window,
+            "counter": self._trees.counter if nodes else 0,
+            "first": self._trees._first_window if nodes else True,
         }
         return json.dumps(told, sort_keys=True).encode()
 
     def _watch(self) -> None:
+        from river.drift import ADWIN
+
         self._adwin = ADWIN(delta=0.0005)
         for value in self._recent:
             self._adwin.update(value)
@@ -124,6 +134,10 @@ class Segment:
         self.centre += rate * np.clip(features - self.centre, -3 * spread, 3 * spread)
         self.spread += rate * (np.minimum(off, 4 * spread) - self.spread)
         self.shape += rate * (shape - self.shape)
+        if self.days <= FIRST:
+            return
+        if self._trees is None:
+            self._open()
         self._trees.learn_one(_squashed(z))
         self._drift(float(np.clip(z, -3, 3).mean()))
 

@@ -10,7 +10,9 @@ import orjson
 import pytest
 
 from connectors.enterprise.master import parse_master
+from connectors.head_end.formats import Options, decode
 from mdh.agents import plans_and_folds
+from mdh.commands.vee import Bench
 from mdh.simulation.head_end import HeadEnd, Settings
 from schemas.codec import Codec
 from schemas.identity import partition_of
@@ -146,3 +148,28 @@ def test_nothing_in_a_topic_names_what_it_is_not(finished: Pipeline) -> None:
         if declared.records and declared.records != ["raw"]:
             for log in finished.topics.get(topic, []):
                 assert {CODEC.name_of(record.value) for record in log} <= set(declared.records), topic
+
+
+def test_files_give_the_anomalies_that_the_hub_stored() -> None:
+    """Channels with history: what they are told of follows from their own days, whatever came beside them and however it was cut."""
+    rng, lines = np.random.default_rng(3), ["device,channel,unit,seconds,start,value"]
+    for device in range(4):
+        for day in range(60):
+            load = (
+                0.2 + 0.1 * np.sin(np.arange(24) / 4) + rng.uniform(0, 0.1, 24) + (20.0 * (np.arange(24) == 7) if day == 50 + device else 0)
+            )
+            start = np.datetime64("2025-01-01") + day
+            lines += [f"M{device},E1,kWh,3600,{start}T{hour:02d}:00:00Z,{value:.3f}" for hour, value in enumerate(load.tolist())]
+    payload = "\n".join(lines).encode()
+    pipeline = Pipeline(plans_and_folds(TOPOLOGY))
+    pipeline.publish("hes.reads", 1, b"hes", payload, {"id": b"p", "source": b"hes", "received_at": b"1743000000"})
+    pipeline.run()
+    tick(pipeline, 1_750_000_000)
+    pipeline.run()
+    bodies = [CODEC.decode(record.value) for number in range(TOPOLOGY.partitions) for record in pipeline.log("vee.exceptions", number)]
+    stored = {(body["device"], body["start"].date().isoformat(), body["detail"]) for body in bodies if body["rule"] == "anomaly"}
+    bench = Bench(TOPOLOGY, insights=True)
+    bench.reads(decode(payload, Options(name="reads.csv")))
+    told = {(item["device"], item["start"][:10], item["detail"]) for item in bench.finish() if item.get("rule") == "anomaly"}
+    assert told == stored
+    assert len({device for device, _, _ in told}) == 4

@@ -31,7 +31,7 @@ def spike(values: Array) -> Array:
 
 
 FAULTS = {
-    "Highest interval": spike,
+    " kWh at 05:00 where": spike,
     "The same value for 24 hours": lambda values: np.full(len(values), values[4]),
     "of the day's energy is negative": lambda values: -values,
     "Nothing for 24 hours": lambda values: values * 0,
