@@ -130,7 +130,11 @@ Keep = Callable[[str, Mapping[str, Any]], bool]
 class Reader:
     """Turns records into units of the objects that are wanted, leaving out what ``keep`` does not want."""
 
-    def __init__(self, codec: Codec, objects: frozenset[str], keep: Keep) -> None:
+    def __init__(
+        self, codec: Codec, objects: frozenset[str], keep: Keep, *, event_names: Mapping[str, str] | None = None, zone: str = "UTC"
+    ) -> None:
+        """``event_names`` and ``zone`` as ingest decodes device events with them."""
+        self._event_names, self._zone = event_names, zone
         self.codec, self.objects, self.keep = codec, objects, keep
         self._by_topic: dict[str, list[str]] = {}
         for name in DEFINITIONS:
@@ -178,7 +182,7 @@ class Reader:
 
     def _events(self, record: Record) -> Iterator[Unit]:
         try:
-            found = decode_events(record.value)
+            found = decode_events(record.value, self._event_names, self._zone)
         except EventError as error:
             raise ValueError(str(error)) from None
         items = []
@@ -395,6 +399,8 @@ _BLOCK_FIELDS: Final[dict[str, Json]] = {
         "code": _named(_TEXT, "type of an EndDeviceEvent of IEC 61968-9, where the device gave one"),
         "at": _TIME,
         "source": _TEXT,
+        "severity": _named(_TEXT, "as the head end says it; empty: nothing"),
+        "detail": _TEXT,
     },
 }
 
@@ -545,6 +551,8 @@ def sample(topology: Topology, name: str) -> Json:
         return {
             "id": identity("sample", name), "device": "m-1001", "kind": "outage", "code": "3.26.0.85", "at": "2026-01-01T04:12:00Z",
             "source": "hes-1",
+            "severity": "",
+            "detail": "",
         }  # fmt: skip
     record = schema_text(record_types(topology, name)[0])
     made = {entry["name"]: _made(entry["name"], entry["type"]) for entry in record["fields"]}

@@ -60,7 +60,8 @@ class Tools:
 
     def worker(self, entry: Entry) -> Worker:
         """A worker for a subscriber. Raises AwayError."""
-        reader = Reader(self.codec, frozenset(entry.spec.objects), Wanted(entry.spec.filter, self.topology.delivery))
+        wanted, names = Wanted(entry.spec.filter, self.topology.delivery), self.topology.ingest.event_names
+        reader = Reader(self.codec, frozenset(entry.spec.objects), wanted, event_names=names, zone=self.topology.zone)
         journal = Journal(self.writer, self.codec, entry.spec.channel.kind)
         topics = [topic for topic in topics_of(entry) if topic in self.topology.topics]
         return Worker(entry, self.channel(entry.spec), reader, journal, self.kafka, self.group(entry.id), topics)
