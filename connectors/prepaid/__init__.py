@@ -1,0 +1,1 @@
+"""The doors of the prepaid engine: its API, and what tells customers."""
