@@ -120,6 +120,12 @@ def findings(topology: Topology, records: frozenset[str]) -> Iterator[Finding]:
     yield from ((("enterprise", *place), what) for place, what in topology.enterprise.problems())
     for id_, subscriber in topology.subscribers.items():
         yield from ((("subscribers", id_, *place), what) for place, what in subscriber_findings(topology, subscriber))
+    known = {tou.id for tou in topology.determinants.maps}
+    yield from (
+        (("usage", *place), f"there is no map {name!r} among determinants.maps")
+        for place, name in topology.usage.maps()
+        if name not in known
+    )
     need = topology.ingest.limits.payload_bytes + ROOM
     for topic in {topology.agents[a].inbox for a in topology.agents if topology.agents[a].entry}:
         declared = topology.topics.get(topic)

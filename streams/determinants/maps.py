@@ -73,6 +73,12 @@ class Maps:
         found = self.settings.map_of(unit, direction, channel, account)
         return self._numbers[found.id] if found else UNMAPPED
 
+    def number_of(self, name: str) -> int:
+        """The number of a map. Raises ValueError for one that is not among the settings."""
+        if name not in self._numbers:
+            raise ValueError(f"there is no map {name!r}")
+        return self._numbers[name]
+
     def vector(self, number: int, zone: str, day: int, seconds: int, count: int) -> int:
         """Which of ``vectors`` a channel's day has: its map, the day in the channel's zone, interval length and number of slots.
 
