@@ -16,6 +16,9 @@ ESTIMATIONS: Final = (
 # Raised before VEE proper: the read cannot be placed.
 ADMISSIONS: Final = ("unknown-device", "future-read")
 
+# Raised by usage of subscriptions: a check of a usage group, or a change behind the cut-off. Formulas that fail are named by their rule.
+USAGE: Final = ("usage-high-low", "installed-device-check", "round-and-adjust", "settlement-cut-off")
+
 RULES: Final = (*VALIDATIONS, *ESTIMATIONS, *ADMISSIONS)  # order is fixed: positions are bits in stored masks
 BIT: Final = {name: 1 << position for position, name in enumerate(RULES)}
 

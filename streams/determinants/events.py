@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from schemas.block import DIRECTIONS, OPEN, DayBlock, FinalBlock, starts_of
-from schemas.conditions import NOT_RECEIVED, OUTAGE
+from schemas.conditions import NOT_RECEIVED, OUTAGE, REGULAR, SUSPECT
 from schemas.identity import identity
 from schemas.topology.usage import EventSettings
 from streams import calendar
+from streams.determinants.anonymous import is_anonymous
 from streams.determinants.keys import key_of
+from streams.determinants.usage.book import Changed
+from streams.determinants.usage.curve import Curve
 from streams.runtime.fold import Output, Result
 from streams.runtime.state import State
 
+LinesOf = Callable[[Changed, Curve], tuple[Any, list[str]]]
 TOPIC: Final = "usage.events"
 CHECKS: Final = "check/"  # device and register channel that only checks intervals of the same device
 _STATUS: Final = ("open", "final", "held")
@@ -39,11 +42,6 @@ class Span:
     def identity(self, version: int) -> str:
         """The id of one version; empty for version 0, which never was."""
         return identity("usage", *(getattr(self, name) for name in self.__slots__), version) if version else ""
-
-
-def is_anonymous(accounts: pa.StringArray) -> bool:
-    """Whether no row has an account: true of most hubs without master data, and then nothing is to be done."""
-    return not pc.max(pc.binary_length(accounts)).as_py()
 
 
 class UsageEvents:
@@ -87,6 +85,37 @@ class UsageEvents:
             lines = [line for line in named if line[0]] or named
             body = _body(span, days, row, lines, about)
             result.outputs += [Output(topic, "UsageEvent", body, span.account.encode()) for topic in self._topics]
+
+    def intervals(self, changes: list[Changed], block: FinalBlock, lines_of: LinesOf, result: Result) -> None:
+        """Adds an event for each interval that changed, of accounts that are told by interval."""
+        for change in changes:
+            channel, start = change.channel, change.start
+            if not channel.seconds or self.grain_of(change.account) != "interval" or "interval" not in self._settings.measures:
+                continue
+            size = (change.end - start) // channel.seconds
+            first = int(starts_of(block.count)[change.row])
+            codes = block.conditions[first : first + size]
+            values = np.where(codes >= OUTAGE, block.values[first : first + size], 0)
+            had = change.before if change.before is not None and len(change.before[1]) == size else (np.zeros(size), np.zeros(size))
+            lines, names = lines_of(change, Curve(start, channel.seconds, channel.unit, values, codes))
+            version, replaces = int(block.version[change.row]), int(block.replaces[change.row])
+            for slot in np.flatnonzero((codes != had[1]) | (values != had[0])).tolist():
+                span = Span(
+                    change.account, channel.device, channel.channel, channel.unit, "interval", "interval", start + slot * channel.seconds
+                )  # fmt: skip
+                code, name = int(codes[slot]), names[int(lines[slot])]
+                amount = int(values[slot])
+                body = {
+                    "id": span.identity(version), "account": span.account, "service_point": channel.service_point, "device": span.device,
+                    "channel": span.channel, "direction": channel.direction, "zone": channel.zone, "measure": span.measure,
+                    "grain": span.grain, "day": calendar.date_of(int(block.day[change.row])), "start": span.start * 1000,
+                    "end": (span.start + channel.seconds) * 1000, "unit": span.unit, "quantity": _decimal(amount),
+                    "lines": [{"tou": name, "quantity": _decimal(amount)}], "condition": code, "slots": int(code > 0),
+                    "actual": int(code >= REGULAR), "estimated": int(300_000 <= code < SUSPECT), "missing": int(0 < code < OUTAGE),
+                    "provisional": code < REGULAR, "status": _STATUS[int(block.state[change.row])], "version": version,
+                    "replaces": span.identity(replaces) if int(had[1][slot]) else "",
+                }  # fmt: skip
+                result.outputs += [Output(topic, "UsageEvent", body, span.account.encode()) for topic in self._topics]
 
     def tells(self, span: Span) -> bool:
         """Whether a channel's spans are told at all."""

@@ -21,6 +21,8 @@ from streams.determinants.events import UsageEvents
 from streams.determinants.intervals import Intervals, day_bounds
 from streams.determinants.registers import Day, Registers
 from streams.determinants.sums import ESTIMATED, GOOD, Sums
+from streams.determinants.usage.billed import Billed
+from streams.determinants.usage.fold import Usage
 from streams.runtime.fold import Message, Output, Result
 from streams.runtime.state import State, Table
 from streams.sorting import distinct
@@ -64,7 +66,9 @@ class DeterminantsFold:
         self.state = State(make_table)
         self._intervals = Intervals(settings, self.state, hot_days)
         self._registers = Registers(settings, self.state)
+        self._usage = Usage(usage or UsageSettings(), settings, self.state)
         self._events = UsageEvents((usage or UsageSettings()).events, self.state, told)
+        self._billed = Billed(self.state)
 
     def apply(self, message: Message) -> Result:
         """Folds one message in."""
@@ -75,7 +79,22 @@ class DeterminantsFold:
             self._tick(message, result)
         elif message.type == "MasterChannel":
             self._events.master(message.body)
+            self._usage.master(message.body)
+        else:
+            self._order(message, result)
         return result
+
+    def _order(self, message: Message, result: Result) -> None:
+        """What is said and asked of usage."""
+        body, now = message.body, self._now()
+        if message.type == "UsageSubscription":
+            self._usage.subscription(body, now)
+        elif message.type == "UsageRequest":
+            self._usage.request(body, now, result)
+        elif message.type == "UsedOnBill":
+            (self._usage.billed if body["usage"] else self._billed.note)(body)
+        elif message.type == "TouEvent":
+            self._usage.event(body, now)
 
     def _tick(self, message: Message, result: Result) -> None:
         """Time has come only as far as every VEE partition says: each of them may have written reads to this one."""
@@ -91,6 +110,8 @@ class DeterminantsFold:
             self.state.put(_NOW, max(self._now(), at).to_bytes(8, "little"))
             self._intervals.tick(at, close, result)
             self._registers.tick(at, close, result)
+            self._billed.mark(result)
+            self._usage.tick(at, close, result)
 
     def _now(self) -> int:
         return int.from_bytes(self.state.entries.get(_NOW, b""), "little")
@@ -110,6 +131,7 @@ class DeterminantsFold:
         days = [_renamed(part, names) for part in parts if len(part)]
         if days:
             result.outputs.append(Output(DAILY, "DayBlock", DayBlock.join(days), partition=self.partition))
+        self._events.intervals(self._usage.block(block, self._now()), block, self._usage.lines_of, result)
 
     def _interval_days(self, block: FinalBlock, message: Message, result: Result) -> DayBlock:
         sums, maps = self._intervals.fold(block, self._now(), result)

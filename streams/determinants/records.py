@@ -36,6 +36,10 @@ class Subject:
         """The key of its records: the account, else the service point, else the device."""
         return (self.account or self.service_point or self.device).encode()
 
+    def subject(self, kind: str, tou: str) -> str:
+        """What is the same in all versions of a determinant."""
+        return identity(self.account, self.device, self.channel, self.unit, self.begin, kind, tou)
+
     def identity(self, kind: str, tou: str, version: int) -> str:
         """The id of one version of a determinant; empty for version 0, which never was."""
         return identity(self.account, self.device, self.channel, self.unit, self.begin, kind, tou, version) if version else ""
@@ -78,5 +82,6 @@ def determinant(subject: Subject, figure: Figure, version: int) -> Output:
         "version": version,
         "replaces": subject.identity(figure.kind, figure.tou, version - 1),
         "reason": "first" if version == 1 else "late or corrected reads",
+        "correction": "" if version == 1 else "replacement",
     }
     return Output(TOPIC, "Determinant", body, subject.key)

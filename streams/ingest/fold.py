@@ -101,6 +101,8 @@ class IngestFold:
             return Result(outputs)
         if message.type == "MasterSubmission":
             return Result([Output(MASTER, message.type, message.body, message.key, WHOLE)])
+        if message.type in ("UsageRequest", "UsedOnBill", "TouEvent"):
+            return self._usage(message)
         if message.type == "Command":
             if not self._seen.is_new(f"command/{message.body['id']}"):
                 return Result(silent=True)
@@ -109,6 +111,15 @@ class IngestFold:
         if isinstance(message.body, FinalBlock):  # a recalled day; the sink may answer twice if it was killed in between
             return Result(self._split(message.body)) if self._seen.is_new(message.id) else Result(silent=True)
         raise ValueError(f"ingest has no use for a {message.type}")
+
+    def _usage(self, message: Message) -> Result:
+        """What is asked or said of usage goes the way of the reads it is about; an event concerns all partitions."""
+        if not self._seen.is_new(f"usage/{message.type}/{message.body['id']}/{message.body.get('cancelled', '')}"):
+            return Result(silent=True)
+        if message.type == "TouEvent":
+            return Result([Output(INBOX, message.type, message.body, message.key, number) for number in range(self.partitions)])
+        key = message.body["account"].encode()
+        return Result([Output(INBOX, message.type, message.body, key, partition_of(key, self.partitions))])
 
     def _payload(self, message: Message) -> Result:
         headers = {name: value.decode(errors="replace") for name, value in message.headers.items()}

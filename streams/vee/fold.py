@@ -118,6 +118,8 @@ class VeeFold:
             self._event(body, emitter)
         elif message.type == "Command":
             self._command(body, emitter)
+        elif message.type in ("UsageRequest", "UsedOnBill", "TouEvent"):  # for determinants, behind the finals that came before
+            result.outputs.append(Output(FINALS, message.type, body, message.key, self.partition))
         elif message.type == "MasterPresent":
             self._set_meta(master=1)
             result.outputs.append(Output(FINALS, message.type, body, message.key, self.partition))

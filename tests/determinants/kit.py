@@ -93,6 +93,9 @@ class Hub:
         self.sent: list[dict[str, Any]] = []
         self.days: list[dict[str, Any]] = []
         self.events: list[dict[str, Any]] = []
+        self.usage_sent: list[dict[str, Any]] = []
+        self.usage_lines: list[dict[str, Any]] = []
+        self.exceptions: list[dict[str, Any]] = []
         self.bytes: list[bytes] = []
         self.figures: dict[str, int] = defaultdict(int)
         self.states: dict[bytes, bytes | None] = {}
@@ -118,6 +121,14 @@ class Hub:
                 assert output.topic == "determinants.daily"
                 assert output.partition == 0
                 self.days += unrolled(CODEC.decode(data))
+            elif output.type == "UsageTransaction":
+                assert output.topic == "billing.determinants"
+                self.usage_sent.append(CODEC.decode(data))
+            elif output.type == "VeeException":
+                assert output.topic == "vee.exceptions"
+                self.exceptions.append(CODEC.decode(data))
+            elif output.type == "Determinant" and output.body.get("usage"):
+                self.usage_lines.append(CODEC.decode(data))
             elif output.type == "UsageEvent":
                 assert output.topic == "usage.events"
                 self.events.append(CODEC.decode(data) | {"key": output.key})

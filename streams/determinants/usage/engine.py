@@ -223,11 +223,11 @@ class _Run:
             else 0
         )
         names: list[str] = []
-        lines = _map_lines(maps, number, zone, curve, names)
+        lines = map_lines(maps, number, zone, curve, names)
         for event in self._events(number):
             inside = (curve.times >= event.start) & (curve.times < event.end)
             if event.use and inside.any():
-                lines = np.where(inside, _map_lines(maps, maps.number_of(event.use), zone, curve, names), lines)
+                lines = np.where(inside, map_lines(maps, maps.number_of(event.use), zone, curve, names), lines)
             elif inside.any():
                 lines = np.where(inside, _place(names, event.tou), lines)
         return lines, names
@@ -591,7 +591,7 @@ def _place(names: list[str], name: str) -> int:
     return names.index(name)
 
 
-def _map_lines(maps: Maps, number: int, zone: str, curve: Curve, names: list[str]) -> Array:
+def map_lines(maps: Maps, number: int, zone: str, curve: Curve, names: list[str]) -> Array:
     """Periods of a map for each interval, as places in ``names``, which grows."""
     if not len(curve):
         return np.zeros(0, np.int64)

@@ -12,6 +12,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from schemas import conditions as c
 from schemas.arrow import numbers
@@ -20,16 +21,18 @@ from schemas.identity import identity
 from schemas.topology.tou import DeterminantsSettings
 from schemas.topology.usage import Cycle, UsageGroup, UsageSettings, any_match
 from streams import calendar
-from streams.determinants.events import is_anonymous
+from streams.determinants.anonymous import is_anonymous
 from streams.determinants.maps import Maps
 from streams.determinants.records import TOPIC
 from streams.determinants.usage.book import Book, Changed
+from streams.determinants.usage.curve import Curve
 from streams.determinants.usage.cycles import months_behind, period_at
-from streams.determinants.usage.engine import Finding, Outcome, Past, Period, Sources, calculate
+from streams.determinants.usage.engine import Finding, Outcome, Past, Period, Sources, calculate, map_lines
 from streams.determinants.usage.transactions import Sent, Transaction, Transactions, changes, named, quantity_of, row_of
 from streams.runtime.fold import Output, Result
 from streams.runtime.state import State
 
+Array = npt.NDArray[Any]
 EXCEPTIONS: Final = "vee.exceptions"
 PER_TICK: Final = 500
 LONGEST: Final = 400 * 86_400
@@ -97,10 +100,10 @@ class Usage:
         for active in self.book.active(account):
             begin, end = max(regular.begin, active[0]), min(regular.end, active[1])
             for one in self.transactions.of(account):
-                if one.trigger in ("off-cycle", "final") and one.overlaps(regular.begin, regular.end):
-                    begin = max(begin, one.end) if one.trigger == "off-cycle" or one.end < regular.end else end
-                if one.trigger == "final" and one.end <= begin:
-                    begin = end if one.end > regular.begin else begin
+                if one.trigger == "off-cycle" and one.overlaps(regular.begin, regular.end):
+                    begin = max(begin, one.end)
+                elif one.trigger == "final" and active[0] < one.end:  # who moved out is billed no more
+                    end = min(end, one.begin)
             if begin < end:
                 found.append((begin, end))
         return found
@@ -183,6 +186,7 @@ class Usage:
     def event(self, body: dict[str, Any], now: int) -> None:
         """Takes a critical-peak event in; periods it touches are due again."""
         event = self.book.event(body)
+        self.transactions.prepare()
         self._now = now
         for account in sorted(self.transactions.accounts):
             if not event.accounts or any_match(event.accounts, account):
@@ -190,6 +194,13 @@ class Usage:
                     if one.overlaps(event.start, event.end):
                         one.dirty, one.touched = True, now
                         self.transactions.keep(one)
+
+    def lines_of(self, change: Changed, curve: Curve) -> tuple[Array, list[str]]:
+        """The time-of-use period of each interval of a channel's curve."""
+        channel = change.channel
+        number = self._maps.assign(channel.unit, channel.direction, channel.channel, channel.account)
+        names: list[str] = []
+        return map_lines(self._maps, number, channel.zone, curve, names), names
 
     # --- time ------------------------------------------------------------------------------------------------------------------
 
@@ -213,6 +224,7 @@ class Usage:
         if held == mark:
             return
         self._state.put(_SETTINGS, mark)
+        self.transactions.prepare()
         for account in sorted(self.transactions.accounts) if held else []:
             for one in self.transactions.of(account):
                 one.dirty = True
@@ -220,10 +232,8 @@ class Usage:
 
     def _due(self, one: Transaction) -> int:
         billing = self._determinants.billing
-        if one.again or one.trigger != "cycle":
-            due = one.touched
-        else:
-            due = max(one.end + billing.delay, one.touched + billing.quiet)
+        now = one.again or one.trigger != "cycle"
+        due = one.touched if now else max(one.end + billing.delay, one.touched + billing.quiet)
         return max(due, one.until) if one.status == "waiting" and not one.dirty else due
 
     def _process(self, one: Transaction, at: int, close: bool, result: Result) -> None:
@@ -306,9 +316,8 @@ class Usage:
         points = (about or {}).get("service_points") or []
         if points:
             channels = [channel for channel in channels if channel.service_point in points]
-        sources = Sources(
-            self.book, self._settings, self._maps, self._determinants.rollover_percent, account, period, self._past(one), channels, about or {}
-        )  # fmt: skip
+        percent = self._determinants.rollover_percent
+        sources = Sources(self.book, self._settings, self._maps, percent, account, period, self._past(one), channels, about or {})
         return group, calculate(version, sources)
 
     def _past(self, one: Transaction) -> list[Past]:
@@ -356,8 +365,8 @@ class Usage:
         yield self._told(one, "sent", rows, note, correction=correction, before=known)
 
     def _told(
-        self, one: Transaction, status: str, rows: Sent, reason: str, *, correction: str = "", before: dict[tuple[str, ...], int] | None = None,
-        requests: list[str] | None = None,
+        self, one: Transaction, status: str, rows: Sent, reason: str, *, correction: str = "",
+        before: dict[tuple[str, ...], int] | None = None, requests: list[str] | None = None,
     ) -> Output:  # fmt: skip
         """The record of a transaction."""
         sent = status == "sent"
@@ -382,7 +391,7 @@ class Usage:
                 continue
             result.count("exceptions")
             body = {
-                "id": identity(rule, one.usage), "rule": rule, "severity": max((f.severity for f in said), default="info", key="issue".__eq__),
+                "id": identity(rule, one.usage), "rule": rule, "severity": "issue" if any(f.severity == "issue" for f in said) else "info",
                 "status": "open" if said else "superseded", "version": max(self._now, 1), "device": device, "channel": "",
                 "service_point": point, "payload": "", "start": _moment(one.begin), "end": _moment(one.end), "count": len(said),
                 "detail": f"usage of {one.account}: {'; '.join(f.detail for f in said)}" if said else "no longer found",

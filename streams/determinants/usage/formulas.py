@@ -152,7 +152,7 @@ def _checked(values: Any) -> Any:
 
 def _plus(a: Value, b: Value) -> Value:
     x, y = _same([a, b])
-    return _checked(x.astype(object) + y if isinstance(x, np.ndarray) else x + y.astype(object) if isinstance(y, np.ndarray) else x + y)  # type: ignore[no-any-return]
+    return _checked(x.astype(object) + y if isinstance(x, np.ndarray) else x + y.astype(object) if isinstance(y, np.ndarray) else x + y)
 
 
 def _times(a: Value, b: Value) -> Value:
@@ -176,7 +176,7 @@ def _extreme(pick: Callable[..., Any], over: Callable[..., Any]) -> Callable[...
             return Fraction(int(pick(args[0].tolist())), _ONE) if isinstance(args[0], np.ndarray) and len(args[0]) else Fraction(0)
         same = _same(args)
         if not any(isinstance(arg, np.ndarray) for arg in same):
-            return pick(same)  # type: ignore[no-any-return]
+            return pick(same)
         best = same[0]
         for other in same[1:]:
             best = over(best, other)
