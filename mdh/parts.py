@@ -125,9 +125,24 @@ def _enterprise_routes(part: Any) -> APIRouter:
     return routes(part)
 
 
+def _usage(around: Surroundings) -> Service:
+    """Requests of usage, acknowledgements of bills, critical-peak events."""
+    from connectors.usage.routes import TOPIC, UsageDesk
+
+    maps = frozenset(tou.id for tou in around.topology.determinants.maps)
+    return UsageDesk(around.writer, around.reader, around.codec, around.topology.topics[TOPIC].partitions, maps)
+
+
+def _usage_routes(desk: Any) -> APIRouter:
+    from connectors.usage.routes import routes
+
+    return routes(desk)
+
+
 PARTS: Final[tuple[Part, ...]] = (
     Part("delivery", delivery, _subscribers),
     Part("master", _master, _master_routes),
+    Part("usage", _usage, _usage_routes),
     Part("bulk", bulk, _bulk),
     Part("enterprise", _enterprise, _enterprise_routes),
 )

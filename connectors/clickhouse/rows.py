@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, Final
 
 import numpy as np
@@ -199,6 +201,17 @@ def from_dicts(name: str, records: Iterable[Mapping[str, Any]]) -> pa.Table | No
 def with_seconds(record: Mapping[str, Any], *fields: str) -> dict[str, Any]:
     """The record with these times as UTC seconds."""
     return {**record, **{name: second(record[name]) for name in fields}}
+
+
+def usage_transaction(record: Mapping[str, Any], at: int) -> dict[str, Any]:
+    """A row of ``usage_transactions``: requests and quantities as JSON, decimals as text; ``at`` is when it was said."""
+    quantities = [{name: _plain(value) for name, value in quantity.items()} for quantity in record["quantities"]]
+    lists = {"requests": json.dumps(record["requests"]), "quantities": json.dumps(quantities)}
+    return {**with_seconds(record, "period_start", "period_end"), **lists, "at": at}
+
+
+def _plain(value: Any) -> Any:
+    return value.strftime("%Y-%m-%dT%H:%M:%SZ") if isinstance(value, datetime) else str(value) if isinstance(value, Decimal) else value
 
 
 def recalled(found: pa.Table, absent: Sequence[Place], id: str, payload: str) -> FinalBlock:

@@ -185,7 +185,10 @@ class Sorter:
             batch.singles["vee_exceptions"].append({**rows.with_seconds(body, "start", "end"), "_origin": origin})
         elif kind == "Determinant":
             row = rows.with_seconds(body, "period_start", "period_end")
+            row["moment"] = None if body["moment"] is None else rows.second(body["moment"])
             batch.singles["bill_determinants"].append({**row, "_origin": origin})
+        elif kind == "UsageTransaction":
+            batch.singles["usage_transactions"].append({**rows.usage_transaction(body, origin["at"]), "_origin": origin})
         elif kind == "DeviceEvent":
             batch.singles["event_log"].append({**body, "at": rows.second(body["at"]), "_origin": origin})
         elif kind == "AuditEvent":

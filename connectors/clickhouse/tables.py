@@ -48,7 +48,12 @@ TABLES: Final[dict[str, dict[str, str]]] = {
         "id": _STRING, "account": _STRING, "service_point": _STRING, "device": _STRING, "channel": _LABEL, "period": _LABEL,
         "period_start": _TIME, "period_end": _TIME, "kind": _LABEL, "tou": _LABEL, "unit": _LABEL, "quantity": "Decimal(18, 6)",
         "condition": "Int32", "slots": "Int32", "actual": "Int32", "estimated": "Int32", "status": _LABEL, "version": "Int64",
-        "replaces": _STRING, "reason": _STRING,
+        "replaces": _STRING, "reason": _STRING, "name": _STRING, "usage": _STRING, "moment": _MAYBE_TIME, "correction": _LABEL,
+    },
+    "usage_transactions": {
+        "id": _STRING, "usage": _STRING, "account": _STRING, "group": _LABEL, "period_start": _TIME, "period_end": _TIME,
+        "trigger": _LABEL, "status": _LABEL, "version": "Int64", "corrects": _STRING, "correction": _LABEL, "reason": _STRING,
+        "bill": _STRING, "requests": _STRING, "quantities": _STRING, "at": _TIME,
     },
     "audit_events": {
         "id": _STRING, "at": _TIME, "actor": _LABEL, "action": _LABEL, "command": _STRING, "subject": _STRING, "device": _STRING,
@@ -173,7 +178,13 @@ VIEWS: Final[dict[str, dict[str, str]]] = {
         "account": _STRING, "device": _STRING, "period_start": _TIME, "period_end": _TIME, "kind": _STRING, "tou": _STRING,
         "unit": _STRING, "quantity": "Decimal(18, 6)", "version": "Int64", "period": _STRING, "channel": _STRING,
         "service_point": _STRING, "condition": "Int32", "slots": "Int32", "actual": "Int32", "estimated": "Int32",
-        "status": _STRING, "id": _STRING, "replaces": _STRING, "reason": _STRING,
+        "status": _STRING, "id": _STRING, "replaces": _STRING, "reason": _STRING, "name": _STRING, "usage": _STRING,
+        "moment": _MAYBE_TIME, "correction": _STRING,
+    },
+    "usage": {
+        "account": _STRING, "period_start": _TIME, "period_end": _TIME, "group": _STRING, "trigger": _STRING, "status": _STRING,
+        "version": "Int64", "correction": _STRING, "reason": _STRING, "bill": _STRING, "requests": _STRING, "quantities": _STRING,
+        "at": _TIME, "id": _STRING, "corrects": _STRING, "usage": _STRING,
     },
     "payloads": {
         "id": _STRING, "source": _STRING, "format": _STRING, "received_at": f"Nullable({_TIME})", "status": _STRING,

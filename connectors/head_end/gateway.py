@@ -266,6 +266,9 @@ def _results(app: FastAPI, gateway: Gateway) -> None:
         unit: Text = None,
         period: Text = None,
         status: Text = None,
+        name: Annotated[str | None, Query(max_length=255, description="as the usage group calls it")] = None,
+        usage: Annotated[str | None, Query(max_length=255, description="all of one subscription and period")] = None,
+        correction: Text = None,
         since: Since = None,
         until: Until = None,
         cursor: Cursor = None,
@@ -273,7 +276,7 @@ def _results(app: FastAPI, gateway: Gateway) -> None:
     ) -> JSONResponse:
         filters = {
             "account": account, "device": device, "channel": channel, "kind": kind, "tou": tou, "unit": unit,
-            "period": period, "status": status,
+            "period": period, "status": status, "name": name, "usage": usage, "correction": correction,
         }  # fmt: skip
         return await gateway.page(DETERMINANTS, filters, since, until, cursor, limit)
 

@@ -38,10 +38,10 @@ EXCEPTIONS: Final = Listing(
 )
 DETERMINANTS: Final = Listing(
     "determinants",
-    {"period_start": TIME, **dict.fromkeys(("account", "device", "channel", "kind", "tou", "period", "unit"), "String")},
+    {"period_start": TIME, **dict.fromkeys(("account", "device", "channel", "kind", "tou", "period", "unit", "name", "usage"), "String")},
     "period_start",
     "period_end",
-    ("account", "device", "channel", "kind", "tou", "unit", "period", "status"),
+    ("account", "device", "channel", "kind", "tou", "unit", "period", "status", "name", "usage", "correction"),
 )
 INTERVALS: Final = Listing(
     "intervals",

@@ -1,0 +1,1 @@
+"""Usage of subscriptions from outside: requests, acknowledgements of bills, critical-peak events."""
