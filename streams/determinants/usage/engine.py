@@ -558,10 +558,11 @@ class _Run:
         self.numbers[rule.target] = [fresh]
         self.outcome.quantities = [fresh if q is held[0] else q for q in self.outcome.quantities]
         for name in rule.sources:  # the lines of a bill are told as they are added up
-            rounded = [replace(q, amount=checks.round_and_adjust(q.amount, rule.decimals, ())[0]) for q in self.numbers.get(name, [])]
-            pairs = dict(zip(map(id, self.numbers.get(name, [])), rounded, strict=True))
+            exact = self.numbers.get(name, [])
+            rounded = [replace(q, amount=checks.round_and_adjust(q.amount, rule.decimals, ())[0]) for q in exact]
+            told = self.outcome.quantities
+            self.outcome.quantities = [next((r for e, r in zip(exact, rounded, strict=True) if e is q), q) for q in told]
             self.numbers[name] = rounded
-            self.outcome.quantities = [pairs.get(id(q), q) for q in self.outcome.quantities]
 
     def _high_low(self, rule: model.UsageHighLow) -> None:
         period = self.at.period
