@@ -311,14 +311,14 @@ def compare(meters: list[Meter], taught: Labels, say: Say, days: int = 120) -> d
     figures: dict[str, Any] = {"meter_days": len(truth), "insights": ours, "insights_with_labels": with_labels, "labels": taught.labels}
     for name in peers(48):
         say(f"{name} …")
-        began, days_, reads = time.perf_counter(), [], 0
+        began, days_, reads = time.process_time(), [], 0
         for meter, _ in streams:
             step = peers(meter.loads.shape[1])[name]()
             for row in meter.loads.tolist():
                 got = [step(slot, value) for slot, value in enumerate(row)]
                 days_.append((max(got), sum(got) / len(got)))
             reads += meter.loads.size
-        rate = reads / (time.perf_counter() - began)
+        rate = reads / (time.process_time() - began)
         areas = [(roc_auc(scores, truth), pr_auc(scores, truth)) for scores in np.array(days_).T]  # a day's highest score, or their mean
         roc, precision = max(areas)
         figures[name] = {
@@ -335,10 +335,10 @@ def own_rate(meters: list[Meter]) -> float:
     fold, blocks = InsightsFold(InsightsSettings(), 0), [block_of(crowd, slice(day, day + 1)) for day in range(60)]
     spent = reads = 0.0
     for day, block in enumerate(blocks):
-        began = time.perf_counter()
+        began = time.process_time()
         fold.apply(Message("FinalBlock", block, f"day {day}"))
         if day >= kernel.WARM_UP:
-            spent += time.perf_counter() - began
+            spent += time.process_time() - began
             reads += len(block.values)
         fold.state.take_changed()
     return reads / spent

@@ -75,7 +75,7 @@ class Labels:
         if not self.any:
             return float(looks[_PARTS])
         likely = min(max(float(self._load().predict_proba_one(_features(looks))[True]), 1e-9), 1 - 1e-9)
-        return math.log(likely / (1 - likely))
+        return min(math.log(likely / (1 - likely)), float(looks[_PARTS]))  # what clerks confirm raises no more alarms than budgeted
 
     def keep(self, exception: str, looks: Array) -> None:
         """Keeps what an exception looked like."""
