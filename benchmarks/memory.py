@@ -22,7 +22,7 @@ import psutil
 from confluent_kafka.admin import NewTopic
 
 from benchmarks.load import FIRST_DAY, SLOTS, Load
-from benchmarks.pipeline import PARTITIONS, Say, _chain_alone, _faust, _mdh, _process, _publish, peer_environment, settled
+from benchmarks.pipeline import MAIN_PATH, PARTITIONS, Say, _chain_alone, _faust, _mdh, _process, _publish, peer_environment, settled
 from connectors.embedded.kafka import Broker
 from connectors.kafka.admin import Administrator
 from connectors.kafka.client import administrator, producer
@@ -31,7 +31,7 @@ from mdh.errors import UsageError
 from mdh.simulation.writers import CHANNEL
 from schemas.topology import load_topology
 
-AGENTS = "ingest,vee,determinants"
+AGENTS = ",".join(MAIN_PATH)
 
 
 def run(channels: int, say: Say) -> dict[str, Any]:

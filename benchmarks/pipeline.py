@@ -42,6 +42,7 @@ from schemas.topology import load_topology
 HERE = Path(__file__).resolve().parent
 PARTITIONS = 4
 PATIENCE = 900.0
+MAIN_PATH = ("ingest", "vee", "determinants")
 Key = tuple[str, int]  # device, day
 Results = dict[Key, dict[str, Any]]
 Say = Callable[[str], None]
@@ -117,12 +118,20 @@ def settled(broker: str, folder: Path, ids: list[str], agents: str = "", topolog
 
 
 def _chain_alone(folder: Path) -> Path:
-    """The default topology without the agent that learns: the peers do not learn either."""
+    """The default topology with the agents of the main path only: the peers neither learn nor keep To-Dos, accounts and conversations."""
     system = yaml.safe_load((Path(__file__).parent.parent / "topology.yaml").read_text())
-    del system["agents"]["insights"], system["topics"]["insights.state"]
-    for topic in system["topics"].values():
+    agents, topics = system["agents"], system["topics"]
+    others = [name for name in agents if name not in MAIN_PATH]
+    for name in others:
+        del agents[name]
+    for name, topic in list(topics.items()):
         for side in ("readers", "writers"):
-            topic[side] = [who for who in topic[side] if who != "insights"]
+            topic[side] = [who for who in topic[side] if who not in others]
+        if not topic["readers"] or not topic["writers"]:
+            del topics[name]
+    for agent in agents.values():
+        for side in ("plain", "outputs"):
+            agent[side] = [topic for topic in agent.get(side, []) if topic in topics]
     path = folder / "topology.yaml"
     path.write_text(yaml.safe_dump(system, sort_keys=False, allow_unicode=True))
     return path

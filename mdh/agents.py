@@ -18,6 +18,7 @@ from streams.prepaid.fold import PrepaidFold
 from streams.runtime.fold import Fold
 from streams.runtime.lane import Plan
 from streams.runtime.plan import plan_of
+from streams.todo.feed import INBOX as TODO
 from streams.todo.feed import Fed
 from streams.todo.fold import TodoFold
 from streams.vee.fold import VeeFold
@@ -43,7 +44,7 @@ def make_folds(topology: Topology) -> dict[str, MakeFold]:
             told=TOLD if TOLD in topology.agents["ingest"].outputs else "",
         ),
         "master": lambda _: MasterFold(count("vee"), told(topology, "master", "UsageSubscription")),
-        "vee": lambda n: Fed(VeeFold(topology.vee.within(topology.zone), n, count("vee")), topology.todo.wants),
+        "vee": lambda n: _fed(topology, "vee", VeeFold(topology.vee.within(topology.zone), n, count("vee"))),
         "determinants": lambda n: DeterminantsFold(
             topology.determinants,
             n,
@@ -52,11 +53,16 @@ def make_folds(topology: Topology) -> dict[str, MakeFold]:
             topology.usage,
             tuple(told(topology, "determinants", "UsageEvent")),
         ),
-        "insights": lambda n: Fed(InsightsFold(topology.insights, n), topology.todo.wants),
+        "insights": lambda n: _fed(topology, "insights", InsightsFold(topology.insights, n)),
         "enterprise": lambda n: EnterpriseFold(topology.enterprise, n),
         "todo": lambda _: TodoFold(topology.todo),
         "prepaid": lambda n: PrepaidFold(topology.prepaid, topology.zone, n),
     }
+
+
+def _fed(topology: Topology, agent: str, fold: Fold) -> Fold:
+    """The fold, whose exceptions reach the To-Do agent where the topology lets this agent write to its inbox."""
+    return Fed(fold, topology.todo.wants) if TODO in topology.agents[agent].outputs else fold
 
 
 def told(topology: Topology, agent: str, record: str) -> dict[str, int]:
