@@ -38,8 +38,8 @@ countIf(condition < 450000 AND value IS NOT NULL) AS estimated, sum(seconds) AS 
 WHERE device = {device:String} AND channel = {channel:String}
 AND start >= fromUnixTimestamp({start:Int64}) AND start < fromUnixTimestamp({end:Int64})"""
 _TOU: Final = """
-SELECT tou, sum(quantity) AS quantity, sum(estimated) AS estimated FROM determinants
-WHERE device = {device:String} AND channel = {channel:String} AND period = 'day' AND kind = 'tou-interval-consumption'
+SELECT tou, sum(d.quantity) AS quantity, sum(d.estimated) AS estimated FROM determinants AS d
+WHERE device = {device:String} AND channel = {channel:String} AND period = 'day' AND kind = 'tou-interval-consumption-daily'
 AND period_start >= fromUnixTimestamp({start:Int64}) AND period_end <= fromUnixTimestamp({end:Int64})
 GROUP BY tou ORDER BY tou"""
 _NEWER: Final = """
@@ -54,10 +54,11 @@ WHERE account = {account:String} AND period = 'billing' AND status = 'released'
 AND period_start = fromUnixTimestamp({start:Int64}) AND period_end = fromUnixTimestamp({end:Int64})
 ORDER BY device, channel, kind, tou, unit"""
 _DAILY: Final = """
-SELECT device, channel, kind, tou, unit, sum(quantity) AS quantity, min(condition) AS condition, sum(slots) AS slots,
-sum(actual) AS actual, sum(estimated) AS estimated, min(period_start) AS first, max(period_end) AS last, count() AS days,
-sum(toUnixTimestamp(period_end) - toUnixTimestamp(period_start)) AS covered FROM determinants
-WHERE account = {account:String} AND period = 'day' AND kind IN ('interval-consumption', 'tou-interval-consumption', 'scalar-consumption')
+SELECT device, channel, replaceOne(d.kind, '-daily', '') AS kind, tou, unit, sum(d.quantity) AS quantity, min(d.condition) AS condition, sum(d.slots) AS slots,
+sum(d.actual) AS actual, sum(d.estimated) AS estimated,
+sum(toUnixTimestamp(period_end) - toUnixTimestamp(period_start)) AS covered FROM determinants AS d
+WHERE account = {account:String} AND period = 'day'
+AND d.kind IN ('interval-consumption-daily', 'tou-interval-consumption-daily', 'scalar-consumption-daily')
 AND period_start >= fromUnixTimestamp({start:Int64}) AND period_end <= fromUnixTimestamp({end:Int64})
 GROUP BY device, channel, kind, tou, unit ORDER BY device, channel, kind, tou, unit"""
 

@@ -13,6 +13,8 @@ from starlette.concurrency import run_in_threadpool
 
 from connectors.enterprise import devices
 from connectors.enterprise.answers import Answerer, Finder, Rows
+from connectors.enterprise.ccb import documents as ccb
+from connectors.enterprise.ccb import routes as ccb_routes
 from connectors.enterprise.delivery import Delivery, Letter, Render
 from connectors.enterprise.devices import Text
 from connectors.enterprise.intake import Intake
@@ -47,7 +49,7 @@ class Enterprise:
         self.sap = Door(self.settings, self.intake, self.zone)
         self.finder = Finder(reader)
         self.answerer = Answerer(kafka, topology.group("cis-answers"), codec, writer, self.finder)
-        renders: dict[str, Render] = {"sap": self._sap_letter}
+        renders: dict[str, Render] = {"sap": self._sap_letter, "ccb": self._ccb_letter}
         self.delivery = Delivery(kafka, topology.group("cis"), codec, self.settings, renders, self.folder)
 
     def loops(self) -> Mapping[str, Callable[[threading.Event], None]]:
@@ -64,6 +66,10 @@ class Enterprise:
         root, element = made
         headers = {"Content-Type": "text/xml; charset=utf-8", "SOAPAction": f'"{catalog().namespace}/{root.name}"'}
         return Letter(envelope(element, SOAP11), headers, root.service)
+
+    @staticmethod
+    def _ccb_letter(message: Mapping[str, Any], system: System) -> Letter:  # noqa: ARG004
+        return Letter(ccb.written(message), {"Content-Type": "application/xml"}, message["kind"])
 
     # --- what is in the store -----------------------------------------------------------------------------------------------------
 
@@ -99,6 +105,7 @@ def routes(part: Enterprise | None) -> APIRouter:
     """All its routes."""
     router = APIRouter()
     router.include_router(sap_routes.routes(part))
+    router.include_router(ccb_routes.routes(part))
     router.include_router(devices.routes(part))
     router.include_router(_conversations(part))
     return router

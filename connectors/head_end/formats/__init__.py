@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from connectors.head_end.formats import csv_files, imd_xml, json_reads, nem
+from connectors.head_end.formats import cim_xml, csv_files, imd_xml, json_reads, nem
 from connectors.head_end.formats.assemble import Builder
 from connectors.head_end.formats.containers import unpacked
 from connectors.head_end.formats.model import Decoded, DecodeError, Options, Problem, Problems, Quantity
@@ -34,6 +34,7 @@ FORMATS: Final = {
     f.name: f
     for f in (
         Format("json", "reads as one JSON object", lambda head: head[:1] in (b"{", b"["), json_reads.decode),
+        Format("cim-xml", "MeterReadings of IEC 61968-9", cim_xml.is_cim, cim_xml.decode),
         Format("imd-xml", "Oracle initial measurement data", lambda head: head[:1] == b"<", imd_xml.decode),
         Format("nem12", "NEM12 and NEM13 of the Australian market", nem.is_nem, nem.decode),
         Format("csv", "delimited text under our headers or a mapping profile", csv_files.is_text, csv_files.decode),

@@ -10,6 +10,7 @@ import pytest
 
 from connectors.clickhouse import migrate
 from connectors.clickhouse.store import open_store
+from connectors.enterprise.simulator.ccb import Ccb, sync_to_bill
 from connectors.enterprise.simulator.hub import Hub
 from connectors.enterprise.simulator.sap import Sap, meter_to_cash
 from schemas.topology import load_topology
@@ -26,6 +27,15 @@ def hub(tmp_path: Path) -> Iterator[World]:
         made.tick()
         yield made
     store.close()
+
+
+def test_from_sync_to_what_stands_on_the_bill(hub: World) -> None:
+    heard: list[str] = []
+    story = sync_to_bill(Ccb(Hub(hub.client, idle=hub.tick, patience=60, say=heard.append)), "E2000001")
+    total = [one for one in story["usage"] if one["sqi"] == "interval-consumption"]
+    assert [Decimal(one["quantity"]) for one in total] == [Decimal(story["intervals"]) / 4]
+    assert total[0]["uom"] == "kWh"
+    assert any("used on bill" in line for line in heard)
 
 
 def test_from_a_new_meter_to_the_bill(hub: World) -> None:

@@ -1,0 +1,1 @@
+"""Oracle CC&B and MDM: sync requests and usage requests."""
