@@ -54,7 +54,8 @@ WHERE account = {account:String} AND period = 'billing' AND status = 'released'
 AND period_start = fromUnixTimestamp({start:Int64}) AND period_end = fromUnixTimestamp({end:Int64})
 ORDER BY device, channel, kind, tou, unit"""
 _DAILY: Final = """
-SELECT device, channel, replaceOne(d.kind, '-daily', '') AS kind, tou, unit, sum(d.quantity) AS quantity, min(d.condition) AS condition, sum(d.slots) AS slots,
+SELECT device, channel, replaceOne(d.kind, '-daily', '') AS kind, tou, unit, sum(d.quantity) AS quantity,
+min(d.condition) AS condition, sum(d.slots) AS slots,
 sum(d.actual) AS actual, sum(d.estimated) AS estimated,
 sum(toUnixTimestamp(period_end) - toUnixTimestamp(period_start)) AS covered FROM determinants AS d
 WHERE account = {account:String} AND period = 'day'

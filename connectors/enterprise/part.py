@@ -11,7 +11,7 @@ import orjson
 from fastapi import APIRouter, Query
 from starlette.concurrency import run_in_threadpool
 
-from connectors.enterprise import devices
+from connectors.enterprise import cim, devices
 from connectors.enterprise.answers import Answerer, Finder, Rows
 from connectors.enterprise.ccb import documents as ccb
 from connectors.enterprise.ccb import routes as ccb_routes
@@ -25,12 +25,13 @@ from connectors.enterprise.sap.door import Door
 from connectors.enterprise.sap.writing import written
 from connectors.head_end import problems
 from connectors.head_end.listing import Listing, cursor_of, cursor_text, page_query, readable
-from connectors.head_end.publish import Writer
+from connectors.head_end.publish import Publisher, Writer
 from connectors.kafka.settings import KafkaSettings
 from schemas.codec import Codec
 from schemas.topology import Topology
 from schemas.topology.enterprise import System
 
+EVENT_BYTES: Final = 900_000
 TIME: Final = "DateTime('UTC')"
 MESSAGES: Final = Listing("conversation_messages", {"at": TIME, "id": "String"}, "at", "at", ("system", "kind", "reference"))
 CONVERSATIONS: Final = Listing(
@@ -47,9 +48,12 @@ class Enterprise:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.intake = Intake(writer, codec)
         self.sap = Door(self.settings, self.intake, self.zone)
+        limit = topology.ingest.limits.payload_bytes
+        self.reads = Publisher(writer, topology.agents["ingest"].inbox, max_payload_bytes=limit)
+        self.events = Publisher(writer, "hes.events", max_payload_bytes=EVENT_BYTES)
         self.finder = Finder(reader)
         self.answerer = Answerer(kafka, topology.group("cis-answers"), codec, writer, self.finder)
-        renders: dict[str, Render] = {"sap": self._sap_letter, "ccb": self._ccb_letter}
+        renders: dict[str, Render] = {"sap": self._sap_letter, "ccb": self._ccb_letter, "cim": self._cim_letter}
         self.delivery = Delivery(kafka, topology.group("cis"), codec, self.settings, renders, self.folder)
 
     def loops(self) -> Mapping[str, Callable[[threading.Event], None]]:
@@ -70,6 +74,12 @@ class Enterprise:
     @staticmethod
     def _ccb_letter(message: Mapping[str, Any], system: System) -> Letter:  # noqa: ARG004
         return Letter(ccb.written(message), {"Content-Type": "application/xml"}, message["kind"])
+
+    @staticmethod
+    def _cim_letter(message: Mapping[str, Any], system: System) -> Letter | None:
+        if message["kind"] != "connection-answer":
+            return None
+        return Letter(cim.written(message, system), {"Content-Type": "application/xml"}, message["kind"])
 
     # --- what is in the store -----------------------------------------------------------------------------------------------------
 
@@ -106,6 +116,7 @@ def routes(part: Enterprise | None) -> APIRouter:
     router = APIRouter()
     router.include_router(sap_routes.routes(part))
     router.include_router(ccb_routes.routes(part))
+    router.include_router(cim.routes(part))
     router.include_router(devices.routes(part))
     router.include_router(_conversations(part))
     return router

@@ -42,11 +42,15 @@ def main(
     broker: Annotated[str | None, typer.Option(help="Push to the raw topic of this broker.")] = None,
     truth: Annotated[Path | None, typer.Option(help="Where the injected faults are written (NDJSON).")] = None,
     master: Annotated[bool, typer.Option(help="Send master data of the known meters first (hub and folder only).")] = True,
+    cis: Annotated[str | None, typer.Option(help="Play a CIS instead: sap or oracle, a whole conversation with a running hub.")] = None,
 ) -> None:
     """Push realistic loads with known faults.
 
     Every injected fault is written down with what was true and what was sent. The last line is one JSON object with the counts.
     """
+    if cis is not None:
+        _converse(cis, url, prefix)
+        return
     from mdh.simulation.faults import parse_rates
     from mdh.simulation.head_end import HeadEnd, Settings
     from streams.calendar import day_starts
@@ -113,6 +117,32 @@ def summary(head_end: HeadEnd) -> dict[str, object]:
         "faults": totals.faults,
         "seed": head_end.settings.seed,
     }
+
+
+def _converse(cis: str, url: str | None, prefix: str) -> None:
+    """Plays a conversation from a new meter to the bill, line by line on stderr; the last line on stdout is what came of it."""
+    import time
+
+    import httpx
+
+    from connectors.enterprise.simulator.ccb import Ccb, sync_to_bill
+    from connectors.enterprise.simulator.hub import Hub, SimulationError
+    from connectors.enterprise.simulator.sap import Sap, meter_to_cash
+    from mdh.running import hub_url
+
+    if cis not in ("sap", "oracle"):
+        raise UsageError(f"--cis must be sap or oracle, not {cis!r}")
+    meter = f"{prefix}{time.time_ns() // 1_000_000 % 10_000_000_000:010d}"
+    with httpx.Client(base_url=hub_url(url), timeout=60, trust_env=False) as client:
+        hub = Hub(client, patience=180, say=lambda line: print(line, file=sys.stderr, flush=True))
+        try:
+            story = meter_to_cash(Sap(hub), meter) if cis == "sap" else sync_to_bill(Ccb(hub), meter)
+        except SimulationError as error:
+            raise UsageError(str(error)) from None
+        except httpx.HTTPError as error:
+            raise UsageError(f"{hub_url(url)}: {error}") from None
+    told = {name: len(value) if isinstance(value, list) and len(value) > 10 else value for name, value in story.items()}
+    print(json.dumps(told), flush=True)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from connectors.clickhouse import migrate
 from connectors.clickhouse.store import open_store
 from connectors.enterprise.simulator.ccb import Ccb, sync_to_bill
 from connectors.enterprise.simulator.hub import Hub
-from connectors.enterprise.simulator.sap import Sap, meter_to_cash
+from connectors.enterprise.simulator.sap import Sap, device, meter_to_cash, order
 from schemas.topology import load_topology
 from tests.enterprise.world import World, world
 
@@ -49,3 +50,74 @@ def test_from_a_new_meter_to_the_bill(hub: World) -> None:
     assert slots in (92, 96, 100)
     assert Decimal(story["sum"]) == Decimal(slots) / 10
     assert Decimal(story["reading"]["MeterReadingResultValue"]) == Decimal("1234.567") + Decimal(slots) / 10, "cut to three decimals"
+
+
+CIM = "http://iec.ch/TC57/2011/schema/message"
+
+
+def cim(verb: str, noun: str, id: str, inner: str, kind: str = "RequestMessage", correlation: str = "") -> bytes:
+    header = (
+        f"<Verb>{verb}</Verb><Noun>{noun}</Noun><Source>HES</Source><MessageID>{id}</MessageID><CorrelationID>{correlation}</CorrelationID>"
+    )
+    return f'<{kind} xmlns="{CIM}"><Header>{header}</Header>{inner}</{kind}>'.encode()
+
+
+def test_cim_readings_in_and_out_and_a_control_with_its_outcome(hub: World) -> None:
+    def send(data: bytes) -> str:
+        answer = hub.client.post("/v1/cim", content=data)
+        assert answer.status_code == 200, answer.text
+        return answer.text
+
+    now = datetime.now(UTC)
+    day = (now - timedelta(days=3)).date().isoformat()
+    values = "".join(
+        f"<IntervalReadings><timeStamp>{day}T{hour:02d}:00:00Z</timeStamp><value>2.5</value></IntervalReadings>" for hour in range(1, 24)
+    )
+    block = f'<IntervalBlocks>{values}<ReadingType ref="0.0.7.4.1.1.12.0.0.0.0.0.0.0.0.3.72.0"/></IntervalBlocks>'
+    meter = "<Meter><Names><name>C1</name></Names></Meter>"
+    readings = f'<MeterReadings xmlns="http://iec.ch/TC57/2011/MeterReadings#"><MeterReading>{block}{meter}</MeterReading></MeterReadings>'
+    event = cim("created", "MeterReadings", "m1", f"<Payload>{readings}</Payload>", "EventMessage")
+    assert "<e:Result>OK</e:Result>" in send(event)
+    assert "OK" in send(event), "sent again it is the same payload"
+    period = f"<timePeriod><start>{day}T00:00:00Z</start><end>{day}T23:59:59Z</end></timePeriod>"
+    wanted = f"<Request><GetMeterReadings><EndDevice><Names><name>C1</name></Names></EndDevice>{period}</GetMeterReadings></Request>"
+    found = hub.until(lambda: (text := send(cim("get", "MeterReadings", "g1", wanted))).count("IntervalReadings>") and text)
+    assert found.count("<m:value>2.5</m:value>") == 23
+    assert "<e:CorrelationID>g1</e:CorrelationID>" in found
+
+    name = "<Names><name>C1</name></Names>"
+    one = f'<EndDeviceControl><mRID>ctl1</mRID><EndDeviceControlType ref="3.31.0.23"/><EndDevices>{name}</EndDevices></EndDeviceControl>'
+    send(cim("create", "EndDeviceControls", "c1", f"<Payload><EndDeviceControls>{one}</EndDeviceControls></Payload>"))
+    waits = {"device": "C1", "status": "sent"}
+    command = hub.until(lambda: hub.client.get("/v1/device-commands", params=waits).json()["items"])[0]
+    assert 'ref="3.31.0.23"' in hub.client.get(f"/v1/cim/controls/{command['id']}").text
+    at = now.strftime("%Y-%m-%dT%H:%M:%SZ")
+    what = f'<createdDateTime>{at}</createdDateTime><EndDeviceEventType ref="3.31.0.68"/><Assets>{name}</Assets>'
+    inner = f"<Payload><EndDeviceEvents><EndDeviceEvent>{what}</EndDeviceEvent></EndDeviceEvents></Payload>"
+    send(cim("created", "EndDeviceEvents", "e1", inner, "EventMessage", command["id"]))
+    answer = hub.until(lambda: hub.messages("connection-answer", "cim"))[0]
+    assert (answer["reference"], answer["items"][0]["reference"], answer["items"][0]["category"]) == ("c1", "ctl1", "")
+    assert "FAILED" in send(cim("paint", "MeterReadings", "p1", ""))
+    assert hub.client.post("/v1/cim", content=b"<!DOCTYPE a><RequestMessage/>").status_code == 422
+
+
+def test_conversations_survive_losing_every_agent_and_a_bulk_sent_twice_changes_nothing(hub: World) -> None:
+    sap = Sap(Hub(hub.client, idle=hub.tick, patience=60))
+    uuids = sap.bulk("UtilitiesDeviceERPSmartMeterBulkCreateRequest", [device(f"B{n}") for n in range(20)])
+    hub.move()
+    hub.restart()
+    for one in uuids:
+        sap.confirmed("device", one)
+    changes = sum(len(hub.pipeline.log("master.changes", n)) for n in range(4))
+    first = {item["reference"]: item["id"] for message in hub.messages("device-answer") for item in message["items"]}
+    hub.restart()
+    sap.bulk("UtilitiesDeviceERPSmartMeterBulkCreateRequest", [device(f"B{n}") for n in range(20)], uuids)
+    hub.until(lambda: len(hub.messages("device-answer")) == 2)
+    again = {item["reference"]: item["id"] for item in hub.messages("device-answer")[-1]["items"]}
+    assert again == first
+    assert sum(len(hub.pipeline.log("master.changes", n)) for n in range(4)) == changes
+    other = sap.single("UtilitiesDeviceERPSmartMeterCreateRequest", device("B0"))
+    words = hub.until(lambda: sap.answer_to(other))
+    assert words["Log"]["Item"][0]["TypeID"] == "PRE.CVE"
+    strange = sap.single("SmartMeterMeterReadingDocumentERPCreateRequest", order("X1", "nowhere", "2026-05-01"))
+    assert hub.until(lambda: sap.answer_to(strange))["Log"]["Item"][0]["TypeID"] == "PRE.IDE"

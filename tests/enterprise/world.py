@@ -119,7 +119,7 @@ class World:
 
     def restart(self) -> None:
         """Throws every agent's memory away: what counts is restored from its state topic."""
-        for agent in self.topology.agents:
+        for agent in self.pipeline.agents:
             for number in range(self.topology.partitions):
                 self.pipeline.restart(agent, number)
 

@@ -47,7 +47,7 @@ def routes(part: Enterprise | None) -> APIRouter:
     )
     async def sync(request: Request, system: Annotated[str, Query(max_length=255)] = "ccb") -> dict[str, Any]:
         assert part is not None
-        return await run_in_threadpool(_taken, part, system, await _body(part, request), "sync", "syncRequest", "syncRequestId")
+        return await run_in_threadpool(_taken, part, system, await body_of(part, request), "sync", "syncRequest", "syncRequestId")
 
     @router.post(
         "/usage-requests", status_code=202, summary="Take usage requests (XML)", responses=problems.responses(413, 422, 503),
@@ -55,7 +55,7 @@ def routes(part: Enterprise | None) -> APIRouter:
     )  # fmt: skip
     async def usage(request: Request, system: Annotated[str, Query(max_length=255)] = "ccb") -> dict[str, Any]:
         assert part is not None
-        return await run_in_threadpool(_taken, part, system, await _body(part, request), "usage-request", "usageRequest", "messageId")
+        return await run_in_threadpool(_taken, part, system, await body_of(part, request), "usage-request", "usageRequest", "messageId")
 
     @router.patch("/usage-requests/{id}/lifecycle", status_code=202, summary="Discard a usage request, or say that it is on a bill",
                   responses=problems.responses(404, 422, 503))  # fmt: skip
@@ -97,7 +97,8 @@ def routes(part: Enterprise | None) -> APIRouter:
     return router
 
 
-async def _body(part: Enterprise, request: Request) -> bytes:
+async def body_of(part: Enterprise, request: Request) -> bytes:
+    """The body of a message that is no bulk. Raises ProblemError 413."""
     chunks, size = [], 0
     async for chunk in request.stream():
         size += len(chunk)

@@ -6,15 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Protocol
-
-
-class Client(Protocol):
-    """An HTTP client bound to the hub (``httpx.Client`` with a base URL, or FastAPI's test client)."""
-
-    def get(self, url: str, **options: Any) -> Any: ...
-    def post(self, url: str, **options: Any) -> Any: ...
-    def patch(self, url: str, **options: Any) -> Any: ...
+from typing import Any
 
 
 class SimulationError(Exception):
@@ -23,9 +15,10 @@ class SimulationError(Exception):
 
 @dataclass
 class Hub:
-    """A hub's doors. ``idle`` is called while waiting; ``patience`` is in seconds."""
+    """A hub's doors. ``client`` is an HTTP client bound to it (``httpx.Client`` with a base URL, or FastAPI's test client); ``idle`` is
+    called while waiting; ``patience`` is in seconds."""
 
-    client: Client
+    client: Any
     idle: Callable[[], None] = lambda: time.sleep(0.3)
     patience: float = 60.0
     say: Callable[[str], None] = lambda _: None

@@ -225,5 +225,3 @@ def _scaled(micros: Any, scale: Any) -> tuple[Any, Any]:
 def _quality(element: Any) -> str:
     inner = next((one for one in element if safe_xml.local(one) == "ReadingQualityType"), None)
     return (inner.get("ref") or (inner.text or "").strip()) if inner is not None else element.get("ref", "")
-
-
