@@ -99,6 +99,11 @@ class Anchors:
         """The register table's row of each channel's check register; only of channels that :meth:`has` one."""
         return np.asarray(self._link[channels])
 
+    def latest(self, channels: Ints) -> Ints:
+        """When the newest reading was taken of the registers of these channels, which all have one."""
+        newest: Ints = self.state.table(NAME)["at"][self._link[channels]].max(axis=1)
+        return newest
+
     def spans(self, channels: Ints, origin: Ints, seconds: int) -> Spans:
         """What the check registers of these channels say. ``origin`` is some interval start of each: readings off its grid are left out."""
         table = self.state.table(NAME)

@@ -78,7 +78,7 @@ class Channels:
         self.zone = np.zeros(0, np.int32)
         self.partition = np.zeros(0, np.int32)  # where finals go
         self.device = np.zeros(0, np.int32)  # a number per device
-        self._devices: dict[str, int] = {}
+        self.devices: dict[str, int] = {}
         self.served = np.zeros((0, 2), np.int64)  # from and to of the longest time the channel is in service
         self.vacant = np.zeros(0, np.bool_)  # master data name a service point and no account
         self.dated: dict[tuple[str, str], int] = {}  # channels whose service point, account or multiplier change in time → row
@@ -160,7 +160,7 @@ class Channels:
         self.unit[row] = _number(self.units, texts["unit"][row])
         self.zone[row] = _number(self.zones, texts["zone"][row])
         self.partition[row] = partition_of(self.routing(row), self.partitions)
-        self.device[row] = self._devices.setdefault(self.names[row][0], len(self._devices))
+        self.device[row] = self.devices.setdefault(self.names[row][0], len(self.devices))
         self.served[row] = served(texts["periods"][row])
         if texts["uses"][row]:
             self.dated[self.names[row]] = row
@@ -227,7 +227,7 @@ class Channels:
     def of_device(self, device: str) -> list[int]:
         """The rows of a device's channels."""
         self.refresh()
-        number = self._devices.get(device, -1)
+        number = self.devices.get(device, -1)
         found: list[int] = np.flatnonzero(self.device[: len(self.names)] == number).tolist()
         return found
 

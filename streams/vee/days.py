@@ -25,6 +25,7 @@ from streams.runtime.state import Table
 from streams.sorting import distinct, rising
 from streams.vee.batch import FIRST_NEIGHBOUR, Array, DayBatch, Edges, Findings, Ints, Mask
 from streams.vee.channels import Channels
+from streams.vee.clean import Clean, Sieve
 from streams.vee.context import Context
 from streams.vee.deliveries import again_and_again, duplicates, grouped, replacements
 from streams.vee.eligibility import applies
@@ -140,6 +141,7 @@ class Days:
         self.siblings = Siblings(rings, channels, self.group)
         self.keeper = Keeper(History(rings.state), settings)
         self.context = Context(rings.state, channels, self.group, settings.hot_days)
+        self.sieve = Sieve(settings, channels, self.keeper)
         self._events: dict[str, RuleSettings] = {
             rule.id: rule for rule in self.group.rules if rule.id in ("duplicate-imd", "final-measurement-replacement")
         }
@@ -237,6 +239,19 @@ class Days:
             return np.zeros(size, np.bool_)
         return np.isin(device, silent)
 
+    def sift(self, seconds: int, segments: Segments, now: int, version: int) -> tuple[Clean | None, Segments]:
+        """Takes days on which no rule can speak into the ring; returns them, and the segments that are left to :meth:`decide`."""
+        if not self.sieve.open or not len(segments):
+            return None, segments
+        table = self.rings.table(seconds)
+        bounds = self._bounds(table, segments.row, segments.day)
+        channel = table["channel"][segments.row]
+        barred = self.context.bars(seconds, table, segments.row, bounds[0])
+        if self.outages.periods:
+            barred |= self.outages.touched(self.channels.device[channel], self.channels.devices)
+        weights = _weights(table["values"].shape[2])
+        return self.sieve.take(seconds, table, segments, bounds, barred, now, version, weights)
+
     def decide(
         self, seconds: int, segments: Segments | None, close: Ints, stored: dict[int, Stored], now: int, version: int,
         look: Ints = _NONE, informed: Ints = _NONE, orders: Sequence[Order] = (), was: Sequence[Mapping[int, Judged]] = (),
@@ -247,6 +262,8 @@ class Days:
         channels whose master data changed since then as what their stored days were judged.
         """
         table = self.rings.table(seconds)
+        if not self.keeper.idle:
+            self.keeper.history.table(seconds)
         touched = code_of(segments.row, segments.day) if segments is not None else np.zeros(0, np.int64)
         ordered = [order.codes for order in orders]
         base = distinct(np.concatenate([touched, close, look, np.fromiter(stored, np.int64, len(stored)), *ordered]))
@@ -816,13 +833,13 @@ def _layers(owner: Ints) -> Ints:
 
 
 @cache
-def _weights(width: int) -> tuple[Array, Array]:
-    """Two fixed odd 64-bit weights per slot."""
+def _weights(width: int) -> Array:
+    """Two lines of fixed odd 64-bit weights, one per slot."""
     seeds = np.arange(1, 2 * width + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     mixed = (seeds ^ (seeds >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     odd = (mixed ^ (mixed >> np.uint64(31))) | np.uint64(1)
-    return odd[:width], odd[width:]
+    return odd.reshape(2, width)
 
 
 def _digest(values: Ints, codes: Array, state: Array) -> Ints:

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from schemas import conditions
-from schemas.block import FinalBlock, RecallBlock, strings
+from schemas.block import FinalBlock, RecallBlock, starts_of, strings
 from schemas.identity import identity
 from schemas.rules import BIT
 from schemas.topology.vee import Group, RuleSettings
@@ -17,8 +17,10 @@ from streams.runtime.fold import Message, Output, Result
 from streams.sorting import distinct, rising
 from streams.vee.batch import Array, Ints, moment
 from streams.vee.channels import Channels, Labels
-from streams.vee.days import Decided
+from streams.vee.clean import Clean
+from streams.vee.days import SHIFT, Decided
 from streams.vee.judging import Told
+from streams.vee.kernel import spread
 from streams.vee.merging import STEP
 from streams.vee.registers import Changed
 
@@ -50,40 +52,57 @@ class Emitter:
 
     # --- finals ---------------------------------------------------------------------------------------------------------------
 
-    def days(self, decided: Decided, version: int) -> None:
-        """All that a batch of channel-days leads to."""
-        if len(decided.emit):
-            width = int(decided.batch.counts.max())
+    def days(self, decided: Decided | None, version: int, clean: Clean | None = None) -> None:
+        """All that a batch of channel-days leads to, of those that took the short way too."""
+        final = Outcome.of(decided, clean)
+        if len(final.channel):
+            width = max(int(final.clean.counts.max(initial=0)) if final.clean else 0, int(decided.batch.counts.max()) if decided else 0)
             step = max(1, _CELLS // max(1, width))
-            partitions = self.channels.partition[decided.channel[decided.emit]]
+            partitions = self.channels.partition[final.channel]
             for partition in distinct(partitions).tolist():
                 own = np.flatnonzero(partitions == partition)
                 for first in range(0, len(own), step):
-                    part = own[first : first + step]
-                    self._send(self._days_block(decided, decided.emit[part], decided.replaces[part], version), partition)
-        self._day_exceptions(decided, version)
+                    self._send(self._days_block(final, own[first : first + step], version), partition)
+        if decided is not None:
+            self._day_exceptions(decided, version)
 
-    def _days_block(self, decided: Decided, rows: Ints, replaces: Ints, version: int) -> FinalBlock:
-        batch = decided.batch
-        labels = self.channels.labels(decided.channel[rows])
-        counts = batch.counts[rows].astype(np.int32)
-        values, codes = _flat(batch.values, rows, counts), _flat(batch.conditions, rows, counts)
-        kept, old = self._received(decided, rows), [decided.previous.get(int(row)) for row in rows] if decided.previous else []
-        kept_counts = np.where(kept, counts, 0).astype(np.int32)
-        changed = rows[kept]
-        before = [o if o is not None and o.version else None for o in old]
-        before_count = np.array([len(o.final_values) if o else 0 for o in before], np.int32) if before else np.zeros(len(rows), np.int32)
+    def _days_block(self, final: Outcome, rows: Ints, version: int) -> FinalBlock:
+        labels = self.channels.labels(final.channel[rows])
+        counts = final.counts[rows].astype(np.int32)
+        empty, none = np.zeros(len(rows), np.int32), np.zeros(0, np.int64)
+        rest = {
+            "received_count": empty, "received": none, "received_conditions": none.astype(np.int32),
+            "before_count": empty, "before": none, "before_conditions": none.astype(np.int32),
+        }  # fmt: skip
+        if final.decided is not None:
+            rest |= self._kept(final.decided, final.place[rows], counts)
         return self._block(
-            labels, batch.day[rows].astype(np.int32), batch.start[rows], np.full(len(rows), batch.seconds, np.int32), counts, version,
-            replaces, decided.state[rows].astype(np.int8), values, codes, _flat(batch.methods, rows, counts),
-            reads=np.zeros(len(rows), np.int32), times=np.zeros(0, np.int64),
-            received_count=kept_counts,
-            received=_flat(decided.received[0], changed, counts[kept]),
-            received_conditions=_flat(decided.received[1], changed, counts[kept]).astype(np.int32) * STEP,
-            before_count=before_count,
-            before=np.concatenate([np.zeros(0, np.int64), *(o.final_values for o in before if o)]),
-            before_conditions=np.concatenate([np.zeros(0, np.int32), *(o.final_conditions.astype(np.int32) for o in before if o)]),
+            labels, final.day[rows].astype(np.int32), final.start[rows], np.full(len(rows), final.seconds, np.int32), counts, version,
+            final.replaces[rows], final.state[rows].astype(np.int8), *final.cells(rows, counts),
+            reads=np.zeros(len(rows), np.int32), times=none, **rest,
         )  # fmt: skip
+
+    def _kept(self, decided: Decided, place: Ints, counts: Array) -> dict[str, Any]:
+        """What was received and what stood there before, for rows at ``place`` of a batch (-1: it took the short way)."""
+        at = np.flatnonzero(place >= 0)
+        kept = np.zeros(len(place), np.bool_)
+        if len(at):
+            kept[at] = self._received(decided, place[at])
+        changed = place[kept]
+        columns: dict[str, Any] = {
+            "received_count": np.where(kept, counts, 0).astype(np.int32),
+            "received": _flat(decided.received[0], changed, counts[kept]),
+            "received_conditions": _flat(decided.received[1], changed, counts[kept]).astype(np.int32) * STEP,
+        }
+        if decided.previous:
+            old = [decided.previous.get(row) for row in place.tolist()]
+            before = [o if o is not None and o.version else None for o in old]
+            columns |= {
+                "before_count": np.array([len(o.final_values) if o else 0 for o in before], np.int32),
+                "before": np.concatenate([np.zeros(0, np.int64), *(o.final_values for o in before if o)]),
+                "before_conditions": np.concatenate([np.zeros(0, np.int32), *(o.final_conditions.astype(np.int32) for o in before if o)]),
+            }
+        return columns
 
     @staticmethod
     def _received(decided: Decided, rows: Ints) -> Array:
@@ -245,6 +264,68 @@ class Emitter:
                 device, channel = ([name[i] for name in names] for i in (0, 1))
                 block = RecallBlock(strings(device), strings(channel), np.array(seconds, np.int32), np.array(days, np.int32))
                 self.result.outputs.append(Output(FINALS, block.SCHEMA, block, partition=partition))
+
+
+@dataclass(slots=True)
+class Outcome:
+    """Channel-days to be sent, in order: those of a batch that changed, and those that took the short way.
+
+    ``place`` is the row in the batch, -1 for the latter; ``short`` the number among these, -1 for the former.
+    """
+
+    seconds: int
+    channel: Ints
+    day: Ints
+    start: Ints
+    counts: Ints
+    replaces: Ints
+    state: Array
+    place: Ints
+    short: Ints
+    decided: Decided | None
+    clean: Clean | None
+
+    @classmethod
+    def of(cls, decided: Decided | None, clean: Clean | None) -> Outcome:
+        """Both together, ordered by ring row and day."""
+        parts: list[tuple[Any, ...]] = []
+        if decided is not None:
+            rows, batch = decided.emit, decided.batch
+            parts.append((
+                batch.codes[rows] >> SHIFT, decided.channel[rows], batch.day[rows], batch.start[rows], batch.counts[rows],
+                decided.replaces, decided.state[rows], rows, np.full(len(rows), -1),
+            ))  # fmt: skip
+        if clean is not None and len(clean):
+            rows = np.arange(len(clean))
+            parts.append((
+                clean.row, clean.channel, clean.day, clean.start, clean.counts, clean.replaces, clean.state, np.full(len(rows), -1), rows,
+            ))  # fmt: skip
+        columns = parts[0]
+        if len(parts) > 1:
+            order = np.argsort(np.concatenate([part[0] for part in parts]), kind="stable")
+            columns = tuple(np.concatenate(column)[order] for column in zip(*parts, strict=True))
+        seconds = decided.batch.seconds if decided is not None else clean.seconds if clean is not None else 0
+        return cls(seconds, *columns[1:], decided, clean)
+
+    def cells(self, rows: Ints, counts: Array) -> tuple[Ints, Array, Array]:
+        """Values, conditions and methods of these rows, one after the other."""
+        batch = self.decided.batch if self.decided is not None else None
+        if batch is not None and (self.clean is None or not len(self.clean)):
+            place = self.place[rows]
+            return _flat(batch.values, place, counts), _flat(batch.conditions, place, counts), _flat(batch.methods, place, counts)
+        offset, total = starts_of(counts), int(counts.sum())
+        values, codes, methods = np.empty(total, np.int64), np.empty(total, np.int32), np.zeros(total, np.int8)
+        clean, own = self.clean, np.flatnonzero(self.short[rows] >= 0)
+        assert clean is not None
+        cells = clean.cell[self.short[rows[own]]]
+        spread(values, offset[own], clean.values, cells, counts[own], 1)
+        spread(codes, offset[own], clean.codes, cells, counts[own], STEP)
+        others = np.flatnonzero(self.short[rows] < 0)
+        if batch is not None and len(others):
+            place = self.place[rows[others]]
+            for target, matrix in ((values, batch.values), (codes, batch.conditions), (methods, batch.methods)):
+                spread(target, offset[others], matrix, place, counts[others], 1)
+        return values, codes, methods
 
 
 def _flat(matrix: Array, rows: Ints, counts: Array) -> Array:

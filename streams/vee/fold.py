@@ -23,6 +23,7 @@ from streams.vee import registers as register_rows
 from streams.vee.admission import Admission, Refused
 from streams.vee.batch import Ints
 from streams.vee.channels import Channels, key_of, names_of
+from streams.vee.clean import Clean
 from streams.vee.days import SHIFT, Days, Decided, code_of
 from streams.vee.emit import FINALS, Emitter
 from streams.vee.judging import Readings
@@ -178,16 +179,18 @@ class VeeFold:
         for chosen in self.days.chunks(segments.row):
             if len(chosen):
                 part = segments if len(chosen) == len(segments) else segments.take(chosen)
-                decided = self.days.decide(seconds, part, _NOTHING, {}, clock, version)
-                self._told(seconds, decided, version, emitter)
+                clean, part = self.days.sift(seconds, part, clock, version)
+                decided = self.days.decide(seconds, part, _NOTHING, {}, clock, version) if len(part) else None
+                self._told(seconds, decided, version, emitter, clean)
 
-    def _told(self, seconds: int, decided: Decided, version: int, emitter: Emitter) -> None:
+    def _told(self, seconds: int, decided: Decided | None, version: int, emitter: Emitter, clean: Clean | None = None) -> None:
         """Publishes what was decided, and pursues what it leads to."""
-        emitter.days(decided, version)
-        for register in decided.registers:
-            changed = self.registers.anew(register, version, all_=False)
-            emitter.registers(changed, version, *self.readings.judge(changed))
-        self._again(seconds, decided.again, emitter)
+        emitter.days(decided, version, clean)
+        if decided is not None:
+            for register in decided.registers:
+                changed = self.registers.anew(register, version, all_=False)
+                emitter.registers(changed, version, *self.readings.judge(changed))
+            self._again(seconds, decided.again, emitter)
 
     def _again(self, seconds: int, days: list[tuple[int, int]], emitter: Emitter) -> None:
         for channel, day in days:

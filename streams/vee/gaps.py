@@ -10,8 +10,8 @@ from typing import Final
 
 import numpy as np
 
-from streams.runtime.state import State
-from streams.vee.batch import Ints
+from streams.runtime.state import State, Table
+from streams.vee.batch import Ints, Mask
 
 _LEANS: Final = "leans"  # leans/<seconds>/<channel>: packed day × 2, plus 1 where like days are wanted
 _HOLES: Final = "holes"  # holes/<seconds>/<channel>: packed first and last day of each
@@ -25,6 +25,8 @@ class Gaps:
         self.state = state
         self._leaning: dict[tuple[int, str], dict[int, bool]] | None = None
         self._holes: dict[tuple[int, str], list[tuple[int, int]]] = {}
+        self._rows: dict[int, Mask] = {}  # interval length → ring rows with leaning days
+        self._moved: dict[int, set[str]] = {}  # channels for which that may have changed
 
     def _load(self) -> dict[tuple[int, str], dict[int, bool]]:
         if self._leaning is None:
@@ -52,6 +54,16 @@ class Gaps:
         """Days of a channel whose estimates lean on more than the days beside them; true where they want like days."""
         return self._load().get((seconds, key), {})
 
+    def rows_leaning(self, seconds: int, table: Table) -> Mask:
+        """Which rows of a ring table have such days."""
+        known, rows = self._load(), self._rows.get(seconds)
+        if rows is None or len(rows) < len(table):
+            rows = self._rows[seconds] = np.zeros(len(table) * 5 // 4 + 64, np.bool_)
+            rows[[table.index[key] for length, key in known if length == seconds]] = True
+        for key in self._moved.pop(seconds, ()):
+            rows[table.index[key]] = (seconds, key) in known
+        return rows
+
     def lean(self, seconds: int, key: str, changes: Iterable[tuple[int, bool | None]]) -> None:
         """Sets days of a channel (None: it leans no more)."""
         known = self._load()
@@ -65,6 +77,7 @@ class Gaps:
         for day in sorted(days)[:-_MOST]:
             del days[day]
         if days != before:
+            self._moved.setdefault(seconds, set()).add(key)
             packed = np.array([day * 2 + like for day, like in sorted(days.items())], "<i4").tobytes()
             self.state.put(f"{_LEANS}/{seconds}/{key}", packed or None)
         if not days:

@@ -8,11 +8,15 @@ zero stays, and one that comes later replaces it. So events and reads may come i
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
+
+import numpy as np
 
 from schemas import conditions
 from schemas.events import OUTAGE, RESTORE
 from streams.runtime.state import State
+from streams.vee.batch import Ints, Mask
 from streams.vee.merging import STEP
 
 if TYPE_CHECKING:
@@ -31,6 +35,7 @@ class Outages:
     def __init__(self, state: State) -> None:
         self.state = state
         self._periods: dict[str, list[tuple[int, int]]] | None = None
+        self._touched: tuple[int, Ints] | None = None  # how many devices there were, and the numbers of those with outages
 
     @property
     def periods(self) -> dict[str, list[tuple[int, int]]]:
@@ -50,10 +55,18 @@ class Outages:
         if (at, kind) in events:
             return []
         before = self.periods.get(device, [])
+        self._touched = None
         kept = sorted({*events, (at, kind)})[-KEPT:]
         self.state.put(entry, json.dumps(kept).encode())
         self.periods[device] = _pairs(kept)
         return [period for period in self.periods[device] if period not in before]
+
+    def touched(self, devices: Ints, numbers: Mapping[str, int]) -> Mask:
+        """Which of these devices (by ``numbers``) have outages."""
+        if self._touched is None or self._touched[0] != len(numbers):
+            known = [numbers[device] for device, periods in self.periods.items() if periods and device in numbers]
+            self._touched = len(numbers), np.array(known, np.int64)
+        return np.isin(devices, self._touched[1])
 
     def write(self, work: _Work, devices: list[str]) -> None:
         """Marks intervals of outages in the days being worked on; ``devices`` names that of each row."""

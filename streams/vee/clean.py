@@ -1,0 +1,216 @@
+"""The short way of clean days: which groups of rules it knows, and what it hands on.
+
+Most days that come are whole, measured, and nothing is to be said of them. They are found, taken into the ring and given their version
+by one compiled pass (``streams/vee/kernel.py``); all others go on to :meth:`streams.vee.days.Days.decide`. An entry of a group that is not
+known here keeps every day on the way of all days. Eligibility and effective periods need no look: they can only silence a rule.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from schemas import conditions
+from schemas.topology.vee import (
+    ConsecutiveInterval,
+    ExceptionHandler,
+    ExecuteGroup,
+    GroupMatrix,
+    HighLow,
+    InactiveMeasurement,
+    IntervalSpike,
+    Multiplier,
+    NegativeConsumption,
+    Role,
+    RuleSettings,
+    SiblingImd,
+    SuccessfulTermination,
+    VeeSettings,
+    ZeroConsumption,
+)
+from schemas.units import resolve
+from streams.runtime.state import Table
+from streams.vee import history, kernel
+from streams.vee.batch import Array, Ints, Mask
+from streams.vee.channels import Channels
+from streams.vee.keeping import Keeper
+from streams.vee.merging import STEP
+from streams.vee.spans import Segments
+
+_PERCENT: Final = 100_000  # spike tolerances up to here multiply inside 64 bits
+_CODES: Final = 8000  # conditions in hundredths
+# What has nothing to say of, and nothing to do with, measured values on which no other day leans and which no register checks
+_SILENT: Final = frozenset(
+    {
+        "unit-of-measure", "interval-size", "duplicate-imd", "interval-interpolation", "like-day-average", "profile",
+        "interval-adjustment-from-scalar", "scalar-proration", "scalar-estimation", "sum-check", "prolonged-estimation", "missing-quantity",
+        "final-measurement-replacement",
+    }
+)  # fmt: skip
+_LOOKED_AT: Final = (
+    Multiplier, InactiveMeasurement, NegativeConsumption, IntervalSpike, ConsecutiveInterval, ZeroConsumption, HighLow, SiblingImd,
+)  # fmt: skip
+_STEERING: Final = (ExecuteGroup, GroupMatrix, ExceptionHandler, SuccessfulTermination)
+
+
+@dataclass(slots=True)
+class Clean:
+    """Channel-days that are decided and in the ring, one each for its channel, ordered by ring row. ``cell``: row of the ring's matrices."""
+
+    seconds: int
+    row: Ints
+    channel: Ints
+    day: Ints
+    start: Ints
+    counts: Ints
+    replaces: Ints
+    state: Array
+    cell: Ints
+    values: Ints  # ring cells × slots
+    codes: Array  # in hundredths
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+
+def known(settings: VeeSettings, rules: list[Any]) -> bool:
+    """Whether every entry of the groups of initial load is one whose silence is understood here."""
+    steering = all(isinstance(rule, (RuleSettings, *_STEERING)) for group in settings.groups.values() for rule in group.rules)
+    tolerances = [rule.tolerance_percent for rule in rules if isinstance(rule, IntervalSpike)]
+    return steering and all(rule.id in _SILENT or isinstance(rule, _LOOKED_AT) for rule in rules) and max(tolerances, default=0) <= _PERCENT
+
+
+class Sieve:
+    """Takes clean days out of what is to be folded in, for one partition."""
+
+    def __init__(self, settings: VeeSettings, channels: Channels, keeper: Keeper) -> None:
+        self.settings, self.channels, self.keeper = settings, channels, keeper
+        initial: Role = "initial-load"
+        self.rules: list[Any] = list(settings.rules_of(initial).rules)
+        self.open = known(settings, self.rules)
+        self._limits: dict[tuple[int, int], kernel.Limits] = {}
+        self._room = np.zeros(0, np.int32)
+        self._nothing = history.table()
+
+    def take(
+        self, seconds: int, table: Table, segments: Segments, bounds: tuple[Ints, Ints], barred: Mask, now: int, version: int,
+        weights: Array,
+    ) -> tuple[Clean, Segments]:  # fmt: skip
+        """Takes clean days into the ring; returns them, and the segments that are left.
+
+        ``bounds``: where the day of each segment begins and ends; ``barred``: segments of channels that are not to be looked at.
+        """
+        size = len(segments)
+        if len(self._room) < len(table):
+            self._room = np.zeros(len(table) * 2, np.int32)
+        kept = self._nothing if self.keeper.idle else self.keeper.history.table(seconds)
+        parts = kernel.Parts(
+            segments.row, segments.day, segments.slot, segments.size, segments.source, segments.time, segments.values, segments.codes,
+            *bounds, barred,
+        )  # fmt: skip
+        clean, left = np.zeros(size, np.bool_), np.zeros(size, np.bool_)
+        counts, replaces, state = np.zeros(size, np.int64), np.zeros(size, np.int64), np.zeros(size, np.int8)
+        taken = kernel.sift(
+            parts, columns_of(kernel.Ring, table), columns_of(kernel.Kept, kept), self._known(), self._limits_of(seconds), self._room, weights,
+            seconds, now, version, clean, counts, replaces, state, left,
+        )  # fmt: skip
+        at = np.flatnonzero(clean) if taken < size else np.arange(size)
+        row = segments.row[at]
+        if (row[1:] < row[:-1]).any():
+            order = np.argsort(row)
+            at, row = at[order], row[order]
+        table.mark(row)
+        if not self.keeper.idle and left.any():
+            kept.mark(segments.row[left])
+        hot, width = table["day"].shape[1], table["values"].shape[2]
+        day = segments.day[at]
+        found = Clean(
+            seconds, row, table["channel"][row].astype(np.int64), day, bounds[0][at] + np.maximum(table["phase"][row], 0), counts[at],
+            replaces[at], state[at], row * hot + day % hot, table["values"].reshape(-1, width), table["conditions"].reshape(-1, width),
+        )  # fmt: skip
+        return found, segments if not taken else segments.take(np.flatnonzero(~clean))
+
+    def _known(self) -> kernel.Known:
+        channels, table = self.channels, self.channels.table
+        return kernel.Known(
+            channels.unit, table["negative"], table["reported"], table["scaled"], table["multiplier"], channels.served, channels.vacant
+        )
+
+    def _limits_of(self, seconds: int) -> kernel.Limits:
+        units = self.channels.units
+        found = self._limits.get((seconds, len(units)))
+        if found is None:
+            found = self._limits[seconds, len(units)] = self._make_limits(seconds, units)
+        return found
+
+    def _make_limits(self, seconds: int, units: list[str]) -> kernel.Limits:
+        quantities = [resolve(unit).quantity for unit in units]
+
+        def of(kind: type) -> list[Any]:
+            return [rule for rule in self.rules if isinstance(rule, kind)]
+
+        def judged(rules: list[Any]) -> Array:
+            return np.array([[quantity in rule.quantities for quantity in quantities] for rule in rules], np.bool_).reshape(-1, len(units))
+
+        spikes = [rule for rule in of(IntervalSpike) if rule.per == "day"]  # what stands out of a delivery has a mark of its own
+        zeros, runs, highs = of(ZeroConsumption), of(ConsecutiveInterval), of(HighLow)
+        negatives = of(NegativeConsumption)
+        below = np.zeros((len(units), 2), np.bool_)
+        below[:, 0] = judged(negatives).any(axis=0)
+        below[:, 1] = judged([rule for rule in negatives if rule.even_if_allowed]).any(axis=0)
+        back = {"previous": 1, "last-year": 13}
+        history = [[*(back[name] for name in (*rule.history, "")[:2] if name), 0][:2] for rule in highs]
+        siblings, followed = of(SiblingImd), list(self.keeper.followed)
+        return kernel.Limits(
+            spikes=_lines([(rule.tolerance_percent, rule.min_intervals, rule.floor) for rule in spikes], 3),
+            negative_in=below,
+            zeros=np.array([rule.epsilon for rule in zeros], np.int64),
+            zeros_in=judged(zeros),
+            runs=_lines([(*_test(rule), -(-rule.min_run // seconds), rule.look_back, rule.each_day, _place(rule, followed)) for rule in runs], 7),
+            bands=_bands(runs),
+            runs_in=judged(runs),
+            highs=np.array([(rule.high, rule.low, rule.floor) for rule in highs], np.float64).reshape(-1, 3),
+            blocks=_lines([(*blocks, rule.min_days, rule.max_estimated_percent) for blocks, rule in zip(history, highs, strict=True)], 4),
+            highs_in=judged(highs),
+            followed=_lines([_test(rule) for rule in followed], 3),
+            followed_bands=_bands(followed),
+            multiplier=bool(of(Multiplier)),
+            inactive=bool(of(InactiveMeasurement)),
+            sums=self.keeper.sums,
+            peaks=self.keeper.peaks,
+            sibling_wait=siblings[0].wait if siblings else -1,
+            lateness=self.settings.lateness,
+        )
+
+
+def columns_of(kind: Any, table: Table) -> Any:
+    """The columns of a table as the named tuple the kernel takes."""
+    return kind(*(table[name] for name in kind._fields))
+
+
+def _lines(lines: list[Any], width: int) -> Ints:
+    return np.array(lines, np.int64).reshape(-1, width)
+
+
+def _test(rule: ConsecutiveInterval) -> tuple[int, int, int]:
+    """Mode, sign and amount of a rule's test."""
+    if rule.test is None:
+        return kernel.MODE_BAND, 0, 0
+    mode = kernel.MODE_VALUE if not rule.bands else kernel.MODE_AND if rule.combine == "and" else kernel.MODE_OR
+    return mode, kernel.SIGNS.index(rule.test[0]), rule.test[1]
+
+
+def _place(rule: ConsecutiveInterval, followed: list[ConsecutiveInterval]) -> int:
+    return followed.index(rule) if rule in followed else -1
+
+
+def _bands(rules: list[ConsecutiveInterval]) -> Array:
+    """Per rule and condition in hundredths, whether its bands hold it."""
+    found = np.zeros((len(rules), _CODES), np.bool_)
+    for line, rule in zip(found, rules, strict=True):
+        for band in conditions.RANGES:
+            if band.name in rule.bands:
+                line[-(-band.bottom // STEP) : band.top // STEP + 1] = True
+    return found

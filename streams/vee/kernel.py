@@ -1,0 +1,506 @@
+"""Days on which no rule has anything to say, in one compiled pass: looked at, taken into the ring, and left to be sent.
+
+What a rule means is said once, in ``streams/vee/rules``; here stands only when it cannot speak. A channel-day of which that is not certain
+is left alone and takes the way of all days (``streams/vee/days.py``). For the others the same must come out, bit for bit, as on
+that way; ``tests/vee/test_clean.py`` holds both against each other.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from schemas.block import FINALIZED, OPEN
+from streams.vee.history import BLOCK, BLOCKS
+from streams.vee.ring import NEVER, NO_DAY
+from streams.vee.rules.totals import CEILING
+
+Array = npt.NDArray[Any]
+
+_REGULAR, _BEHIND = 5000, 6000  # conditions in hundredths: measured, and passed as it came
+_OUTAGE, _ESTIMATE, _MEASURED = 2000, 3000, 4500
+_BITS: Final = 63  # days of siblings
+_STATE: Final = np.uint64(0xD6E8FEB86659FD93)
+MODE_VALUE, MODE_BAND, MODE_AND, MODE_OR = range(4)
+SIGNS: Final = ("=", "<", "<=", ">", ">=")
+
+
+class Parts(NamedTuple):
+    """Parts of deliveries, each inside one local day; see :class:`streams.vee.spans.Segments`. ``barred``: not to be looked at."""
+
+    row: Array
+    day: Array
+    slot: Array
+    size: Array
+    source: Array
+    time: Array
+    values: Array
+    codes: Array
+    midnight: Array
+    end: Array
+    barred: Array
+
+
+class Ring(NamedTuple):
+    """Columns of the ring table (streams/vee/ring.py)."""
+
+    channel: Array
+    phase: Array
+    newest: Array
+    oldest: Array
+    stored_from: Array
+    stored_through: Array
+    first: Array
+    last: Array
+    actual: Array
+    head_gap: Array
+    tail_run: Array
+    tail_usable: Array
+    tail_value: Array
+    seen: Array
+    present: Array
+    missed: Array
+    pair_due: Array
+    day: Array
+    count: Array
+    closed: Array
+    version: Array
+    digest: Array
+    raised: Array
+    told: Array
+    accepted: Array
+    due: Array
+    touched: Array
+    values: Array
+    conditions: Array
+
+
+class Kept(NamedTuple):
+    """Columns of the history table (streams/vee/history.py)."""
+
+    block: Array
+    sums: Array
+    days: Array
+    guessed: Array
+    peaks: Array
+    run_in: Array
+    run_out: Array
+
+
+class Known(NamedTuple):
+    """What is known of channels, by channel number."""
+
+    unit: Array
+    negative: Array
+    reported: Array
+    scaled: Array
+    multiplier: Array
+    served: Array
+    vacant: Array
+
+
+class Limits(NamedTuple):
+    """Parameters of the rules, a line for each time a rule stands in the groups; ``*_in`` say for which units it judges.
+
+    ``spikes``: percent, least number of intervals, floor. ``zeros``: epsilon. ``runs``: mode, sign, amount, least run in
+    intervals, look back, each day, place in the history (-1: none); ``bands`` by line and condition in hundredths. ``highs``: high,
+    low, floor; ``blocks``: first and second block back (0: none), least days, highest percent of estimates. ``negative_in`` by unit
+    and whether the channel allows negative values. ``followed``: mode, sign, amount of the runs that the history keeps.
+    """
+
+    spikes: Array
+    negative_in: Array
+    zeros: Array
+    zeros_in: Array
+    runs: Array
+    bands: Array
+    runs_in: Array
+    highs: Array
+    blocks: Array
+    highs_in: Array
+    followed: Array
+    followed_bands: Array
+    multiplier: bool
+    inactive: bool
+    sums: bool
+    peaks: bool
+    sibling_wait: int  # -1: no such rule
+    lateness: int
+
+
+@njit(cache=True)
+def _fits(mode: int, sign: int, amount: int, bands: Array, value: int, code: int) -> bool:
+    """The test of consecutive-interval for one slot."""
+    by_value = False
+    if mode != MODE_BAND and code >= _OUTAGE:
+        if sign == 0:
+            by_value = value == amount
+        elif sign == 1:
+            by_value = value < amount
+        elif sign == 2:
+            by_value = value <= amount
+        elif sign == 3:
+            by_value = value > amount
+        else:
+            by_value = value >= amount
+    if mode == MODE_VALUE:
+        return by_value
+    by_band = bands[code] > 0
+    if mode == MODE_BAND:
+        return by_band
+    return by_value and by_band if mode == MODE_AND else by_value or by_band
+
+
+@njit(cache=True)
+def _capped(value: int) -> int:
+    return min(max(value, -CEILING), CEILING)
+
+
+@njit(cache=True)
+def _complete(values: Array, codes: Array, count: int) -> tuple[int, bool, bool]:
+    """:func:`streams.vee.history.complete` for one day."""
+    total, lowest = 0, 60_000
+    for i in range(len(values)):
+        total += _capped(values[i])
+    for i in range(count):
+        lowest = min(lowest, np.int64(codes[i]))
+    return total, lowest >= _ESTIMATE, lowest < _MEASURED
+
+
+@njit(cache=True)
+def _tail(rule: Array, bands: Array, values: Array, codes: Array, count: int) -> tuple[int, bool]:
+    """How many slots at the end of a day fit, and whether all do."""
+    for i in range(count - 1, -1, -1):
+        if not _fits(rule[0], rule[1], rule[2], bands, values[i], codes[i]):
+            return count - 1 - i, False
+    return count, True
+
+
+# --- when no rule can speak ---------------------------------------------------------------------------------------------------------
+
+
+@njit(cache=True)
+def _spikes(spikes: Array, width: int, usable: int, top: int, third: int) -> bool:
+    for k in range(len(spikes)):
+        if usable >= spikes[k, 1]:
+            limit = max(spikes[k, 2], third + third * spikes[k, 0] // 100 if width >= 3 else 0)
+            if top > limit:
+                return True
+    return False
+
+
+@njit(cache=True)
+def _entering(ring: Ring, kept: Kept, limits: Limits, k: int, row: int, day: int, hot: int) -> int:
+    """:meth:`streams.vee.past.Past.entering` for the first day of a channel in a batch: how long a run is that goes on into it."""
+    run = 0
+    for step in range(1, hot + 2):
+        before = day - step
+        if ring.stored_through[row] == before:
+            if limits.runs[k, 6] >= 0:
+                run += kept.run_out[row, limits.runs[k, 6]]
+            break
+        pos = before % hot
+        if before < 0 or ring.day[row, pos] != before:
+            break
+        tail, whole = _tail(limits.runs[k], limits.bands[k], ring.values[row, pos], ring.conditions[row, pos], ring.count[row, pos])
+        run += tail
+        if not whole:
+            break
+    return run
+
+
+@njit(cache=True)
+def _runs(
+    ring: Ring, kept: Kept, limits: Limits, unit: int, row: int, day: int, hot: int, values: Array, codes: Array, count: int
+) -> bool:  # fmt: skip
+    for k in range(len(limits.runs)):
+        if not limits.runs_in[k, unit]:
+            continue
+        rule, bands, least = limits.runs[k], limits.bands[k], limits.runs[k, 3]
+        size = 0
+        before = 0
+        for i in range(count + 1):
+            if i < count and _fits(rule[0], rule[1], rule[2], bands, values[i], codes[i]):
+                if i == 0 and rule[4]:
+                    before = _entering(ring, kept, limits, k, row, day, hot)
+                size += 1
+            else:
+                if size and before + size >= least and (before < least or rule[5]):
+                    return True
+                size = before = 0
+    return False
+
+
+@njit(cache=True)
+def _high_low(
+    ring: Ring, kept: Kept, limits: Limits, unit: int, row: int, day: int, hot: int, total: int, share: int, count: int
+) -> bool:  # fmt: skip
+    pos = day % hot
+    for k in range(len(limits.highs)):
+        if not limits.highs_in[k, unit]:
+            continue
+        average, found = 0.0, False
+        for n in range(2):
+            if found or not limits.blocks[k, n]:
+                continue
+            wanted = day // BLOCK - limits.blocks[k, n]
+            sums, days, guessed = 0, 0, 0
+            newest = kept.block[row]
+            if wanted >= 0 and newest - BLOCKS < wanted <= newest:
+                place = wanted % BLOCKS
+                sums, days, guessed = kept.sums[row, place], np.int64(kept.days[row, place]), np.int64(kept.guessed[row, place])
+            if day % BLOCK < hot:
+                for p in range(hot):
+                    other = ring.day[row, p]
+                    if other >= 0 and other // BLOCK == wanted and not (p == pos and other == day):
+                        use, whole, some = _complete(ring.values[row, p], ring.conditions[row, p], ring.count[row, p])
+                        if whole:
+                            sums, days, guessed = sums + use, days + 1, guessed + some
+            if days >= limits.blocks[k, 2] and guessed * 100 <= days * limits.blocks[k, 3]:
+                average, found = np.float64(sums) / np.float64(days), True
+        if not found or average <= 0 or share * 2 < count:
+            continue
+        use_ = np.float64(total) * np.float64(count) / np.float64(max(share, 1))
+        if max(use_, average) >= limits.highs[k, 2] and (use_ > limits.highs[k, 0] * average or use_ < limits.highs[k, 1] * average):
+            return True
+    return False
+
+
+@njit(cache=True)
+def _known_plain(known: Known, limits: Limits, channel: int, start: int, end: int) -> bool:
+    """Whether what is known of the channel gives no rule a reason to look closer."""
+    if start < known.served[channel, 0] or end > known.served[channel, 1] or (limits.inactive and known.vacant[channel]):
+        return False
+    if limits.multiplier and known.scaled[channel] > 0 and known.reported[channel] > 0:
+        return bool(known.reported[channel] == known.multiplier[channel])
+    return True
+
+
+@njit(cache=True)
+def _ring_plain(ring: Ring, row: int, day: int, hot: int, time: int) -> bool:
+    """Whether the day is the newest one or the one behind it, and the days before it lean on nothing that comes with it."""
+    newest, pos = ring.newest[row], day % hot
+    inside = ring.day[row, pos] == day
+    if ring.tail_run[row] > 0 or (newest >= 0 and (ring.first[row] == NEVER or time < ring.first[row])):
+        return False
+    if inside:
+        if newest != day or ring.closed[row, pos] or ring.raised[row, pos] or ring.told[row, pos] or ring.accepted[row, pos]:
+            return False
+    elif newest >= 0 and newest != day - 1:
+        return False
+    for p in range(hot):
+        other = ring.day[row, p]
+        if other < 0 or (inside and p == pos):
+            continue
+        if newest < 0 or other >= day or other < day - hot or ring.conditions[row, p, ring.count[row, p] - 1] < _OUTAGE:
+            return False
+        if other == day - hot and ring.due[row, p] < NEVER:
+            return False
+    return True
+
+
+# --- what becomes of such days --------------------------------------------------------------------------------------------------------
+
+
+@njit(cache=True)
+def _advance(kept: Kept, row: int, block: int) -> None:
+    """:meth:`streams.vee.history.History._advance` for one row."""
+    newest = kept.block[row]
+    if block <= newest:
+        return
+    step = BLOCKS if newest < 0 else min(block - newest, BLOCKS)
+    for back in range(step):
+        place = (block - back) % BLOCKS
+        kept.sums[row, place] = 0
+        kept.days[row, place] = 0
+        kept.guessed[row, place] = 0
+    kept.peaks[row, 1] = kept.peaks[row, 0] if step == 1 else 0
+    kept.peaks[row, 0] = 0
+    kept.block[row] = block
+
+
+@njit(cache=True)
+def _archive(ring: Ring, kept: Kept, limits: Limits, row: int, pos: int) -> None:
+    """:meth:`streams.vee.keeping.Keeper.leave` for the day at a place of the ring."""
+    day, count, values, codes = ring.day[row, pos], ring.count[row, pos], ring.values[row, pos], ring.conditions[row, pos]
+    block = np.int64(day) // BLOCK
+    if limits.sums:
+        _advance(kept, row, block)
+        total, whole, some = _complete(values, codes, count)
+        if whole and block > kept.block[row] - BLOCKS:
+            place = block % BLOCKS
+            kept.sums[row, place] += total
+            kept.days[row, place] += 1
+            kept.guessed[row, place] += some
+    if limits.peaks:
+        _advance(kept, row, block)
+        back = kept.block[row] - block
+        peak = 0
+        if ring.raised[row, pos] == 0:
+            for i in range(len(values)):
+                if codes[i] >= _REGULAR:
+                    peak = max(peak, values[i], -values[i])
+        if back < 2:
+            kept.peaks[row, back] = max(kept.peaks[row, back], peak)
+    through = ring.stored_through[row]
+    for k in range(len(limits.followed)):
+        tail, whole = _tail(limits.followed[k], limits.followed_bands[k], values, codes, count)
+        entering = 0
+        if through == day - 1:
+            entering = kept.run_out[row, k]
+        elif through == day:
+            entering = kept.run_in[row, k]
+        if day >= through:
+            kept.run_in[row, k] = entering
+            kept.run_out[row, k] = entering + count if whole else tail
+
+
+@njit(cache=True)
+def _retire(ring: Ring, row: int, pos: int) -> None:
+    """Notes that the day at a place of the ring is in the store; it ends with a value."""
+    day, last = ring.day[row, pos], ring.count[row, pos] - 1
+    ring.stored_from[row] = day if ring.stored_from[row] < 0 else min(ring.stored_from[row], day)
+    ring.stored_through[row] = max(ring.stored_through[row], day)
+    if ring.stored_from[row] == day:
+        ring.head_gap[row] = ring.conditions[row, pos, 0] < _OUTAGE
+    if ring.stored_through[row] == day:
+        ring.tail_run[row] = 0
+        ring.tail_value[row] = ring.values[row, pos, last]
+        ring.tail_usable[row] = ring.conditions[row, pos, last] >= _ESTIMATE
+    ring.day[row, pos] = NO_DAY
+
+
+@njit(cache=True)
+def _note_siblings(ring: Ring, row: int, day: int, behind: int) -> None:
+    """:meth:`streams.vee.siblings.Siblings.note` for one day."""
+    seen = ring.seen[row]
+    newest = max(seen, day)
+    step = _BITS if seen < 0 else newest - seen
+    if step >= _BITS:
+        ring.present[row] = 0
+        ring.missed[row] = 0
+    elif step > 0:
+        kept = (np.int64(1) << (_BITS - step)) - 1
+        ring.present[row] = (ring.present[row] & kept) << step
+        ring.missed[row] = (ring.missed[row] & kept) << step
+    ring.seen[row] = newest
+    if newest - day < _BITS:
+        ring.present[row] |= np.int64(1) << (newest - day)
+        ring.pair_due[row] = min(ring.pair_due[row], behind)
+
+
+@njit(cache=True)
+def sift(
+    parts: Parts, ring: Ring, kept: Kept, known: Known, limits: Limits, often: Array, weights: Array, seconds: int, now: int,
+    version: int, clean: Array, counts: Array, replaces: Array, states: Array, left: Array,
+) -> int:  # fmt: skip
+    """Takes the parts in whose days no rule can speak; returns how many these are.
+
+    ``often`` is room for a number per ring row, all zero: only channels with one part are looked at. ``weights`` (2, slots) are those of
+    the fingerprint. Written are ``clean`` (1: taken), ``counts``, ``replaces``, ``states`` and ``left`` (1: a day left the ring) of each part.
+    """
+    for k in range(len(parts.row)):
+        often[parts.row[k]] += 1
+    hot, width = ring.day.shape[1], ring.values.shape[2]
+    values, codes = np.zeros(width, np.int64), np.zeros(width, np.uint16)
+    taken = 0
+    for k in range(len(parts.row)):
+        row, day, slot, size, source = parts.row[k], parts.day[k], parts.slot[k], parts.size[k], parts.source[k]
+        if parts.barred[k] or often[row] != 1 or size < 1 or not _ring_plain(ring, row, day, hot, parts.time[k]):
+            continue
+        pos, channel = day % hot, ring.channel[row]
+        inside = ring.day[row, pos] == day
+        count = max(1, (parts.end[k] - parts.midnight[k]) // seconds)
+        start = parts.midnight[k] + max(ring.phase[row], 0)
+        if slot + size > count or not _known_plain(known, limits, channel, start, start + count * seconds):
+            continue
+        fits = True
+        for i in range(width):
+            values[i] = ring.values[row, pos, i] if inside else 0
+            codes[i] = ring.conditions[row, pos, i] if inside else 0
+        for i in range(size):
+            if codes[slot + i] != 0:
+                fits = False
+            values[slot + i] = parts.values[source + i]
+            codes[slot + i] = parts.codes[source + i]
+        # One look at all slots
+        first = min(ring.first[row], parts.time[k])
+        opening = min(max((first - parts.midnight[k]) // seconds, 0), count)
+        usable, total, negative, whole, newest_slot = 0, 0, False, True, -1
+        top, second, third = -1, -1, -1
+        digest = np.uint64(0)
+        for i in range(count):
+            code = np.int64(codes[i])
+            if code == 0:
+                whole = whole and i < opening
+                continue
+            value = values[i]
+            if code < _REGULAR or code >= _BEHIND or value > CEILING or value < -CEILING:
+                fits = False
+                break
+            usable += 1
+            total += value
+            newest_slot = i
+            digest += np.uint64(value) * weights[0, i] + np.uint64(code * 100) * weights[1, i]
+            if value < 0:
+                negative = True
+                value = -value
+            if value > third:
+                if value > second:
+                    third = second
+                    if value > top:
+                        second, top = top, value
+                    else:
+                        second = value
+                else:
+                    third = value
+        unit = known.unit[channel]
+        if not fits or (negative and limits.negative_in[unit, np.int64(known.negative[channel] > 0)]) or _spikes(limits.spikes, width, usable, top, third):
+            continue
+        if whole:
+            for n in range(len(limits.zeros)):
+                fits = fits and not (limits.zeros_in[n, unit] and abs(total) <= limits.zeros[n])
+            fits = fits and not _high_low(ring, kept, limits, unit, row, day, hot, total, usable, count)
+        if not fits or _runs(ring, kept, limits, unit, row, day, hot, values, codes, count):
+            continue
+        state = FINALIZED if whole else OPEN
+        digest += np.uint64(state) * _STATE
+        if inside and ring.digest[row, pos] == np.int64(digest):
+            continue
+        # Nothing can speak: the day is taken
+        taken += 1
+        clean[k], counts[k], states[k] = 1, count, state
+        replaces[k] = ring.version[row, pos] if inside else 0
+        ring.first[row], ring.last[row] = first, max(ring.last[row], parts.time[k] + (size - 1) * seconds)
+        ring.oldest[row] = day if ring.oldest[row] < 0 else min(ring.oldest[row], day)
+        if not inside and ring.day[row, pos] >= 0:
+            left[k] = 1
+            _archive(ring, kept, limits, row, pos)
+            _retire(ring, row, pos)
+        ring.newest[row] = max(ring.newest[row], day)
+        ring.actual[row] = max(ring.actual[row], parts.end[k] - (count - 1 - newest_slot) * seconds)
+        if limits.sibling_wait >= 0:
+            _note_siblings(ring, row, day, parts.end[k] + limits.sibling_wait)
+        ring.due[row, pos] = NEVER if whole else parts.end[k] + limits.lateness
+        ring.touched[row, pos] = max(ring.touched[row, pos] if inside else 0, now)
+        ring.day[row, pos], ring.count[row, pos], ring.closed[row, pos] = day, count, 0
+        ring.version[row, pos], ring.digest[row, pos] = version, np.int64(digest)
+        ring.raised[row, pos], ring.told[row, pos], ring.accepted[row, pos] = 0, 0, 0
+        for i in range(width):
+            ring.values[row, pos, i] = values[i]
+            ring.conditions[row, pos, i] = codes[i]
+    for k in range(len(parts.row)):
+        often[parts.row[k]] = 0
+    return taken
+
+
+@njit(cache=True)
+def spread(target: Array, offset: Array, matrix: Array, rows: Array, counts: Array, factor: int) -> None:
+    """Puts the first ``counts`` cells of rows of a matrix, times ``factor``, to their places in a flat column."""
+    for k in range(len(rows)):
+        at = offset[k]
+        for i in range(counts[k]):
+            target[at + i] = matrix[rows[k], i] * factor
