@@ -102,7 +102,7 @@ class Sieve:
 
         ``bounds``: where the day of each segment begins and ends; ``barred``: segments of channels that are not to be looked at.
         """
-        size = len(segments)
+        size, hot, width = len(segments), table["day"].shape[1], table["values"].shape[2]
         if len(self._room) < len(table):
             self._room = np.zeros(len(table) * 2, np.int32)
         kept = self._nothing if self.keeper.idle else self.keeper.history.table(seconds)
@@ -114,7 +114,8 @@ class Sieve:
         counts, replaces, state = np.zeros(size, np.int64), np.zeros(size, np.int64), np.zeros(size, np.int8)
         taken = kernel.sift(
             parts, columns_of(kernel.Ring, table), columns_of(kernel.Kept, kept), self._known(), self._limits_of(seconds), self._room, weights,
-            seconds, now, version, clean, counts, replaces, state, left,
+            seconds, now, version, clean, counts, replaces, state, left, np.zeros(width, np.int64), np.zeros(width, np.uint16),
+            np.zeros(width + 1, np.uint64),
         )  # fmt: skip
         at = np.flatnonzero(clean) if taken < size else np.arange(size)
         row = segments.row[at]
@@ -124,7 +125,6 @@ class Sieve:
         table.mark(row)
         if not self.keeper.idle and left.any():
             kept.mark(segments.row[left])
-        hot, width = table["day"].shape[1], table["values"].shape[2]
         day = segments.day[at]
         found = Clean(
             seconds, row, table["channel"][row].astype(np.int64), day, bounds[0][at] + np.maximum(table["phase"][row], 0), counts[at],

@@ -19,6 +19,7 @@ from streams.vee.ring import NEVER, NO_DAY
 from streams.vee.rules.totals import CEILING
 
 Array = npt.NDArray[Any]
+compiled: Final = njit(cache=True, _nrt=False)  # nothing is allocated here; counting references to columns would take most of the time
 
 _REGULAR, _BEHIND = 5000, 6000  # conditions in hundredths: measured, and passed as it came
 _OUTAGE, _ESTIMATE, _MEASURED = 2000, 3000, 4500
@@ -131,7 +132,7 @@ class Limits(NamedTuple):
     lateness: int
 
 
-@njit(cache=True)
+@compiled
 def _fits(mode: int, sign: int, amount: int, bands: Array, value: int, code: int) -> bool:
     """The test of consecutive-interval for one slot."""
     by_value = False
@@ -154,12 +155,12 @@ def _fits(mode: int, sign: int, amount: int, bands: Array, value: int, code: int
     return by_value and by_band if mode == MODE_AND else by_value or by_band
 
 
-@njit(cache=True)
+@compiled
 def _capped(value: int) -> int:
     return min(max(value, -CEILING), CEILING)
 
 
-@njit(cache=True)
+@compiled
 def _complete(values: Array, codes: Array, count: int) -> tuple[int, bool, bool]:
     """:func:`streams.vee.history.complete` for one day."""
     total, lowest = 0, 60_000
@@ -170,7 +171,7 @@ def _complete(values: Array, codes: Array, count: int) -> tuple[int, bool, bool]
     return total, lowest >= _ESTIMATE, lowest < _MEASURED
 
 
-@njit(cache=True)
+@compiled
 def _tail(rule: Array, bands: Array, values: Array, codes: Array, count: int) -> tuple[int, bool]:
     """How many slots at the end of a day fit, and whether all do."""
     for i in range(count - 1, -1, -1):
@@ -182,17 +183,25 @@ def _tail(rule: Array, bands: Array, values: Array, codes: Array, count: int) ->
 # --- when no rule can speak ---------------------------------------------------------------------------------------------------------
 
 
-@njit(cache=True)
-def _spikes(spikes: Array, width: int, usable: int, top: int, third: int) -> bool:
+@compiled
+def _spikes(spikes: Array, values: Array, codes: Array, count: int, usable: int, top: int, size: int) -> bool:
+    """Whether the highest magnitude is a spike by any line; ``size`` is the sum of magnitudes.
+
+    The third highest is at least the mean of all but the two highest, so it is seldom needed.
+    """
     for k in range(len(spikes)):
-        if usable >= spikes[k, 1]:
-            limit = max(spikes[k, 2], third + third * spikes[k, 0] // 100 if width >= 3 else 0)
-            if top > limit:
-                return True
+        if usable < spikes[k, 1] or top <= spikes[k, 2]:
+            continue
+        factor = 1 + spikes[k, 0] / 100
+        if usable > 2 and top + 1 < (size - 2 * top) / (usable - 2) * factor * 0.999:
+            continue
+        third = _third(values, codes, count) if len(values) >= 3 else 0
+        if top > third + third * spikes[k, 0] // 100:
+            return True
     return False
 
 
-@njit(cache=True)
+@compiled
 def _entering(ring: Ring, kept: Kept, limits: Limits, k: int, row: int, day: int, hot: int) -> int:
     """:meth:`streams.vee.past.Past.entering` for the first day of a channel in a batch: how long a run is that goes on into it."""
     run = 0
@@ -212,14 +221,28 @@ def _entering(ring: Ring, kept: Kept, limits: Limits, k: int, row: int, day: int
     return run
 
 
-@njit(cache=True)
+@compiled
+def _none_fits(rule: Array, low: int, high: int) -> bool:
+    """Whether no value between two bounds passes the value test of a rule that needs it."""
+    mode, sign, amount = rule[0], rule[1], rule[2]
+    if mode != MODE_VALUE and mode != MODE_AND:
+        return False
+    if sign == 0:
+        return amount < low or amount > high
+    if sign == 1 or sign == 2:
+        return low > amount
+    return high < amount
+
+
+@compiled
 def _runs(
-    ring: Ring, kept: Kept, limits: Limits, unit: int, row: int, day: int, hot: int, values: Array, codes: Array, count: int
+    ring: Ring, kept: Kept, limits: Limits, unit: int, row: int, day: int, hot: int, values: Array, codes: Array, count: int, low: int,
+    high: int,
 ) -> bool:  # fmt: skip
     for k in range(len(limits.runs)):
-        if not limits.runs_in[k, unit]:
-            continue
         rule, bands, least = limits.runs[k], limits.bands[k], limits.runs[k, 3]
+        if not limits.runs_in[k, unit] or _none_fits(rule, low, high):
+            continue
         size = 0
         before = 0
         for i in range(count + 1):
@@ -234,7 +257,7 @@ def _runs(
     return False
 
 
-@njit(cache=True)
+@compiled
 def _high_low(
     ring: Ring, kept: Kept, limits: Limits, unit: int, row: int, day: int, hot: int, total: int, share: int, count: int
 ) -> bool:  # fmt: skip
@@ -269,7 +292,7 @@ def _high_low(
     return False
 
 
-@njit(cache=True)
+@compiled
 def _known_plain(known: Known, limits: Limits, channel: int, start: int, end: int) -> bool:
     """Whether what is known of the channel gives no rule a reason to look closer."""
     if start < known.served[channel, 0] or end > known.served[channel, 1] or (limits.inactive and known.vacant[channel]):
@@ -279,7 +302,7 @@ def _known_plain(known: Known, limits: Limits, channel: int, start: int, end: in
     return True
 
 
-@njit(cache=True)
+@compiled
 def _ring_plain(ring: Ring, row: int, day: int, hot: int, time: int) -> bool:
     """Whether the day is the newest one or the one behind it, and the days before it lean on nothing that comes with it."""
     newest, pos = ring.newest[row], day % hot
@@ -305,7 +328,7 @@ def _ring_plain(ring: Ring, row: int, day: int, hot: int, time: int) -> bool:
 # --- what becomes of such days --------------------------------------------------------------------------------------------------------
 
 
-@njit(cache=True)
+@compiled
 def _advance(kept: Kept, row: int, block: int) -> None:
     """:meth:`streams.vee.history.History._advance` for one row."""
     newest = kept.block[row]
@@ -322,7 +345,7 @@ def _advance(kept: Kept, row: int, block: int) -> None:
     kept.block[row] = block
 
 
-@njit(cache=True)
+@compiled
 def _archive(ring: Ring, kept: Kept, limits: Limits, row: int, pos: int) -> None:
     """:meth:`streams.vee.keeping.Keeper.leave` for the day at a place of the ring."""
     day, count, values, codes = ring.day[row, pos], ring.count[row, pos], ring.values[row, pos], ring.conditions[row, pos]
@@ -358,7 +381,7 @@ def _archive(ring: Ring, kept: Kept, limits: Limits, row: int, pos: int) -> None
             kept.run_out[row, k] = entering + count if whole else tail
 
 
-@njit(cache=True)
+@compiled
 def _retire(ring: Ring, row: int, pos: int) -> None:
     """Notes that the day at a place of the ring is in the store; it ends with a value."""
     day, last = ring.day[row, pos], ring.count[row, pos] - 1
@@ -373,7 +396,7 @@ def _retire(ring: Ring, row: int, pos: int) -> None:
     ring.day[row, pos] = NO_DAY
 
 
-@njit(cache=True)
+@compiled
 def _note_siblings(ring: Ring, row: int, day: int, behind: int) -> None:
     """:meth:`streams.vee.siblings.Siblings.note` for one day."""
     seen = ring.seen[row]
@@ -392,112 +415,176 @@ def _note_siblings(ring: Ring, row: int, day: int, behind: int) -> None:
         ring.pair_due[row] = min(ring.pair_due[row], behind)
 
 
-@njit(cache=True)
+@compiled
+def _merge(parts: Parts, ring: Ring, k: int, inside: bool, values: Array, codes: Array) -> bool:
+    """A part together with what the ring holds of its day; False where something stood in its place."""
+    row, slot, source, pos = parts.row[k], parts.slot[k], parts.source[k], parts.day[k] % ring.day.shape[1]
+    free = True
+    for i in range(len(values)):
+        values[i] = ring.values[row, pos, i] if inside else 0
+        codes[i] = ring.conditions[row, pos, i] if inside else 0
+    for i in range(parts.size[k]):
+        free = free and codes[slot + i] == 0
+        values[slot + i] = parts.values[source + i]
+        codes[slot + i] = parts.codes[source + i]
+    return free
+
+
+@compiled
+def _glance(values: Array, codes: Array, count: int) -> tuple[int, int, int, int, int, int]:
+    """Lowest and highest condition, lowest and highest value, how many slots have any, and the newest of these."""
+    worst, best, low, high = np.uint16(65_535), np.uint16(0), values[0], values[0]
+    for i in range(count):
+        worst, best = min(worst, codes[i]), max(best, codes[i])
+        low, high = min(low, values[i]), max(high, values[i])
+    usable, newest = count, count - 1
+    if worst == 0:
+        usable, newest, worst = 0, -1, np.uint16(65_535)
+        for i in range(count):
+            if codes[i]:
+                usable, newest, worst = usable + 1, i, min(worst, codes[i])
+    return np.int64(worst), np.int64(best), low, high, usable, newest
+
+
+@compiled
+def _sums(values: Array, codes: Array, count: int, even: bool, weights: Array, through: Array) -> tuple[int, int, np.uint64]:
+    """The total, that of magnitudes, and the fingerprint of values and conditions; ``even``: all slots have one condition.
+
+    Slots without a condition hold zero.
+    """
+    total, size, digest = 0, 0, np.uint64(0)
+    for i in range(count):
+        total += values[i]
+        size += abs(values[i])
+        digest += np.uint64(values[i]) * weights[0, i]
+    if even:
+        return total, size, digest + np.uint64(np.int64(codes[0]) * 100) * through[count]
+    for i in range(count):
+        digest += np.uint64(np.int64(codes[i]) * 100) * weights[1, i]
+    return total, size, digest
+
+
+@compiled
+def _third(values: Array, codes: Array, count: int) -> int:
+    """The third highest magnitude, -1 where there are fewer."""
+    top, second, third = -1, -1, -1
+    for i in range(count):
+        value = abs(values[i])
+        if codes[i] and value > third:
+            if value > top:
+                top, second, third = value, top, second
+            elif value > second:
+                second, third = value, second
+            else:
+                third = value
+    return third
+
+
+@compiled
+def _speaks(
+    ring: Ring, kept: Kept, known: Known, limits: Limits, row: int, day: int, values: Array, codes: Array, count: int, whole: bool,
+    usable: int, low: int, high: int, total: int, size: int,
+) -> bool:  # fmt: skip
+    """Whether a rule might have something to say of a day of measured values."""
+    hot, channel = ring.day.shape[1], ring.channel[row]
+    unit = known.unit[channel]
+    if low < 0 and limits.negative_in[unit, np.int64(known.negative[channel] > 0)]:
+        return True
+    if _spikes(limits.spikes, values, codes, count, usable, max(high, -low), size):
+        return True
+    if whole:
+        for n in range(len(limits.zeros)):
+            if limits.zeros_in[n, unit] and abs(total) <= limits.zeros[n]:
+                return True
+        if _high_low(ring, kept, limits, unit, row, day, hot, total, usable, count):
+            return True
+    return _runs(ring, kept, limits, unit, row, day, hot, values, codes, count, low, high)
+
+
+@compiled
+def _put(
+    ring: Ring, kept: Kept, limits: Limits, row: int, day: int, inside: bool, whole: bool, count: int, end: int, measured: int,
+    now: int, version: int, digest: np.uint64, values: Array, codes: Array,
+) -> bool:  # fmt: skip
+    """Writes a day into the ring; returns whether another one left it."""
+    pos = day % ring.day.shape[1]
+    leaves = not inside and ring.day[row, pos] >= 0
+    if leaves:
+        _archive(ring, kept, limits, row, pos)
+        _retire(ring, row, pos)
+    ring.newest[row] = max(ring.newest[row], day)
+    ring.actual[row] = max(ring.actual[row], measured)
+    if limits.sibling_wait >= 0:
+        _note_siblings(ring, row, day, end + limits.sibling_wait)
+    ring.due[row, pos] = NEVER if whole else end + limits.lateness
+    ring.touched[row, pos] = max(ring.touched[row, pos] if inside else 0, now)
+    ring.day[row, pos], ring.count[row, pos], ring.closed[row, pos] = day, count, 0
+    ring.version[row, pos], ring.digest[row, pos] = version, np.int64(digest)
+    ring.raised[row, pos], ring.told[row, pos], ring.accepted[row, pos] = 0, 0, 0
+    for i in range(len(values)):
+        ring.values[row, pos, i] = values[i]
+        ring.conditions[row, pos, i] = codes[i]
+    return leaves
+
+
+@compiled
 def sift(
     parts: Parts, ring: Ring, kept: Kept, known: Known, limits: Limits, often: Array, weights: Array, seconds: int, now: int,
     version: int, clean: Array, counts: Array, replaces: Array, states: Array, left: Array,
+    values: Array, codes: Array, through: Array,
 ) -> int:  # fmt: skip
     """Takes the parts in whose days no rule can speak; returns how many these are.
 
     ``often`` is room for a number per ring row, all zero: only channels with one part are looked at. ``weights`` (2, slots) are those of
     the fingerprint. Written are ``clean`` (1: taken), ``counts``, ``replaces``, ``states`` and ``left`` (1: a day left the ring) of each part.
     """
-    for k in range(len(parts.row)):
-        often[parts.row[k]] += 1
     hot, width = ring.day.shape[1], ring.values.shape[2]
-    values, codes = np.zeros(width, np.int64), np.zeros(width, np.uint16)
+    for i in range(width):
+        through[i + 1] = through[i] + weights[1, i]
+    for row in parts.row:
+        often[row] += 1
     taken = 0
     for k in range(len(parts.row)):
-        row, day, slot, size, source = parts.row[k], parts.day[k], parts.slot[k], parts.size[k], parts.source[k]
-        if parts.barred[k] or often[row] != 1 or size < 1 or not _ring_plain(ring, row, day, hot, parts.time[k]):
+        row, day = parts.row[k], parts.day[k]
+        if parts.barred[k] or often[row] != 1 or parts.size[k] < 1 or not _ring_plain(ring, row, day, hot, parts.time[k]):
             continue
-        pos, channel = day % hot, ring.channel[row]
-        inside = ring.day[row, pos] == day
+        pos, inside = day % hot, ring.day[row, day % hot] == day
         count = max(1, (parts.end[k] - parts.midnight[k]) // seconds)
         start = parts.midnight[k] + max(ring.phase[row], 0)
-        if slot + size > count or not _known_plain(known, limits, channel, start, start + count * seconds):
+        if parts.slot[k] + parts.size[k] > count or not _known_plain(known, limits, ring.channel[row], start, start + count * seconds):
             continue
-        fits = True
-        for i in range(width):
-            values[i] = ring.values[row, pos, i] if inside else 0
-            codes[i] = ring.conditions[row, pos, i] if inside else 0
-        for i in range(size):
-            if codes[slot + i] != 0:
-                fits = False
-            values[slot + i] = parts.values[source + i]
-            codes[slot + i] = parts.codes[source + i]
-        # One look at all slots
+        if not _merge(parts, ring, k, inside, values, codes):
+            continue
+        worst, best, low, high, usable, newest = _glance(values, codes, count)
+        if worst < _REGULAR or best >= _BEHIND or high > CEILING or low < -CEILING:
+            continue
         first = min(ring.first[row], parts.time[k])
-        opening = min(max((first - parts.midnight[k]) // seconds, 0), count)
-        usable, total, negative, whole, newest_slot = 0, 0, False, True, -1
-        top, second, third = -1, -1, -1
-        digest = np.uint64(0)
-        for i in range(count):
-            code = np.int64(codes[i])
-            if code == 0:
-                whole = whole and i < opening
-                continue
-            value = values[i]
-            if code < _REGULAR or code >= _BEHIND or value > CEILING or value < -CEILING:
-                fits = False
-                break
-            usable += 1
-            total += value
-            newest_slot = i
-            digest += np.uint64(value) * weights[0, i] + np.uint64(code * 100) * weights[1, i]
-            if value < 0:
-                negative = True
-                value = -value
-            if value > third:
-                if value > second:
-                    third = second
-                    if value > top:
-                        second, top = top, value
-                    else:
-                        second = value
-                else:
-                    third = value
-        unit = known.unit[channel]
-        if not fits or (negative and limits.negative_in[unit, np.int64(known.negative[channel] > 0)]) or _spikes(limits.spikes, width, usable, top, third):
-            continue
-        if whole:
-            for n in range(len(limits.zeros)):
-                fits = fits and not (limits.zeros_in[n, unit] and abs(total) <= limits.zeros[n])
-            fits = fits and not _high_low(ring, kept, limits, unit, row, day, hot, total, usable, count)
-        if not fits or _runs(ring, kept, limits, unit, row, day, hot, values, codes, count):
+        whole = usable == count
+        if not whole:
+            whole = True
+            for i in range(min(max((first - parts.midnight[k]) // seconds, 0), count), count):
+                whole = whole and codes[i] > 0
+        total, size, digest = _sums(values, codes, count, usable == count and worst == best, weights, through)
+        if _speaks(ring, kept, known, limits, row, day, values, codes, count, whole, usable, low, high, total, size):
             continue
         state = FINALIZED if whole else OPEN
         digest += np.uint64(state) * _STATE
         if inside and ring.digest[row, pos] == np.int64(digest):
             continue
-        # Nothing can speak: the day is taken
         taken += 1
-        clean[k], counts[k], states[k] = 1, count, state
-        replaces[k] = ring.version[row, pos] if inside else 0
-        ring.first[row], ring.last[row] = first, max(ring.last[row], parts.time[k] + (size - 1) * seconds)
+        clean[k], counts[k], states[k], replaces[k] = True, count, state, ring.version[row, pos] if inside else 0
+        ring.first[row], ring.last[row] = first, max(ring.last[row], parts.time[k] + (parts.size[k] - 1) * seconds)
         ring.oldest[row] = day if ring.oldest[row] < 0 else min(ring.oldest[row], day)
-        if not inside and ring.day[row, pos] >= 0:
-            left[k] = 1
-            _archive(ring, kept, limits, row, pos)
-            _retire(ring, row, pos)
-        ring.newest[row] = max(ring.newest[row], day)
-        ring.actual[row] = max(ring.actual[row], parts.end[k] - (count - 1 - newest_slot) * seconds)
-        if limits.sibling_wait >= 0:
-            _note_siblings(ring, row, day, parts.end[k] + limits.sibling_wait)
-        ring.due[row, pos] = NEVER if whole else parts.end[k] + limits.lateness
-        ring.touched[row, pos] = max(ring.touched[row, pos] if inside else 0, now)
-        ring.day[row, pos], ring.count[row, pos], ring.closed[row, pos] = day, count, 0
-        ring.version[row, pos], ring.digest[row, pos] = version, np.int64(digest)
-        ring.raised[row, pos], ring.told[row, pos], ring.accepted[row, pos] = 0, 0, 0
-        for i in range(width):
-            ring.values[row, pos, i] = values[i]
-            ring.conditions[row, pos, i] = codes[i]
-    for k in range(len(parts.row)):
-        often[parts.row[k]] = 0
+        measured = parts.end[k] - (count - 1 - newest) * seconds
+        left[k] = _put(
+            ring, kept, limits, row, day, inside, whole, count, parts.end[k], measured, now, version, digest, values, codes
+        )  # fmt: skip
+    for row in parts.row:
+        often[row] = 0
     return taken
 
 
-@njit(cache=True)
+@compiled
 def spread(target: Array, offset: Array, matrix: Array, rows: Array, counts: Array, factor: int) -> None:
     """Puts the first ``counts`` cells of rows of a matrix, times ``factor``, to their places in a flat column."""
     for k in range(len(rows)):
