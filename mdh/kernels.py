@@ -7,9 +7,11 @@ def compile_all() -> None:
     """Compiles or loads every kernel."""
     from connectors.head_end import formats
     from streams.insights import kernel
+    from streams.vee import clean
 
     formats.warm()
     kernel.warm()
+    clean.warm()
 
 
 if __name__ == "__main__":

@@ -1,13 +1,21 @@
 """Packed columns: integer arrays as bytes, in the narrowest exact form.
 
-Layout: one byte of width code, one byte of scale exponent e, then the values divided by 10^e as little-endian integers.
-Meter values are mostly whole Wh held in µkWh: scale 3 and two bytes each instead of eight. A constant column (length above
-one) is stored once. Decoding never copies more than the widening to 64 bits.
+Layout: one byte of form, one byte of scale exponent e, then what the form says. Two bits of the form are the width w (1, 2, 4 or 8
+bytes, little-endian signed). Numbers are stored divided by 10^e: meter values are mostly whole Wh held in µkWh, and with scale 3
+two bytes do for eight. The other bits:
+
+* none: one number of width w per value.
+* 8, constant: one number for a column longer than one.
+* 16, runs: a uint32 with the number of runs, for each a uint32 with its length, then for each a number of width w.
+* 32, outliers: a uint32 with their number, for each a uint32 with its position, for each an int64 with its value (not scaled), then
+  one number of width w per value, 0 for outliers. A spike or an estimate between a thousand plain values does not widen them all.
+
+Decoding never copies more than the widening to 64 bits.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +24,11 @@ Ints = npt.NDArray[np.int64]
 
 _WIDTHS: Final = (np.dtype("<i1"), np.dtype("<i2"), np.dtype("<i4"), np.dtype("<i8"))
 _LIMITS: Final = tuple((int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)) for dtype in _WIDTHS)
-_CONSTANT: Final = 8
+_CONSTANT, _RUNS, _OUTLIERS = 8, 16, 32
 _SCALES: Final = (6, 3)  # tried in this order; 0 is what is left
+_NUMBER: Final = np.dtype("<u4")
+_LONG: Final = 256  # shorter columns have neither runs nor outliers
+_FEW: Final = 64  # one value in so many may be an outlier
 
 
 def pack(values: npt.NDArray[np.integer]) -> bytes:
@@ -26,9 +37,22 @@ def pack(values: npt.NDArray[np.integer]) -> bytes:
     if size == 0:
         return b""
     low, high = int(values.min()), int(values.max())
-    constant = low == high and size > 1
-    data = values[:1] if constant else values
-    scale = 0
+    if low == high and size > 1:
+        return _plain(values[:1], low, high, _CONSTANT)
+    if size < _LONG:
+        return _plain(values, low, high, 0)
+    head = values[:_LONG]
+    if np.count_nonzero(head[1:] != head[:-1]) * 8 < _LONG:
+        begins = np.flatnonzero(values[1:] != values[:-1]) + 1
+        if len(begins) * 8 < size:
+            bounds = np.concatenate([[0], begins, [size]])
+            return _plain(values[bounds[:-1]], low, high, _RUNS, np.diff(bounds).astype(_NUMBER).tobytes())
+    return _with_outliers(values.astype(np.int64, copy=False), low, high)
+
+
+def _plain(values: npt.NDArray[np.integer], low: int, high: int, form: int, before: bytes = b"") -> bytes:
+    """Scaled and as narrow as all values allow, behind ``before``."""
+    data, scale = values, 0
     if high > 127 or low < -128:
         for exponent in _SCALES:
             step = 10**exponent
@@ -37,8 +61,43 @@ def pack(values: npt.NDArray[np.integer]) -> bytes:
                 if np.array_equal(reduced * step, data):
                     data, scale, low, high = reduced, exponent, low // step, high // step
                     break
-    code = next(i for i, (least, most) in enumerate(_LIMITS) if least <= low and high <= most)
-    return bytes((code | (_CONSTANT if constant else 0), scale)) + data.astype(_WIDTHS[code]).tobytes()
+    code = _width(low, high)
+    count = len(values).to_bytes(4, "little") if form == _RUNS else b""
+    return bytes((code | form, scale)) + count + before + data.astype(_WIDTHS[code]).tobytes()
+
+
+def _width(low: int, high: int) -> int:
+    return next(i for i, (least, most) in enumerate(_LIMITS) if least <= low and high <= most)
+
+
+def _with_outliers(values: Ints, low: int, high: int) -> bytes:
+    """In the scale and width that all but a few values fit."""
+    size = len(values)
+    most, sample = size // _FEW, values[:: size // _LONG]
+    data, scale, odd = values, 0, np.zeros(0, np.int64)
+    for exponent in _SCALES if high > 127 or low < -128 else ():
+        step = 10**exponent
+        if np.count_nonzero(sample % step) * 16 > len(sample):
+            continue
+        reduced = values // step
+        uneven = np.flatnonzero(reduced * step != values)
+        if len(uneven) <= most:
+            data, scale, odd = reduced, exponent, uneven
+            data[odd] = 0
+            low, high = int(data.min()), int(data.max())
+            break
+    code = _width(low, high)
+    if code:
+        least, most_ = _LIMITS[code - 1]
+        far = np.flatnonzero((data < least) | (data > most_))
+        if len(far) and len(odd) + len(far) <= most:
+            data = data if scale else data.copy()
+            data[far] = 0
+            odd, code = np.sort(np.concatenate([odd, far])), code - 1
+    if not len(odd):
+        return bytes((code, scale)) + data.astype(_WIDTHS[code]).tobytes()
+    parts = (len(odd).to_bytes(4, "little"), odd.astype(_NUMBER).tobytes(), values[odd].astype(_WIDTHS[3]).tobytes())
+    return bytes((code | _OUTLIERS, scale)) + b"".join(parts) + data.astype(_WIDTHS[code]).tobytes()
 
 
 def unpack(data: bytes, size: int) -> Ints:
@@ -47,15 +106,24 @@ def unpack(data: bytes, size: int) -> Ints:
         if data:
             raise ValueError("packed column of length 0 has bytes")
         return np.zeros(0, np.int64)
-    if len(data) < 3 or data[0] & ~(_CONSTANT | 3) or data[1] > 6:
+    if len(data) < 3 or data[0] & ~3 not in (0, _CONSTANT, _RUNS, _OUTLIERS) or data[1] > 6:
         raise ValueError("packed column has a bad head")
-    dtype, constant = _WIDTHS[data[0] & 3], bool(data[0] & _CONSTANT)
-    if len(data) - 2 != dtype.itemsize * (1 if constant else size):
-        raise ValueError(f"packed column has {len(data) - 2} bytes, not those of {size} values")
-    values = np.frombuffer(data, dtype, offset=2).astype(np.int64)
-    if data[1]:
-        values *= 10 ** data[1]
-    return np.repeat(values, size) if constant else values
+    dtype, form, scale = _WIDTHS[data[0] & 3], data[0] & ~3, 10 ** data[1]
+    if form == _RUNS:
+        lengths, at = _numbers(data, 2, size)
+        if int(lengths.sum()) != size or not len(lengths) or int(lengths.min()) < 1:
+            raise ValueError(f"packed column has runs of {int(lengths.sum())} values instead of {size}")
+        return np.repeat(_values(data, at, dtype, len(lengths), scale), lengths)
+    if form == _OUTLIERS:
+        places, at = _numbers(data, 2, size)
+        if len(places) and int(places.max()) >= size:
+            raise ValueError(f"packed column has an outlier behind its {size} values")
+        behind = at + 8 * len(places)
+        values = _values(data, behind, dtype, size, scale)
+        values[places] = np.frombuffer(data, _WIDTHS[3], len(places), at)
+        return values
+    values = _values(data, 2, dtype, 1 if form else size, scale)
+    return np.repeat(values, size) if form else values
 
 
 def unpack_into(data: bytes, out: npt.NDArray[np.integer]) -> None:
@@ -73,3 +141,20 @@ def unpack_into(data: bytes, out: npt.NDArray[np.integer]) -> None:
         np.multiply(values, 10**scale, out=out, casting="unsafe", dtype=np.int64)
     else:
         out[:] = values
+
+
+def _numbers(data: bytes, at: int, most: int) -> tuple[Ints, int]:
+    """As many uint32 as the one at ``at`` says, and where they end."""
+    count = int.from_bytes(data[at : at + 4], "little")
+    if count > most or len(data) < at + 4 + 4 * count:
+        raise ValueError("packed column ends before its runs or outliers do")
+    return np.frombuffer(data, _NUMBER, count, at + 4).astype(np.int64), at + 4 + 4 * count
+
+
+def _values(data: bytes, at: int, dtype: np.dtype[Any], count: int, scale: int) -> Ints:
+    if len(data) - at != dtype.itemsize * count:
+        raise ValueError(f"packed column has {len(data) - at} bytes, not those of {count} values")
+    values = np.frombuffer(data, dtype, count, at).astype(np.int64)
+    if scale > 1:
+        values *= scale
+    return values

@@ -1,7 +1,8 @@
 """State as arrays: tables with one row per key, written page by page to a compacted topic, and read back whole.
 
-A table is a struct of arrays. Only pages (64 neighbouring rows) that changed are written, packed as in schemas.packing. Small
-odd things (a parked block, a counter) are entries: a key and bytes.
+A table is a struct of arrays. Only pages (64 neighbouring rows) that changed are written, packed as in schemas.packing; wide columns that
+have several places a row, of which one changes at a time, are written apart, place by place. Small odd things (a parked block, a
+counter) are entries: a key and bytes.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from schemas.block import pack_text, strings, unpack_text
-from schemas.packing import pack, unpack_into
+from schemas.packing import pack, unpack, unpack_into
 from streams.sorting import distinct
 
 PAGE: Final = 64
@@ -30,11 +31,15 @@ def _little(dtype: Any) -> np.dtype[Any]:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """An integer column: its type, the shape of one row's part, the value of a new row."""
+    """An integer column: its type, the shape of one row's part, the value of a new row.
+
+    ``apart``: the first axis of the shape are places that are written one by one.
+    """
 
     dtype: Any
     shape: tuple[int, ...] = ()
     empty: int = 0
+    apart: bool = False
 
 
 class Table:
@@ -50,7 +55,11 @@ class Table:
         self.index: dict[str, int] = {}
         self._arrays: dict[str, Array] = {name: self._blank(column, 0) for name, column in columns.items()}
         self._capacity = 0
+        self._apart = {name: column for name, column in columns.items() if column.apart}
+        self._near = {name: column for name, column in columns.items() if not column.apart}
+        self._places = next((column.shape[0] for column in self._apart.values()), 0)
         self._dirty: set[int] = set()
+        self._dirty_places: set[int] = set()  # page × places + place
         self._packed: dict[tuple[int, int], tuple[int, bytes]] = {}  # text column and page → hash and bytes when last written
 
     def __len__(self) -> int:
@@ -103,29 +112,49 @@ class Table:
             grown[:known] = self._arrays[name][:known]
             self._arrays[name] = grown
 
-    def mark(self, rows: Array) -> None:
-        """Says that these rows changed."""
-        self._dirty.update(distinct(np.asarray(rows) // PAGE).tolist())
+    def mark(self, rows: Array, places: Array | None = None) -> None:
+        """Says that these rows changed; of columns apart only these places (one per row), or all."""
+        pages = np.asarray(rows) // PAGE
+        own = distinct(pages).tolist()
+        self._dirty.update(own)
+        if self._places:
+            everywhere = (page * self._places + place for page in own for place in range(self._places))
+            some = everywhere if places is None else distinct(pages * self._places + places).tolist()
+            self._dirty_places.update(some)
 
     def nbytes(self) -> int:
         """Memory of the rows there are, without Python's strings and without room for more rows."""
         return sum(array[: len(self.keys)].nbytes for array in self._arrays.values())
 
-    def take_changed(self) -> Iterator[tuple[int, bytes]]:
-        """Number and bytes of each changed page; forgets that they changed."""
+    def take_changed(self) -> Iterator[tuple[str, bytes]]:
+        """Name and bytes of each changed page, ``<page>`` or ``<page>.<place>``; forgets that they changed."""
         for page in sorted(self._dirty):
-            yield page, self._page(page)
+            yield str(page), self._page(page)
+        for number in sorted(self._dirty_places):
+            yield f"{number // self._places}.{number % self._places}", self._page_apart(*divmod(number, self._places))
         self._dirty.clear()
+        self._dirty_places.clear()
+
+    def pages(self) -> Iterator[bytes]:
+        """The bytes of all pages there are."""
+        for page in range(-(-len(self) // PAGE)):
+            yield self._page(page)
+            yield from (self._page_apart(page, place) for place in range(self._places))
 
     def _page(self, page: int) -> bytes:
         rows = slice(page * PAGE, min((page + 1) * PAGE, len(self.keys)))
         parts = [self._packed_text(i, page, values[rows]) for i, values in enumerate((self.keys, *self.text.values()))]
-        for name, column in self.columns.items():
+        for name, column in self._near.items():
             cells = self._arrays[name][rows]
             # packing pays for wide columns; a narrow one is written as it lies, and compressed with its batch
             parts.append(pack(cells.ravel()) if column.shape else cells.astype(_little(column.dtype), copy=False).tobytes())
         head = np.array([rows.stop - rows.start, *map(len, parts)], "<u4").tobytes()
         return head + b"".join(parts)
+
+    def _page_apart(self, page: int, place: int) -> bytes:
+        rows = slice(page * PAGE, min((page + 1) * PAGE, len(self.keys)))
+        parts = [pack(self._arrays[name][rows, place].ravel()) for name in self._apart]
+        return np.array([rows.stop - rows.start, *map(len, parts)], "<u4").tobytes() + b"".join(parts)
 
     def _packed_text(self, column: int, page: int, values: list[str]) -> bytes:
         """Texts change seldom and are costly to pack: each page keeps its last form."""
@@ -135,28 +164,37 @@ class Table:
             known = self._packed[column, page] = mark, pack_text(strings(values))
         return known[1]
 
-    def load_page(self, page: int, data: bytes) -> None:
+    def load_page(self, page: str, data: bytes) -> None:
         """Reads one page back. Pages may come in any order and more than once; the last one counts."""
-        fields = 2 + len(self.text) + len(self.columns)
+        number, _, place = page.partition(".")
+        near = not place
+        columns = self._near if near else self._apart
+        fields = 1 + len(columns) + (1 + len(self.text) if near else 0)
         size, *lengths = np.frombuffer(data, "<u4", fields).tolist()
         bounds = np.cumsum([4 * fields, *lengths]).tolist()
         parts = [data[a:b] for a, b in pairwise(bounds)]
         if bounds[-1] != len(data):
             raise ValueError(f"state page {page} has {len(data)} bytes, its columns {bounds[-1]}: written by another layout")
-        first = page * PAGE
+        first = int(number) * PAGE
         if len(self.keys) < first + size:
             self._extend([""] * (first + size - len(self.keys)))
         rows = slice(first, first + size)
-        self.keys[rows] = unpack_text(parts[0], size).to_pylist()
-        self.index.update(zip(self.keys[rows], range(first, first + size), strict=True))
-        for (_, values), part in zip(self.text.items(), parts[1:], strict=False):
-            values[rows] = unpack_text(part, size).to_pylist()
-        for (name, column), part in zip(self.columns.items(), parts[1 + len(self.text) :], strict=True):
-            if column.shape:
+        if near:
+            self.keys[rows] = unpack_text(parts[0], size).to_pylist()
+            self.index.update(zip(self.keys[rows], range(first, first + size), strict=True))
+            for (_, values), part in zip(self.text.items(), parts[1:], strict=False):
+                values[rows] = unpack_text(part, size).to_pylist()
+            parts = parts[1 + len(self.text) :]
+        for (name, column), part in zip(columns.items(), parts, strict=True):
+            if not near:
+                shape = column.shape[1:]
+                self._arrays[name][rows, int(place)] = unpack(part, size * int(np.prod(shape))).reshape((size, *shape))
+            elif column.shape:
                 unpack_into(part, self._arrays[name][rows].reshape(-1))
             else:
                 self._arrays[name][rows] = np.frombuffer(part, _little(column.dtype), size)
         self._dirty.clear()
+        self._dirty_places.clear()
 
 
 class State:
@@ -184,7 +222,10 @@ class State:
         self._touched.add(key)
 
     def take_changed(self) -> list[tuple[bytes, bytes | None]]:
-        """Rows for the state topic since the last call: pages as ``t/<table>/<page>``, entries as ``e/<key>``."""
+        """Rows for the state topic since the last call: pages as ``t/<table>/<page>``, entries as ``e/<key>``.
+
+        Places of columns apart are ``t/<table>/<page>.<place>``.
+        """
         rows: list[tuple[bytes, bytes | None]] = []
         for name in sorted(self.tables):
             rows += [(f"t/{name}/{page}".encode(), data) for page, data in self.tables[name].take_changed()]
@@ -203,7 +244,7 @@ class State:
         else:
             name, _, page = rest.rpartition("/")
             if value is not None:
-                self.table(name).load_page(int(page), value)
+                self.table(name).load_page(page, value)
 
     def load_all(self, rows: Mapping[bytes, bytes | None]) -> None:
         """Takes the newest row of every key back."""
@@ -211,7 +252,7 @@ class State:
         for key in rows:
             if key.startswith(b"t/"):
                 name, _, page = key.decode()[2:].rpartition("/")
-                sizes[name] = max(sizes.get(name, 0), (int(page) + 1) * PAGE)
+                sizes[name] = max(sizes.get(name, 0), (int(page.partition(".")[0]) + 1) * PAGE)
         for name, size in sizes.items():
             self.table(name).reserve(size)
         for key, value in rows.items():
@@ -221,9 +262,8 @@ class State:
         """A hash over everything, equal for equal states."""
         digest = hashlib.blake2b(digest_size=16)
         for name in sorted(self.tables):
-            table = self.tables[name]
-            for page in range(-(-len(table) // PAGE)):
-                digest.update(table._page(page))
+            for page in self.tables[name].pages():
+                digest.update(page)
         for key in sorted(self.entries):
             digest.update(key.encode() + b"\0" + self.entries[key])
         return digest.hexdigest()

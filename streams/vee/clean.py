@@ -57,7 +57,7 @@ _STEERING: Final = (ExecuteGroup, GroupMatrix, ExceptionHandler, SuccessfulTermi
 
 @dataclass(slots=True)
 class Clean:
-    """Channel-days that are decided and in the ring, one each for its channel, ordered by ring row. ``cell``: row of the ring's matrices."""
+    """Channel-days that are decided and in the ring, one per channel, ordered by ring row. ``cell``: row of the ring's matrices."""
 
     seconds: int
     row: Ints
@@ -113,8 +113,8 @@ class Sieve:
         clean, left = np.zeros(size, np.bool_), np.zeros(size, np.bool_)
         counts, replaces, state = np.zeros(size, np.int64), np.zeros(size, np.int64), np.zeros(size, np.int8)
         taken = kernel.sift(
-            parts, columns_of(kernel.Ring, table), columns_of(kernel.Kept, kept), self._known(), self._limits_of(seconds), self._room, weights,
-            seconds, now, version, clean, counts, replaces, state, left, np.zeros(width, np.int64), np.zeros(width, np.uint16),
+            parts, columns_of(kernel.Ring, table), columns_of(kernel.Kept, kept), self._known(), self._limits_of(seconds), self._room,
+            weights, seconds, now, version, clean, counts, replaces, state, left, np.zeros(width, np.int64), np.zeros(width, np.uint16),
             np.zeros(width + 1, np.uint64),
         )  # fmt: skip
         at = np.flatnonzero(clean) if taken < size else np.arange(size)
@@ -122,10 +122,10 @@ class Sieve:
         if (row[1:] < row[:-1]).any():
             order = np.argsort(row)
             at, row = at[order], row[order]
-        table.mark(row)
         if not self.keeper.idle and left.any():
             kept.mark(segments.row[left])
         day = segments.day[at]
+        table.mark(row, day % hot)
         found = Clean(
             seconds, row, table["channel"][row].astype(np.int64), day, bounds[0][at] + np.maximum(table["phase"][row], 0), counts[at],
             replaces[at], state[at], row * hot + day % hot, table["values"].reshape(-1, width), table["conditions"].reshape(-1, width),
@@ -168,7 +168,9 @@ class Sieve:
             negative_in=below,
             zeros=np.array([rule.epsilon for rule in zeros], np.int64),
             zeros_in=judged(zeros),
-            runs=_lines([(*_test(rule), -(-rule.min_run // seconds), rule.look_back, rule.each_day, _place(rule, followed)) for rule in runs], 7),
+            runs=_lines(
+                [(*_test(rule), -(-rule.min_run // seconds), rule.look_back, rule.each_day, _place(rule, followed)) for rule in runs], 7
+            ),
             bands=_bands(runs),
             runs_in=judged(runs),
             highs=np.array([(rule.high, rule.low, rule.floor) for rule in highs], np.float64).reshape(-1, 3),
@@ -214,3 +216,19 @@ def _bands(rules: list[ConsecutiveInterval]) -> Array:
             if band.name in rule.bands:
                 line[-(-band.bottom // STEP) : band.top // STEP + 1] = True
     return found
+
+
+def warm() -> None:
+    """Compiles the kernel, or loads what was compiled before: two channels of which one takes the short way."""
+    from schemas.block import ReadBlock, strings
+    from streams.runtime.fold import Message
+    from streams.vee.fold import VeeFold
+
+    two, none = np.zeros(2, np.int64), np.zeros(0, np.int64)
+    block = ReadBlock(
+        id="warm", payload="", source="", format="", received_at=0, device=strings(["a", "b"]), channel=strings(["a", "b"]),
+        unit=strings(["kWh"] * 2), direction=np.zeros(2, np.int8), start=two, seconds=np.full(2, 3600, np.int32),
+        count=np.full(2, 24, np.int32), reads=np.zeros(2, np.int32), multiplier=two,
+        values=np.repeat([1_000_000, -1_000_000], 24), conditions=np.full(48, conditions.REGULAR, np.int32), times=none,
+    )  # fmt: skip
+    VeeFold(VeeSettings.default(), 0, 1).apply(Message("ReadBlock", block, block.id))

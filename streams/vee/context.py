@@ -39,7 +39,7 @@ class Context:
         self.compares = self.related.rule is not None or any(isinstance(rule, SumCheck) for rule in group.rules)
 
     def bars(self, seconds: int, table: Table, rows: Ints, midnight: Ints) -> Mask:
-        """Of days that are their channel's newest, those that estimates of other days lean on or that readings of a register may concern."""
+        """Of days that are their channel's newest, those that estimates may lean on or that readings of a register may concern."""
         barred = self.gaps.rows_leaning(seconds, table)[rows] if self.gaps.any_leaning else np.zeros(len(rows), np.bool_)
         channels = table["channel"][rows].astype(np.int64)
         checked = np.flatnonzero(self.anchors.has(channels))

@@ -245,10 +245,10 @@ class Days:
             return None, segments
         table = self.rings.table(seconds)
         bounds = self._bounds(table, segments.row, segments.day)
-        channel = table["channel"][segments.row]
+        channel = table["channel"][segments.row].astype(np.int64)
         barred = self.context.bars(seconds, table, segments.row, bounds[0])
         if self.outages.periods:
-            barred |= self.outages.touched(self.channels.device[channel], self.channels.devices)
+            barred |= self.outages.touched(self.channels.device[channel].astype(np.int64), self.channels.devices)
         weights = _weights(table["values"].shape[2])
         return self.sieve.take(seconds, table, segments, bounds, barred, now, version, weights)
 
@@ -795,7 +795,7 @@ class Days:
             ("raised", work.raised), ("told", work.told), ("accepted", work.accepted), ("values", work.values), ("conditions", work.coded),
         ):  # fmt: skip
             table[name][row, pos] = column if len(kept) == len(column) else column[kept]
-        table.mark(work.row)
+        table.mark(work.row, work.pos)
 
 
 def _name_methods(batch: DayBatch) -> None:

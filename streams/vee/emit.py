@@ -70,7 +70,7 @@ class Emitter:
         labels = self.channels.labels(final.channel[rows])
         counts = final.counts[rows].astype(np.int32)
         empty, none = np.zeros(len(rows), np.int32), np.zeros(0, np.int64)
-        rest = {
+        rest: dict[str, Any] = {
             "received_count": empty, "received": none, "received_conditions": none.astype(np.int32),
             "before_count": empty, "before": none, "before_conditions": none.astype(np.int32),
         }  # fmt: skip
@@ -305,7 +305,8 @@ class Outcome:
             order = np.argsort(np.concatenate([part[0] for part in parts]), kind="stable")
             columns = tuple(np.concatenate(column)[order] for column in zip(*parts, strict=True))
         seconds = decided.batch.seconds if decided is not None else clean.seconds if clean is not None else 0
-        return cls(seconds, *columns[1:], decided, clean)
+        names = ("channel", "day", "start", "counts", "replaces", "state", "place", "short")
+        return cls(seconds=seconds, decided=decided, clean=clean, **dict(zip(names, columns[1:], strict=True)))
 
     def cells(self, rows: Ints, counts: Array) -> tuple[Ints, Array, Array]:
         """Values, conditions and methods of these rows, one after the other."""

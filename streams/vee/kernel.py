@@ -7,7 +7,8 @@ that way; ``tests/vee/test_clean.py`` holds both against each other.
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,14 @@ from streams.vee.ring import NEVER, NO_DAY
 from streams.vee.rules.totals import CEILING
 
 Array = npt.NDArray[Any]
-compiled: Final = njit(cache=True, _nrt=False)  # nothing is allocated here; counting references to columns would take most of the time
+Work = TypeVar("Work", bound=Callable[..., Any])
+
+
+def compiled(work: Work) -> Work:
+    """Compiles a function that allocates nothing: references to columns are not counted, which would take most of the time."""
+    options: Any = {"cache": True, "_nrt": False}
+    return cast(Work, njit(**options)(work))
+
 
 _REGULAR, _BEHIND = 5000, 6000  # conditions in hundredths: measured, and passed as it came
 _OUTAGE, _ESTIMATE, _MEASURED = 2000, 3000, 4500
@@ -66,7 +74,7 @@ class Ring(NamedTuple):
     missed: Array
     pair_due: Array
     day: Array
-    count: Array
+    count: Array  # type: ignore[assignment]
     closed: Array
     version: Array
     digest: Array
@@ -151,8 +159,8 @@ def _fits(mode: int, sign: int, amount: int, bands: Array, value: int, code: int
         return by_value
     by_band = bands[code] > 0
     if mode == MODE_BAND:
-        return by_band
-    return by_value and by_band if mode == MODE_AND else by_value or by_band
+        return bool(by_band)
+    return bool(by_value and by_band if mode == MODE_AND else by_value or by_band)
 
 
 @compiled
@@ -163,7 +171,8 @@ def _capped(value: int) -> int:
 @compiled
 def _complete(values: Array, codes: Array, count: int) -> tuple[int, bool, bool]:
     """:func:`streams.vee.history.complete` for one day."""
-    total, lowest = 0, 60_000
+    total = 0
+    lowest: Any = 60_000
     for i in range(len(values)):
         total += _capped(values[i])
     for i in range(count):
@@ -228,10 +237,10 @@ def _none_fits(rule: Array, low: int, high: int) -> bool:
     if mode != MODE_VALUE and mode != MODE_AND:
         return False
     if sign == 0:
-        return amount < low or amount > high
+        return bool(amount < low or amount > high)
     if sign == 1 or sign == 2:
-        return low > amount
-    return high < amount
+        return bool(low > amount)
+    return bool(high < amount)
 
 
 @compiled
@@ -270,7 +279,9 @@ def _high_low(
             if found or not limits.blocks[k, n]:
                 continue
             wanted = day // BLOCK - limits.blocks[k, n]
-            sums, days, guessed = 0, 0, 0
+            sums: Any = 0
+            days: Any = 0
+            guessed: Any = 0
             newest = kept.block[row]
             if wanted >= 0 and newest - BLOCKS < wanted <= newest:
                 place = wanted % BLOCKS
@@ -349,7 +360,7 @@ def _advance(kept: Kept, row: int, block: int) -> None:
 def _archive(ring: Ring, kept: Kept, limits: Limits, row: int, pos: int) -> None:
     """:meth:`streams.vee.keeping.Keeper.leave` for the day at a place of the ring."""
     day, count, values, codes = ring.day[row, pos], ring.count[row, pos], ring.values[row, pos], ring.conditions[row, pos]
-    block = np.int64(day) // BLOCK
+    block: Any = np.int64(day) // BLOCK
     if limits.sums:
         _advance(kept, row, block)
         total, whole, some = _complete(values, codes, count)
@@ -431,7 +442,7 @@ def _merge(parts: Parts, ring: Ring, k: int, inside: bool, values: Array, codes:
 
 
 @compiled
-def _glance(values: Array, codes: Array, count: int) -> tuple[int, int, int, int, int, int]:
+def _glance(values: Array, codes: Array, count: int) -> tuple[Any, ...]:
     """Lowest and highest condition, lowest and highest value, how many slots have any, and the newest of these."""
     worst, best, low, high = np.uint16(65_535), np.uint16(0), values[0], values[0]
     for i in range(count):
@@ -498,7 +509,7 @@ def _speaks(
                 return True
         if _high_low(ring, kept, limits, unit, row, day, hot, total, usable, count):
             return True
-    return _runs(ring, kept, limits, unit, row, day, hot, values, codes, count, low, high)
+    return bool(_runs(ring, kept, limits, unit, row, day, hot, values, codes, count, low, high))
 
 
 @compiled
@@ -536,7 +547,7 @@ def sift(
     """Takes the parts in whose days no rule can speak; returns how many these are.
 
     ``often`` is room for a number per ring row, all zero: only channels with one part are looked at. ``weights`` (2, slots) are those of
-    the fingerprint. Written are ``clean`` (1: taken), ``counts``, ``replaces``, ``states`` and ``left`` (1: a day left the ring) of each part.
+    the fingerprint. Written of each part: ``clean`` (it is taken), ``counts``, ``replaces``, ``states``, ``left`` (a day left the ring).
     """
     hot, width = ring.day.shape[1], ring.values.shape[2]
     for i in range(width):

@@ -55,8 +55,8 @@ def table(seconds: int, hot_days: int) -> Table:
             "accepted": Column(np.int32, day),  # rules whose findings a person has accepted, -1: forced
             "due": Column(np.int64, day, NEVER),
             "touched": Column(np.int64, day),
-            "values": Column(np.int64, width),
-            "conditions": Column(np.uint16, width),
+            "values": Column(np.int64, width, apart=True),
+            "conditions": Column(np.uint16, width, apart=True),
         }
     )
 

@@ -11,7 +11,11 @@ from streams.runtime.state import PAGE, Column, State, Table
 
 
 def make(_: str) -> Table:
-    return Table({"ring": Column(np.int64, (2, 3)), "day": Column(np.int32, (2,), -1), "code": Column(np.uint16)}, ["unit"])
+    columns = {
+        "ring": Column(np.int64, (2, 3)), "day": Column(np.int32, (2,), -1), "code": Column(np.uint16),
+        "wide": Column(np.int64, (2, 3), apart=True), "also": Column(np.uint16, (2,), 7, apart=True),
+    }  # fmt: skip
+    return Table(columns, ["unit"])
 
 
 @given(steps=st.lists(st.tuples(st.integers(0, 200), st.integers(-(2**62), 2**62), st.text(max_size=5)), max_size=60))
@@ -23,7 +27,8 @@ def test_rows_written_in_any_order_come_back(steps: list[tuple[int, int, str]]) 
         table["ring"][row, 1, 2] = value
         table["code"][row] = number
         table.text["unit"][int(row[0])] = unit
-        table.mark(row)
+        table["wide"][row, number % 2, 1], table["also"][row, number % 2] = value, number
+        table.mark(row, np.full(1, number % 2))
         state.put("counter", str(value).encode())
         log += state.take_changed()
     copy = State(make)
@@ -46,7 +51,9 @@ def test_only_pages_that_changed_are_written() -> None:
     rows = table.add(str(i) for i in range(3 * PAGE))
     assert len(state.take_changed()) == 3
     table.mark(rows[PAGE + 1 : PAGE + 2])
-    assert [key for key, _ in state.take_changed()] == [b"t/t/1"]
+    assert [key for key, _ in state.take_changed()] == [b"t/t/1", b"t/t/1.0", b"t/t/1.1"]
+    table.mark(rows[PAGE + 1 : PAGE + 3], np.array([1, 1]))
+    assert [key for key, _ in state.take_changed()] == [b"t/t/1", b"t/t/1.1"]
 
 
 def test_an_entry_can_be_removed() -> None:

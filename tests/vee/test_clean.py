@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -39,7 +38,9 @@ TALKATIVE = Group(
 )
 NESTED = VeeSettings(
     groups={
-        "initial-load": Group(rules=(ExecuteGroup(group="inner"), *INITIAL_LOAD.rules, SuccessfulTermination(exceptions=("zero-consumption",)))),
+        "initial-load": Group(
+            rules=(ExecuteGroup(group="inner"), *INITIAL_LOAD.rules, SuccessfulTermination(exceptions=("zero-consumption",)))
+        ),
         "inner": Group(
             rules=(
                 ZeroConsumption(epsilon="0.5", eligibility=(Criterion(units=("kWh",)),), otherwise="skip"),  # type: ignore[arg-type]
@@ -111,7 +112,8 @@ def deliveries(draw: st.DrawFn) -> tuple[int, list[list[Row]]]:
 
 def masters(data: st.DataObject, number: int) -> dict[str, Any]:
     return {
-        "device": f"M{number}", "allow_negative": data.draw(st.booleans()), "zone": data.draw(st.sampled_from(["UTC", "America/New_York", "Europe/Oslo"])),
+        "device": f"M{number}", "allow_negative": data.draw(st.booleans()),
+        "zone": data.draw(st.sampled_from(["UTC", "America/New_York", "Europe/Oslo"])),
         "check_channel": data.draw(st.sampled_from([None, None, "R1"])), "account": data.draw(st.sampled_from([None, "A"])),
         "service_point": data.draw(st.sampled_from([None, "P"])), "multiplier": data.draw(st.sampled_from([None, MICRO, 2 * MICRO])),
         "periods": data.draw(st.sampled_from([[], [{"from": FIRST + 86_400, "to": FIRST + 7 * 86_400, "state": "connected"}]])),
