@@ -172,11 +172,12 @@ def _capped(value: int) -> int:
 def _complete(values: Array, codes: Array, count: int) -> tuple[int, bool, bool]:
     """:func:`streams.vee.history.complete` for one day."""
     total = 0
-    lowest: Any = 60_000
+    lowest: Any = np.uint16(60_000)
+    own = codes[:count]
     for i in range(len(values)):
         total += _capped(values[i])
-    for i in range(count):
-        lowest = min(lowest, np.int64(codes[i]))
+    for i in range(len(own)):
+        lowest = min(lowest, own[i])
     return total, lowest >= _ESTIMATE, lowest < _MEASURED
 
 
@@ -427,17 +428,28 @@ def _note_siblings(ring: Ring, row: int, day: int, behind: int) -> None:
 
 
 @compiled
+def _copy(target: Array, source: Array) -> None:
+    for i in range(len(target)):
+        target[i] = source[i]
+
+
+@compiled
 def _merge(parts: Parts, ring: Ring, k: int, inside: bool, values: Array, codes: Array) -> bool:
     """A part together with what the ring holds of its day; False where something stood in its place."""
-    row, slot, source, pos = parts.row[k], parts.slot[k], parts.source[k], parts.day[k] % ring.day.shape[1]
+    row, slot, source, size, pos = parts.row[k], parts.slot[k], parts.source[k], parts.size[k], parts.day[k] % ring.day.shape[1]
     free = True
-    for i in range(len(values)):
-        values[i] = ring.values[row, pos, i] if inside else 0
-        codes[i] = ring.conditions[row, pos, i] if inside else 0
-    for i in range(parts.size[k]):
-        free = free and codes[slot + i] == 0
-        values[slot + i] = parts.values[source + i]
-        codes[slot + i] = parts.codes[source + i]
+    if inside:
+        _copy(values, ring.values[row, pos])
+        _copy(codes, ring.conditions[row, pos])
+        for i in range(slot, slot + size):
+            free = free and codes[i] == 0
+    else:
+        for i in range(len(values)):
+            values[i] = 0
+        for i in range(len(codes)):
+            codes[i] = 0
+    _copy(values[slot : slot + size], parts.values[source : source + size])
+    _copy(codes[slot : slot + size], parts.codes[source : source + size])
     return free
 
 
@@ -445,15 +457,17 @@ def _merge(parts: Parts, ring: Ring, k: int, inside: bool, values: Array, codes:
 def _glance(values: Array, codes: Array, count: int) -> tuple[Any, ...]:
     """Lowest and highest condition, lowest and highest value, how many slots have any, and the newest of these."""
     worst, best, low, high = np.uint16(65_535), np.uint16(0), values[0], values[0]
-    for i in range(count):
-        worst, best = min(worst, codes[i]), max(best, codes[i])
-        low, high = min(low, values[i]), max(high, values[i])
+    own, amounts = codes[:count], values[:count]
+    for i in range(len(own)):
+        worst, best = min(worst, own[i]), max(best, own[i])
+    for i in range(len(amounts)):
+        low, high = min(low, amounts[i]), max(high, amounts[i])
     usable, newest = count, count - 1
     if worst == 0:
         usable, newest, worst = 0, -1, np.uint16(65_535)
-        for i in range(count):
-            if codes[i]:
-                usable, newest, worst = usable + 1, i, min(worst, codes[i])
+        for i in range(len(own)):
+            if own[i]:
+                usable, newest, worst = usable + 1, i, min(worst, own[i])
     return np.int64(worst), np.int64(best), low, high, usable, newest
 
 
@@ -464,14 +478,15 @@ def _sums(values: Array, codes: Array, count: int, even: bool, weights: Array, t
     Slots without a condition hold zero.
     """
     total, size, digest = 0, 0, np.uint64(0)
-    for i in range(count):
-        total += values[i]
-        size += abs(values[i])
-        digest += np.uint64(values[i]) * weights[0, i]
+    amounts, first, second = values[:count], weights[0, :count], weights[1, :count]
+    for i in range(len(amounts)):
+        total += amounts[i]
+        size += abs(amounts[i])
+        digest += np.uint64(amounts[i]) * first[i]
     if even:
         return total, size, digest + np.uint64(np.int64(codes[0]) * 100) * through[count]
-    for i in range(count):
-        digest += np.uint64(np.int64(codes[i]) * 100) * weights[1, i]
+    for i in range(len(second)):
+        digest += np.uint64(np.int64(codes[i]) * 100) * second[i]
     return total, size, digest
 
 
@@ -532,9 +547,8 @@ def _put(
     ring.day[row, pos], ring.count[row, pos], ring.closed[row, pos] = day, count, 0
     ring.version[row, pos], ring.digest[row, pos] = version, np.int64(digest)
     ring.raised[row, pos], ring.told[row, pos], ring.accepted[row, pos] = 0, 0, 0
-    for i in range(len(values)):
-        ring.values[row, pos, i] = values[i]
-        ring.conditions[row, pos, i] = codes[i]
+    _copy(ring.values[row, pos], values)
+    _copy(ring.conditions[row, pos], codes)
     return leaves
 
 
@@ -599,6 +613,10 @@ def sift(
 def spread(target: Array, offset: Array, matrix: Array, rows: Array, counts: Array, factor: int) -> None:
     """Puts the first ``counts`` cells of rows of a matrix, times ``factor``, to their places in a flat column."""
     for k in range(len(rows)):
-        at = offset[k]
-        for i in range(counts[k]):
-            target[at + i] = matrix[rows[k], i] * factor
+        cells, part = matrix[rows[k]], target[offset[k] : offset[k] + counts[k]]
+        if factor == 1:
+            for i in range(len(part)):
+                part[i] = cells[i]
+        else:
+            for i in range(len(part)):
+                part[i] = cells[i] * factor
