@@ -49,8 +49,10 @@ def table(columns: Mapping[str, pa.Array | Array]) -> pa.Table:
 
 
 def column(values: list[Any], kind: pa.DataType) -> pa.Array:
-    """A column of Python values, without None but for integers: text, bytes, integers, decimals, dicts of text, lists. Raises ValueError, TypeError or
-    OverflowError on a value the type cannot hold."""
+    """A column of Python values: text, bytes, integers, decimals, dicts of text, lists; None only among integers.
+
+    Raises ValueError, TypeError or OverflowError on a value the type cannot hold.
+    """
     if pa.types.is_string(kind):
         return texts(values)
     if pa.types.is_binary(kind):

@@ -71,9 +71,7 @@ CLOCK_SKEW = _gauge("mdh_source_clock_skew_seconds", "How far the newest read of
 EXCEPTIONS = _counter("mdh_exceptions_total", "Exceptions raised, by rule and severity", "rule", "severity")
 ESTIMATED = _counter("mdh_estimated_intervals_total", "Intervals filled or changed, by method", "method")
 CHANNEL_DAYS = _counter("mdh_channel_days_total", "Channel days written, by state (open, finalized, exception)", "state")
-COMMANDS = _counter(
-    "mdh_commands_total", "Commands decided, by action and outcome (applied, refused, preview)", "action", "outcome"
-)
+COMMANDS = _counter("mdh_commands_total", "Commands decided, by action and outcome (applied, refused, preview)", "action", "outcome")
 DEVICE_EVENTS = _counter("mdh_device_events_total", "Device events taken in, by kind", "kind")
 PARKED = _gauge("mdh_parked_rows", "Pieces of blocks that wait for master data, for time or for a recalled day", "agent", "partition")
 DETERMINANTS = _counter("mdh_determinants_total", "Bill determinants emitted, by kind and status", "kind", "status")
