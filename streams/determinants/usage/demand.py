@@ -55,15 +55,18 @@ def block_demand(curve: Curve, window: int, grid: Array | None = None, exclude: 
     many = window // curve.seconds
     if window % curve.seconds or not len(curve):
         return Peak(0, 0, _nothing(curve))
-    first = 0
-    if grid is not None:
-        starts = np.flatnonzero(grid % window == 0)
-        first = int(starts[0]) if len(starts) else len(curve)
-    size = (len(curve) - first) // many
-    cells = slice(first, first + size * many)
-    sums = curve.values[cells].reshape(size, many).sum(axis=1)
-    whole: Array = np.asarray(valid(curve, exclude)[cells].reshape(size, many).all(axis=1))
-    return _highest(curve, sums, whole, first + np.arange(size) * many, many)
+    starts = np.arange(0, len(curve) - many + 1, many) if grid is None else _starts(grid, curve.seconds, window)
+    run = np.append(0, np.cumsum(curve.values))
+    bad = np.append(0, np.cumsum(~valid(curve, exclude)))
+    return _highest(curve, run[starts + many] - run[starts], bad[starts + many] == bad[starts], starts, many)
+
+
+def _starts(grid: Array, seconds: int, window: int) -> Array:
+    """Where whole windows begin: at multiples of the window from local midnight, and not over the next."""
+    many = window // seconds
+    starts = np.flatnonzero(grid % window == 0)
+    starts = starts[starts + many <= len(grid)]
+    return starts[grid[starts + many - 1] == grid[starts] + window - seconds]
 
 
 def rolling_demand(curve: Curve, window: int, step: int, begin: int | None = None, exclude: Sequence[str] = ("suspect",)) -> Peak:
