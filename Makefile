@@ -50,7 +50,8 @@ docs: install ## Write the generated pages anew: topics, settings, AsyncAPI, met
 	@$(MDH) schemas metrics > docs/metrics.md
 	@$(MDH) hub --openapi > docs/openapi.json
 	@$(PY) -m mdh.docs_rules docs/rules
-	@echo "wrote docs/topics.md docs/topology-reference.md docs/asyncapi.yaml docs/metrics.md docs/openapi.json docs/rules"
+	@$(PY) -m mdh.docs_usage docs/usage
+	@echo "wrote docs/topics.md docs/topology-reference.md docs/asyncapi.yaml docs/metrics.md docs/openapi.json docs/rules docs/usage"
 
 lock: install ## Resolve the dependencies anew into requirements.lock
 	@command -v uv >/dev/null || $(PIP) install uv

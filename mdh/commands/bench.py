@@ -99,6 +99,30 @@ def vee(
 
 
 @app.command()
+def determinants(
+    meters: Annotated[int, typer.Option(help="Meters, each with 96 quarter hours of a day.")] = 100_000,
+    json: Json = False,
+) -> None:
+    """A day of meters into time-of-use determinants against Polars, per core; and what corrections of one in a hundred cost."""
+    _need_source()
+    if importlib.util.find_spec("polars") is None:
+        raise UsageError("this benchmark needs polars, which comes with the development dependencies: make install")
+    from benchmarks.determinants import run
+
+    if meters < 100:
+        raise UsageError("at least 100 meters")
+    figures = run(meters, _say)
+    rows: list[tuple[str, ...]] = [("", "ns per read", "Polars takes")]
+    rows.append(("compiled sums by time of use", f"{figures['kernel_ns']:.2f}", f"{figures['ratio_kernel']:,} ×"))
+    rows.append(("the agent: with state and versions", f"{figures['agent_ns']:.2f}", f"{figures['ratio_agent']:,} ×"))
+    rows.append(("Polars: join, filter, group_by", f"{figures['polars_ns']:.2f}", ""))
+    rows.append(("1 % of days again, of a full rebuild", f"{figures['days_again_percent']} %", ""))
+    rows.append(("1 % of reads again, anywhere, of a full rebuild", f"{figures['reads_again_percent']} %", ""))
+    rows.append(("1 % of days again in the agent, of all", f"{figures['agent_again_percent']} %", ""))
+    _show(f"{figures['reads']:,} reads on one core; results are equal", rows, figures, json)
+
+
+@app.command()
 def memory(
     channels: Annotated[int, typer.Option(help="Channels of a worker.")] = 100_000,
     json: Json = False,

@@ -64,7 +64,7 @@ def rule_table(model: type[BaseModel], common: type[BaseModel]) -> list[str]:
     lines = ["| setting | default | written as | meaning |", "|---|---|---|---|"]
     for name in [*own, *(name for name in names if name not in own)]:
         field = model.model_fields[name]
-        lines.append(f"| `{name}` | {_default(field)} | {_kind(name, field)} | {_meaning(field)} |")
+        lines.append(f"| `{field.alias or name}` | {_default(field)} | {_kind(name, field)} | {_meaning(field)} |")
     return lines
 
 
