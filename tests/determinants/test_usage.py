@@ -45,7 +45,7 @@ def sent(hub: Hub) -> list[dict[str, Any]]:
     return [body for body in hub.usage_sent if body["status"] == "sent"]
 
 
-def amounts(body: dict[str, Any]) -> dict[str, Decimal]:
+def amounts(body: dict[str, Any]) -> dict[str, Any]:
     return {f"{q['name']} {q['tou']}".strip(): q["quantity"] for q in body["quantities"]}
 
 

@@ -66,7 +66,8 @@ def _starts(grid: Array, seconds: int, window: int) -> Array:
     many = window // seconds
     starts = np.flatnonzero(grid % window == 0)
     starts = starts[starts + many <= len(grid)]
-    return starts[grid[starts + many - 1] == grid[starts] + window - seconds]
+    whole: Array = starts[grid[starts + many - 1] == grid[starts] + window - seconds]
+    return whole
 
 
 def rolling_demand(curve: Curve, window: int, step: int, begin: int | None = None, exclude: Sequence[str] = ("suspect",)) -> Peak:
