@@ -286,7 +286,7 @@ def audit(**changes: Any) -> dict[str, Any]:
     return {
         "id": "a1", "at": datetime(2024, 3, 20, tzinfo=UTC), "actor": "clerk", "action": "accept", "command": "c1", "subject": "M1",
         "device": "M1", "channel": "A+", "start": datetime(2024, 3, 17, tzinfo=UTC), "end": datetime(2024, 3, 18, tzinfo=UTC),
-        "reason": "seen", "outcome": "applied", "detail": "1 day accepted", "before": "{}", "after": "{}", **changes,
+        "reason": "seen", "outcome": "applied", "detail": "1 day accepted", "before": "{}", "after": "{}", "bulk": "", "approved_by": "", **changes,
     }  # fmt: skip
 
 
@@ -304,7 +304,8 @@ def bill(**changes: Any) -> dict[str, Any]:
         "id": "b1", "account": "ACC1", "service_point": "SP1", "device": "M1", "channel": "A+", "period": "billing",
         "period_start": datetime(2024, 3, 1, tzinfo=UTC), "period_end": datetime(2024, 4, 1, tzinfo=UTC), "kind": "interval-consumption",
         "tou": "", "unit": "kWh", "quantity": Decimal("310.5"), "condition": REGULAR, "slots": 1488, "actual": 1488, "estimated": 0,
-        "status": "released", "version": 1, "replaces": "", "reason": "first", **changes,
+        "status": "released", "version": 1, "replaces": "", "reason": "first", "name": "", "usage": "", "moment": None,
+        "correction": "", **changes,
     }  # fmt: skip
 
 
@@ -357,3 +358,21 @@ def test_daily_determinants_are_kinds_of_their_own(store: Store) -> None:
     assert march == [{"total": Decimal("310.5")}]
     held = ask(store, "SELECT DISTINCT status FROM determinants WHERE period_start = '2024-03-20'")
     assert held == [{"status": "held"}]
+
+
+def test_usage_shows_what_was_said_last_and_its_quantities_stay_apart(store: Store) -> None:
+    times = ("period_start", "period_end")
+    start, end = datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 4, 1, tzinfo=UTC)
+    quantity = {"name": "md", "quantity": Decimal("1.5"), "moment": end, "previous": None}
+    body = {
+        "id": "t1", "usage": "u", "account": "a", "group": "g", "period_start": start, "period_end": end, "trigger": "cycle",
+        "status": "waiting", "version": 0, "corrects": "", "correction": "", "reason": "", "bill": "", "requests": ["r"],
+        "quantities": [quantity],
+    }  # fmt: skip
+    sent = {**body, "id": "t2", "status": "sent", "version": 1}
+    put(store, "usage_transactions", rows.usage_transaction(sent, 20), rows.usage_transaction(body, 10))
+    [found] = ask(store, "SELECT * FROM usage")
+    assert (found["status"], found["version"], found["id"], found["requests"]) == ("sent", 1, "t2", '["r"]')
+    assert '"quantity": "1.5", "moment": "2026-04-01T00:00:00Z", "previous": null' in found["quantities"]
+    put(store, "bill_determinants", bill(name="md", usage="u", moment=20), bill(id="b9", name="md60", usage="u"), times=times)
+    assert [row["name"] for row in ask(store, "SELECT name FROM determinants ORDER BY name")] == ["md", "md60"]
