@@ -1,0 +1,88 @@
+"""Messages to a CIS with an address: again until they are taken, past what is refused for good, none lost."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lxml import etree
+
+from connectors.enterprise import delivery
+from connectors.enterprise.ccb import documents as ccb
+from connectors.enterprise.delivery import Delivery, Letter
+from connectors.kafka.client import producer
+from connectors.kafka.mock import MockBroker
+from connectors.kafka.settings import KafkaSettings
+from schemas.codec import Codec
+from schemas.topology.enterprise import EnterpriseSettings, System
+
+CODEC = Codec()
+
+
+class Cis(HTTPServer):
+    """Answers as told, one status per request, then 200; keeps what it took."""
+
+    statuses: list[int]
+    taken: list[bytes]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Cis
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        status = self.server.statuses.pop(0) if self.server.statuses else 200
+        if status == 200:
+            self.server.taken.append(body)
+        self.send_response(status)
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        """Says nothing."""
+
+
+@pytest.fixture
+def cis() -> Iterator[Cis]:
+    server = Cis(("127.0.0.1", 0), _Handler)
+    server.statuses, server.taken = [], []
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+
+
+def message(id: str, system: str = "ccb") -> bytes:
+    item = {"id": id, "reference": "r", "body": '{"usage":"u"}', "category": "", "note": ""}
+    head = {"protocol": "ccb", "kind": "usage-request-answer", "reference": "", "bulk": False, "at": 1}
+    return CODEC.encode("EnterpriseMessage", {**head, "id": id, "system": system, "items": [item]})
+
+
+def test_what_is_not_taken_comes_again_and_what_is_refused_for_good_holds_nobody_up(
+    cis: Cis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "TRIES", 2)
+    cis.statuses = [503, 200, 400, 400]
+    settings = EnterpriseSettings(systems={"ccb": System(protocol="ccb", url=f"http://127.0.0.1:{cis.server_port}/in")})
+    with MockBroker() as broker:
+        kafka = KafkaSettings(bootstrap=broker.bootstrap)
+        out = producer(kafka, linger_ms=0)
+        for value in (message("one"), b"no record", message("elsewhere", "sap"), message("two"), message("three")):
+            out.produce("enterprise.messages", value, partition=0)
+        assert out.flush(10) == 0
+        renders = {"ccb": lambda told, _: Letter(ccb.written(told), {"Content-Type": "application/xml"})}
+        sending = Delivery(kafka, "test", CODEC, settings, renders, tmp_path)
+        stop = threading.Event()
+        thread = threading.Thread(target=sending.loops()["cis-ccb"], args=(stop,))
+        thread.start()
+        deadline = time.monotonic() + 30
+        while len(cis.taken) < 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        stop.set()
+        thread.join(20)
+    assert [etree.fromstring(body).get("id") for body in cis.taken] == ["one", "three"], "two was refused twice and left out"
+    assert not thread.is_alive()
