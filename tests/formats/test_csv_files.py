@@ -158,7 +158,7 @@ def test_the_repeated_autumn_hour_by_order_and_the_skipped_spring_hour_refused()
 def test_an_unknown_zone_or_format_is_one_clear_line() -> None:
     with pytest.raises(DecodeError, match="'Mars/Olympus' is not an IANA time zone"):
         read(row(0, "1"), zone="Mars/Olympus")
-    with pytest.raises(DecodeError, match="format 'docx' is none of json, imd-xml, nem12, csv"):
+    with pytest.raises(DecodeError, match="format 'docx' is none of json, cim-xml, imd-xml, nem12, csv"):
         read(row(0, "1"), format="docx")
 
 
