@@ -204,7 +204,7 @@ def contents(store: Store, names: Iterable[str] = (*TABLES, *VIEWS)) -> dict[str
 
 def test_every_record_finds_its_table(store: Store) -> None:
     feed(make_sink(store), whole_log().messages)
-    sizes = {name: len(held) for name, held in contents(store).items()}
+    sizes = {name: len(held) for name, held in contents(store).items() if held}
     assert sizes == {
         "payload_log": 2, "final_days": 2, "register_reads": 1, "vee_exceptions": 1, "determinant_days": 1, "bill_determinants": 2,
         "receipts": 10, "tick_receipts": 2, "refused_records": 1, "sink_positions": 9, "intervals": 96, "registers": 1,

@@ -286,7 +286,8 @@ def audit(**changes: Any) -> dict[str, Any]:
     return {
         "id": "a1", "at": datetime(2024, 3, 20, tzinfo=UTC), "actor": "clerk", "action": "accept", "command": "c1", "subject": "M1",
         "device": "M1", "channel": "A+", "start": datetime(2024, 3, 17, tzinfo=UTC), "end": datetime(2024, 3, 18, tzinfo=UTC),
-        "reason": "seen", "outcome": "applied", "detail": "1 day accepted", "before": "{}", "after": "{}", "bulk": "", "approved_by": "", **changes,
+        "reason": "seen", "outcome": "applied", "detail": "1 day accepted", "before": "{}",
+        "after": "{}", "bulk": "", "approved_by": "", **changes,
     }  # fmt: skip
 
 
