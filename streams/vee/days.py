@@ -23,6 +23,7 @@ from schemas.topology.vee import (
 from streams.calendar import day_starts
 from streams.runtime.state import Table
 from streams.sorting import distinct, rising
+from streams.vee.acceptance import Acceptance
 from streams.vee.batch import FIRST_NEIGHBOUR, Array, DayBatch, Edges, Findings, Ints, Mask
 from streams.vee.channels import Channels
 from streams.vee.clean import Clean, Sieve
@@ -35,7 +36,7 @@ from streams.vee.history import History
 from streams.vee.keeping import Keeper
 from streams.vee.likeness import candidates
 from streams.vee.merging import STEP, Merged, Replacement
-from streams.vee.orders import Order, accepted_in_store, carry_out_all, states
+from streams.vee.orders import Order, carry_out_all, states
 from streams.vee.orders import summary as summary_of
 from streams.vee.outages import Outages
 from streams.vee.past import Past, measured_until
@@ -137,6 +138,7 @@ class Days:
         self.group: Group = settings.rules_of("initial-load")
         self.groups = Groups(settings)
         self.outages = Outages(rings.state)
+        self.acceptance = Acceptance(rings.state)
         self.replacement = Replacement.of(self.group)
         self.siblings = Siblings(rings, channels, self.group)
         self.keeper = Keeper(History(rings.state), settings)
@@ -385,6 +387,7 @@ class Days:
             wide = np.zeros((2, 1, values.shape[1]), np.int64)
             wide[0, 0, : len(old.values)], wide[1, 0, : len(old.values)] = old.final_values, old.final_conditions
             work.digest[at] = _digest(wide[0], wide[1], np.array([old.state]))[0]
+            work.accepted[at] = self.acceptance.of(seconds, table.keys[int(row[at])]).get(int(day[at]), 0)
         return work
 
     def start(self, seconds: int, row: int, day: int) -> int:
@@ -516,13 +519,12 @@ class Days:
         return batch, findings
 
     def _before(self, work: _Work, was: Sequence[Mapping[int, Judged]]) -> list[Findings]:
-        """What must have been found of days that are back from the store; notes what of it had been accepted."""
+        """What must have been found of days that are back from the store."""
         now = {row: (work.values[row].copy(), work.coded[row].copy()) for row, old in work.stored.items() if old.was is not None}
         for row in now:
             values, codes = work.stored[row].was or (work.values[:0, 0], work.coded[:0, 0])
             work.values[row, : len(values)], work.coded[row, : len(codes)] = values, codes
         found = self._look(work, was[0] if was else None)[1]
-        accepted_in_store(work, found)
         for other in was[1:]:
             found += self._look(work, other)[1]
         for row, (values, codes) in now.items():
@@ -759,7 +761,11 @@ class Days:
         if len(owner):
             tail = self._ring_summary(work.seconds, table, owner, pos, head=False)
             parts.append((owner, table["day"][owner, pos].astype(np.int64), table["conditions"][owner, pos, 0] < _EMPTY, tail))
+            told = table["accepted"][owner, pos] != 0
+            self._accepted(work.seconds, table, owner[told], table["day"][owner, pos][told], table["accepted"][owner, pos][told])
             table["day"][owner, pos] = NO_DAY
+        told = own[(work.accepted[own] != 0) | np.isin(own, list(work.stored))]
+        self._accepted(work.seconds, table, work.row[told], work.day[told], work.accepted[told])
         table["day"][work.row[gone], work.pos[gone]] = NO_DAY
         table["due"][owner, pos] = NEVER
         table["due"][work.row[gone], work.pos[gone]] = NEVER
@@ -773,6 +779,12 @@ class Days:
             newest = table["stored_through"][row] == day
             at = row[newest]
             table["tail_run"][at], table["tail_value"][at], table["tail_usable"][at] = run_[newest], value[newest], usable[newest]
+
+    def _accepted(self, seconds: int, table: Table, row: Ints, day: Ints, bits: Ints) -> None:
+        """Notes what is accepted of days in the store."""
+        for owner in distinct(row).tolist():
+            own = row == owner
+            self.acceptance.note(seconds, table.keys[owner], zip(day[own].tolist(), bits[own].tolist(), strict=True))
 
     def _keep(self, work: _Work, decided: Decided, touched: Ints, now: int) -> None:
         """Writes the hot days into the ring."""

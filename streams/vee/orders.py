@@ -103,14 +103,6 @@ def states(work: _Work, batch: DayBatch, findings: list[Findings]) -> Ints:
     return np.where(batch.whole | (work.accepted == FORCED), np.where(issue, EXCEPTION, FINALIZED), OPEN)
 
 
-def accepted_in_store(work: _Work, findings: list[Findings]) -> None:
-    """Days that the store holds as final although issues were found: someone had accepted them."""
-    for row, stored in work.stored.items():
-        bits = [(BIT[f.rule], f.severity) for f in findings if not f.event and row in f.rows]
-        if stored.state == FINALIZED and any(severity != "info" for _, severity in bits):
-            work.accepted[row] = np.bitwise_or.reduce([bit for bit, _ in bits])
-
-
 def summary(work: _Work, batch: DayBatch, state: Ints, rows: Ints) -> str:
     """Version, state, total and conditions of days, as JSON."""
     codes = batch.conditions[rows]
