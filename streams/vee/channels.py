@@ -18,7 +18,7 @@ from streams.runtime.state import Column, State, Table
 from streams.sorting import distinct
 from streams.vee.batch import Array, Attributes, Ints
 from streams.vee.rejudging import Judged
-from streams.vee.service import Use, periods_of, served, text_of_periods, text_of_uses, uses_of
+from streams.vee.service import Owner, Use, periods_of, served, text_of_periods, text_of_uses, uses_of
 
 TABLE: Final = "channels"
 UNSET: Final = -1
@@ -176,7 +176,7 @@ class Channels:
             texts["unit"][row], int(table["direction"][row]), bool(table["negative"][row]),
             int(table["multiplier"][row]) if table["scaled"][row] else 0, int(table["dials"][row]), int(table["reported"][row]),
             bool(self.vacant[row]), texts["periods"][row], texts["check_channel"][row], texts["account"][row],
-            texts["service_point"][row],
+            texts["service_point"][row], int(table["multiplier"][row]), texts["uses"][row],
         )  # fmt: skip
 
     def attributes(self, rows: Ints, was: Mapping[int, Judged] | None = None) -> Attributes:
@@ -236,6 +236,11 @@ class Channels:
         self.refresh()
         texts = self.table.text
         return texts["account"][row] or texts["service_point"][row] or self.names[row][0]
+
+    def partition_of(self, owner: Owner, row: int) -> int:
+        """Where final rows of a channel go while it belongs to an owner."""
+        self.refresh()
+        return partition_of(owner.route(self.names[row][0]), self.partitions)
 
     def routes(self, row: int) -> list[str]:
         """All keys that finals of a channel travel by at one time or another."""

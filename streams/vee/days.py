@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from schemas import conditions
-from schemas.block import EXCEPTION
+from schemas.block import EXCEPTION, FINALIZED
 from schemas.rules import BIT, METHOD, SEVERITIES
 from schemas.topology.vee import (
     DuplicateImd,
@@ -43,7 +43,7 @@ from streams.vee.past import Past, measured_until
 from streams.vee.rejudging import Judged, Span
 from streams.vee.ring import NEVER, NO_DAY, Rings
 from streams.vee.rules import ESTIMATIONS
-from streams.vee.service import idle_slots, outside, periods_of
+from streams.vee.service import Owner, idle_slots, outside, periods_of
 from streams.vee.siblings import Siblings
 from streams.vee.spans import DAILY, Segments, summary
 
@@ -73,6 +73,16 @@ class Stored:
     state: int
     passive: bool = False
     was: tuple[Ints, Array] | None = None  # values and codes in the unit they were stored in, if that is another one
+    owner: Owner | None = None  # whose it was when it was published
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """A published day that belongs to another owner now; ``stored`` is what the store had, None of a day in the ring."""
+
+    owner: Owner
+    replaces: int
+    stored: Stored | None
 
 
 @dataclass(slots=True)
@@ -92,6 +102,7 @@ class Decided:
     accepted: Ints  # per row, rules whose findings a person has accepted
     again: list[tuple[int, int]] = field(default_factory=list)  # (channel, day) in the store that must be decided anew
     registers: list[int] = field(default_factory=list)  # register channels of which more is known now
+    left: dict[int, Moved] = field(default_factory=dict)  # row → the owner whose sums the day must leave
 
 
 @dataclass(slots=True)
@@ -123,6 +134,7 @@ class _Work:
     stored: dict[int, Stored]
     idle: dict[int, Mask]  # row → slots out of service, where there are any
     held: Mask = field(default_factory=lambda: np.zeros(0, np.bool_))  # stays as published until the store has answered
+    moved: dict[int, Moved] = field(default_factory=dict)  # rows to be published though nothing else may have changed
 
     def index(self, codes: Ints) -> Ints:
         """Positions of channel-days, -1 for those not worked on."""
@@ -206,6 +218,18 @@ class Days:
         first, last = int(table["stored_from"][row]), int(table["stored_through"][row])
         return [day for day in days if 0 <= first <= day <= last]
 
+    def changed_hands(self, seconds: int, stored: Mapping[int, Stored]) -> bool:
+        """Whether any of these days, which are to be decided anew, belongs to another owner than when it was published."""
+        table = self.rings.table(seconds)
+        now = {row: self.channels.judged(int(table["channel"][row])) for row in {code >> SHIFT for code in stored}}
+        for code, one in stored.items():
+            row = code >> SHIFT
+            if not one.passive and one.version:
+                at = self.start(seconds, row, code & _DAY) + max(int(table["phase"][row]), 0) if now[row].uses else 0
+                if one.owner != now[row].owner(at):
+                    return True
+        return False
+
     def stored_within(self, seconds: int, channel: int, spans: list[Span]) -> list[int]:
         """Days of a channel in the store that these spans of time touch."""
         table, found = self.rings.table(seconds), set[int]()
@@ -257,11 +281,13 @@ class Days:
     def decide(
         self, seconds: int, segments: Segments | None, close: Ints, stored: dict[int, Stored], now: int, version: int,
         look: Ints = _NONE, informed: Ints = _NONE, orders: Sequence[Order] = (), was: Sequence[Mapping[int, Judged]] = (),
+        owners: Mapping[int, Judged] | None = None,
     ) -> Decided:  # fmt: skip
         """Merges segments, closes days, and decides every channel-day concerned, those of ``look`` too.
 
         ``stored`` maps channel-days to what the store had of them, ``informed`` are those that need nothing more from it. ``was`` says for
-        channels whose master data changed since then as what their stored days were judged.
+        channels whose master data changed since then as what their stored days were judged, ``owners`` the same of their days in the ring.
+        Days that belong to another owner now are published again; ``version`` - 1 is then free for taking them from the old one.
         """
         table = self.rings.table(seconds)
         if not self.keeper.idle:
@@ -272,6 +298,8 @@ class Days:
         earlier, later = self._stretch(seconds, table, segments)
         self.context.reached(seconds, table, distinct(touched))
         work, leaving = self._gather(seconds, table, base, close, stored, earlier, later)
+        if stored or owners:
+            work.moved = self._moved(work, owners or {})
         before = self._before(work, was) if stored else []
         again = self._again(work, earlier) if len(earlier) or table["tail_run"][work.row].any() else []
         shown = self._shown(work)
@@ -283,6 +311,7 @@ class Days:
         events = [event.keep(applies(self._events[event.rule], batch)) for event in events]
         lacking, more = self.context.judge(work, batch, distinct(touched), informed)
         work.held = lacking & work.hot & (work.version > 0)
+        work.held[list(work.moved)] = False
         decided = self._compare(work, batch, [*events, *findings], before, version)
         for order in orders:
             order.after = summary_of(work, batch, decided.state, order.rows) if not order.refused else ""
@@ -650,7 +679,9 @@ class Days:
         state = states(work, batch, findings)
         digest = _digest(batch.values, batch.conditions, state)
         active = ~work.passive & ~work.held
-        emit = np.flatnonzero(((digest != work.digest) | (work.version == 0)) & active)
+        fresh = (digest != work.digest) | (work.version == 0)
+        fresh[list(work.moved)] = True
+        emit = np.flatnonzero(fresh & active)
         changed = (told != work.told) & active
         gone_bits = np.where(active, work.raised & ~raised, 0)
         gone = [(int(r), bit) for r in np.flatnonzero(gone_bits) for bit in BIT.values() if gone_bits[r] & bit]
@@ -660,7 +691,39 @@ class Days:
         for column, now in ((work.digest, digest), (work.raised, raised), (work.told, told)):
             column[:] = np.where(work.held, column, now)
         received = (work.values, work.coded)
-        return Decided(batch, channel, findings, emit, state, replaces, received, work.stored, changed, gone, work.accepted)
+        decided = Decided(batch, channel, findings, emit, state, replaces, received, work.stored, changed, gone, work.accepted)
+        return self._leave(work, decided, version) if work.moved else decided
+
+    def _moved(self, work: _Work, owners: Mapping[int, Judged]) -> dict[int, Moved]:
+        """Rows of published days that belong to another owner than when they were published."""
+        channel = work.table["channel"][work.row].tolist()
+        found: dict[int, Moved] = {}
+        now: dict[int, Judged] = {}
+        for row in np.flatnonzero((work.version > 0) & ~work.passive).tolist():
+            stored = work.stored.get(row)
+            if stored is None and channel[row] not in owners:
+                continue
+            at = int(work.start[row])
+            owner = owners[channel[row]].owner(at) if stored is None else stored.owner
+            judged = now.get(channel[row]) or now.setdefault(channel[row], self.channels.judged(channel[row]))
+            if owner is not None and owner != judged.owner(at):
+                found[row] = Moved(owner, int(work.version[row]), stored)
+        return found
+
+    def _leave(self, work: _Work, decided: Decided, version: int) -> Decided:
+        """Has days leave the sums of the owners they had: what is published now follows a version in which nothing is left of them."""
+        place = {row: k for k, row in enumerate(decided.emit.tolist())}
+        decided.previous = dict(decided.previous)
+        for row, moved in work.moved.items():
+            channel = int(decided.channel[row])
+            owner, count = self.channels.judged(channel).owner(int(work.start[row])), int(work.counts[row])
+            ways = [(one.account, one.unit, self.channels.partition_of(one, channel)) for one in (moved.owner, owner)]
+            if ways[0] != ways[1]:
+                nothing = np.zeros(count, np.int64)
+                decided.left[row] = moved
+                decided.replaces[place[row]] = version - 1
+                decided.previous[row] = Stored(nothing, nothing, nothing, nothing, version - 1, FINALIZED)
+        return decided
 
     @staticmethod
     def _told_before(work: _Work, batch: DayBatch) -> None:

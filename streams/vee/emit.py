@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from schemas import conditions
-from schemas.block import FinalBlock, RecallBlock, starts_of, strings
+from schemas.block import FINALIZED, FinalBlock, RecallBlock, starts_of, strings
 from schemas.identity import identity
 from schemas.rules import BIT
 from schemas.topology.vee import Group, RuleSettings
@@ -104,6 +104,35 @@ class Emitter:
             }
         return columns
 
+    def leaving(self, decided: Decided, version: int) -> None:
+        """Takes days from the accounts they were told to: each once more, in the store's order behind what it was, with nothing in it."""
+        by_partition: dict[int, list[int]] = {}
+        for row, moved in decided.left.items():
+            partition = self.channels.partition_of(moved.owner, int(decided.channel[row]))
+            by_partition.setdefault(partition, []).append(row)
+        for partition, rows in sorted(by_partition.items()):
+            self._deliver(self._left_block(decided, np.array(rows, np.int64), version), partition)
+
+    def _left_block(self, decided: Decided, rows: Ints, version: int) -> FinalBlock:
+        batch, left = decided.batch, [decided.left[row] for row in rows.tolist()]
+        labels = self.channels.labels(decided.channel[rows])
+        labels = replace(
+            labels, unit=strings([one.owner.unit for one in left]), service_point=strings([one.owner.service_point for one in left]),
+            account=strings([one.owner.account for one in left]), multiplier=np.array([one.owner.multiplier for one in left], np.int64),
+        )  # fmt: skip
+        counts = batch.counts[rows].astype(np.int32)
+        nothing, none, empty = np.zeros(int(counts.sum()), np.int64), np.zeros(0, np.int64), np.zeros(len(rows), np.int32)
+        had = [one.stored for one in left]
+        return self._block(
+            labels, batch.day[rows].astype(np.int32), batch.start[rows], np.full(len(rows), batch.seconds, np.int32), counts, version,
+            np.array([one.replaces for one in left], np.int64), np.full(len(rows), FINALIZED, np.int8), nothing, nothing.astype(np.int32),
+            nothing.astype(np.int8), reads=empty, times=none, received_count=empty, received=none,
+            received_conditions=none.astype(np.int32),
+            before_count=np.array([len(one.final_values) if one else 0 for one in had], np.int32),
+            before=np.concatenate([none, *(one.final_values for one in had if one)]),
+            before_conditions=np.concatenate([none.astype(np.int32), *(one.final_conditions.astype(np.int32) for one in had if one)]),
+        )  # fmt: skip
+
     @staticmethod
     def _received(decided: Decided, rows: Ints) -> Array:
         """Rows whose received values cannot be told from the final ones."""
@@ -170,11 +199,14 @@ class Emitter:
 
     def _send(self, block: FinalBlock, partition: int) -> None:
         for part, number in self.channels.in_time(block, partition):
-            self.result.count("finals", len(part))
-            self.result.outputs.append(
-                Output(FINALS, "FinalBlock", replace(part, id=self.message.derive("final", self.blocks)), partition=number)
-            )
-            self.blocks += 1
+            self._deliver(part, number)
+
+    def _deliver(self, block: FinalBlock, partition: int) -> None:
+        self.result.count("finals", len(block))
+        self.result.outputs.append(
+            Output(FINALS, "FinalBlock", replace(block, id=self.message.derive("final", self.blocks)), partition=partition)
+        )
+        self.blocks += 1
 
     # --- exceptions -------------------------------------------------------------------------------------------------------------
 
@@ -251,9 +283,9 @@ class Emitter:
 
     # --- the rest ---------------------------------------------------------------------------------------------------------------
 
-    def recall(self, channel: int, seconds: int, day: int) -> None:
-        """Asks the store for a channel-day, with all others of this message."""
-        self.asked.setdefault(int(self.channels.partition[channel]), []).append((channel, seconds, day))
+    def recall(self, channel: int, seconds: int, day: int, partition: int) -> None:
+        """Asks the store for a channel-day, with all others of this message, in the partition the day was published to."""
+        self.asked.setdefault(partition, []).append((channel, seconds, day))
 
     def recalls(self) -> None:
         """Sends what was asked for: behind all that the message published, so that the store knows it when it answers."""

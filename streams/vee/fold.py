@@ -7,6 +7,7 @@ and parked rows (parking.py). Everything published follows from it; docs/adr/001
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -183,8 +184,15 @@ class VeeFold:
                 decided = self.days.decide(seconds, part, _NOTHING, {}, clock, version) if len(part) else None
                 self._told(seconds, decided, version, emitter, clean)
 
+    def _after_leaving(self) -> int:
+        """A version behind one in which days leave their old owner."""
+        self._next("version")
+        return self._next("version")
+
     def _told(self, seconds: int, decided: Decided | None, version: int, emitter: Emitter, clean: Clean | None = None) -> None:
         """Publishes what was decided, and pursues what it leads to."""
+        if decided is not None:
+            emitter.leaving(decided, version - 1)
         emitter.days(decided, version, clean)
         if decided is not None:
             for register in decided.registers:
@@ -202,10 +210,10 @@ class VeeFold:
         for seconds in sorted({seconds for seconds, _ in who}):
             ready, asked = self.late.look([channel for length, channel in sorted(who) if length == seconds], seconds)
             for channel, day in asked:
-                emitter.recall(channel, seconds, day)
+                emitter.recall(channel, seconds, day, self.late.home(seconds, channel, day))
             if ready:
-                version = self._next("version")
                 segments, stored, look, informed = self.late.gather(seconds, ready)
+                version = self._next("version") if not self.days.changed_hands(seconds, stored) else self._after_leaving()
                 commands = self.late.orders(seconds, list(ready))
                 was = self.late.was(seconds, list(ready))
                 decided = self.days.decide(seconds, segments, _NOTHING, stored, self.now, version, look, informed, commands, was)
@@ -258,7 +266,7 @@ class VeeFold:
         for key, seconds, day in found.missing:
             if self.parking.ask(seconds, key, day):
                 channel = self.channels.table.index[key]
-                emitter.recall(channel, seconds, day)
+                emitter.recall(channel, seconds, day, self.late.home(seconds, channel, day))
         if found.audit is not None:
             self.parking.seen(entry, [self.channels.table.keys[channel] for channel in self.channels.of_device(body["device"])])
             emitter.audited(found.audit)
@@ -350,11 +358,13 @@ class VeeFold:
         # To every partition: what this one wrote went to any of them, and a reader may act on a time only when all have reached it
         emitter.result.outputs.extend(Output(FINALS, "Tick", body, partition=number) for number in range(self.partitions))
 
-    def _decide_again(self, seconds: int, codes: Ints, emitter: Emitter, *, close: bool) -> None:
-        version = self._next("version")
+    def _decide_again(
+        self, seconds: int, codes: Ints, emitter: Emitter, *, close: bool, owners: Mapping[int, Judged] | None = None
+    ) -> None:
+        version = self._after_leaving() if owners else self._next("version")
         for chosen in self.days.chunks(codes >> SHIFT):
             part = codes[chosen]
-            decided = self.days.decide(seconds, None, part if close else _NOTHING, {}, 0, version, look=part)
+            decided = self.days.decide(seconds, None, part if close else _NOTHING, {}, 0, version, look=part, owners=owners)
             self._told(seconds, decided, version, emitter)
 
     def _siblings(self, now: int, emitter: Emitter, *, close: bool) -> None:
@@ -384,11 +394,16 @@ class VeeFold:
         self._set_unit(row, body.get("unit"))
         if self.days.siblings.rule is not None and body.get("seconds"):
             self.rings.rows(body["seconds"], np.array([row]))  # so that it is missed before its first read
+        passed_on = before if before is not None and self.rejudging.passed_on(before, self.channels.judged(row)) else None
+        if passed_on is not None:  # while days are still those of the zone they were published in
+            for seconds in self.rings.lengths():
+                self._look_at(seconds, row, emitter, passed_on)
         moved = self._set_zone(row, body.get("zone"))
         for block in moved:
             self._reads(block, emitter)
-        for seconds in self.rings.lengths():
-            self._look_at(seconds, row, emitter)
+        if passed_on is None or moved:
+            for seconds in self.rings.lengths():
+                self._look_at(seconds, row, emitter)
         if before is not None:
             self._rejudge(row, before, emitter)
         self._released(key, self.parking.release(key), emitter)
@@ -411,14 +426,18 @@ class VeeFold:
             emitter.registers(changed, version, *self.readings.judge(changed))
             self._checked(changed, emitter)
 
-    def _look_at(self, seconds: int, channel: int, emitter: Emitter) -> None:
-        """Decides the hot days of a channel anew: what master data say may change what rules find."""
+    def _look_at(self, seconds: int, channel: int, emitter: Emitter, before: Judged | None = None) -> None:
+        """Decides the hot days of a channel anew: what master data say may change what rules find.
+
+        ``before``: master data under which they were published, if they may belong to another owner now.
+        """
         row = int(self.rings.find(seconds, np.array([channel]))[0])
         if row >= 0:
             days = self.rings.table(seconds)["day"][row]
             days = np.sort(days[days >= 0]).astype(np.int64)
             if len(days):
-                self._decide_again(seconds, code_of(np.full(len(days), row), days), emitter, close=False)
+                owners = None if before is None else {channel: before}
+                self._decide_again(seconds, code_of(np.full(len(days), row), days), emitter, close=False, owners=owners)
 
     def _set_unit(self, channel: int, unit: str | None) -> None:
         """Sets a channel's unit; values held in another unit of the dimension are converted, those of another dimension forgotten."""

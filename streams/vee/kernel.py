@@ -332,7 +332,7 @@ def _ring_plain(ring: Ring, row: int, day: int, hot: int, time: int) -> bool:
             continue
         if newest < 0 or other >= day or other < day - hot or ring.conditions[row, p, ring.count[row, p] - 1] < _OUTAGE:
             return False
-        if other == day - hot and ring.due[row, p] < NEVER:
+        if other == day - hot and (ring.due[row, p] < NEVER or ring.accepted[row, p]):  # what is accepted of it is kept otherwise
             return False
     return True
 

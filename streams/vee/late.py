@@ -255,7 +255,17 @@ class LateReads:
         if old != unit:
             was, ratio = (values, codes), factor(old, unit)
             values, codes = (convert(values, ratio), codes) if ratio is not None else (values * 0, codes * 0)
-        return Stored(values, codes, given.values, given.conditions, given.version, given.state, passive, was)
+        return Stored(values, codes, given.values, given.conditions, given.version, given.state, passive, was, given.owner)
+
+    def home(self, seconds: int, channel: int, day: int) -> int:
+        """The partition a stored day was published to: master data may have changed while it waits to be decided anew."""
+        late, known = self.parking.late(seconds, self.channels.table.keys[channel]), self.channels
+        if not late.was and known.names[channel] not in known.dated:
+            return int(known.partition[channel])
+        row = int(self.rings.find(seconds, np.array([channel]))[0])
+        at = self.days.start(seconds, row, day) + max(int(self.rings.table(seconds)["phase"][row]), 0)
+        judged = self.parking.first_was(late) or known.judged(channel)
+        return known.partition_of(judged.owner(at), channel)
 
     def taken_out(self, seconds: int, table: Table, row: int, channel: int) -> list[ReadBlock]:
         """Takes the held values of a channel out of its ring, as reads; the ring keeps its days, empty."""

@@ -13,6 +13,7 @@ from schemas.codec import Codec
 from streams.runtime.state import State
 from streams.vee.batch import Array, Ints
 from streams.vee.rejudging import Judged
+from streams.vee.service import Owner
 
 _PARKED: Final = "parked"  # parked/<sequence>/<reason>/<channel>: rows refused or early
 _LATE: Final = "late"  # late/<sequence>/<seconds>/<channel>: rows of days that are in the store
@@ -56,6 +57,12 @@ class Given:
     methods: Array
     received: Ints
     received_conditions: Array
+
+    @property
+    def owner(self) -> Owner:
+        """Whose the day was when it was published."""
+        block, row = self.source, self.row
+        return Owner(block.account[row].as_py(), block.service_point[row].as_py(), int(block.multiplier[row]), self.unit)
 
     def block(self) -> FinalBlock:
         """The row as a block of its own."""
@@ -249,6 +256,10 @@ class Parking:
         entry = f"{_WAS}/{sequence:015d}/{seconds}/{key}"
         self.late(seconds, key).was.append(entry)
         self.state.put(entry, was.dump())
+
+    def first_was(self, late: Late) -> Judged | None:
+        """The first that was noted by :meth:`judged_as`."""
+        return Judged.load(self.state.entries[late.was[0]]) if late.was else None
 
     def was_of(self, late: Late) -> list[Judged]:
         """All that was noted by :meth:`judged_as`, in order."""

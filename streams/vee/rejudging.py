@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Final, Self
 
 from schemas.topology.vee import Conditions, Entry, GroupMatrix, InactiveMeasurement, VeeSettings
-from streams.vee.service import FOREVER, SINCE_EVER, periods_of
+from streams.vee.service import FOREVER, SINCE_EVER, Owner, owner_at, periods_of, uses_of
 
 Span = tuple[int, int]
 ALWAYS: Final[Span] = (SINCE_EVER, FOREVER)
@@ -33,6 +33,8 @@ class Judged:
     check_channel: str
     account: str
     service_point: str
+    applied: int  # the multiplier that final rows carry, millionths
+    uses: str
 
     def dump(self) -> bytes:
         """As an entry of the state."""
@@ -42,6 +44,10 @@ class Judged:
     def load(cls, data: bytes) -> Self:
         """What :meth:`dump` wrote."""
         return cls(**json.loads(data))
+
+    def owner(self, at: int) -> Owner:
+        """Whose the channel is at a time, as final rows tell it."""
+        return owner_at(self.uses, Owner(self.account, self.service_point, self.applied, self.unit), at)
 
 
 class Rejudging:
@@ -56,7 +62,8 @@ class Rejudging:
         """Spans of time whose days can be judged otherwise, in order; empty: none."""
         if self.whole(before, after):
             return [ALWAYS]
-        return self._moved(before.periods, after.periods) if before.periods != after.periods else []
+        states = self._moved(before.periods, after.periods) if before.periods != after.periods else []
+        return _joined([*states, *self.passed_on(before, after)])
 
     def whole(self, before: Judged, after: Judged) -> bool:
         """Whether the change concerns all of a channel's time."""
@@ -72,12 +79,26 @@ class Rejudging:
         for begin, end in pairwise(cuts):
             states = [next(p.state for p in periods if p.start <= begin < p.end) for periods in (old, new)]
             if states[0] != states[1]:
-                first, last = max(begin - self.grace, SINCE_EVER), min(end + self.grace, FOREVER)
-                if found and first <= found[-1][1]:
-                    found[-1] = (found[-1][0], last)
-                else:
-                    found.append((first, last))
+                found.append((max(begin - self.grace, SINCE_EVER), min(end + self.grace, FOREVER)))
         return found
+
+    @staticmethod
+    def passed_on(before: Judged, after: Judged) -> list[Span]:
+        """Where the channel belongs to another account or service point, or counts with another multiplier."""
+        uses = [use for one in (before, after) for use in uses_of(one.uses)]
+        cuts = sorted({SINCE_EVER, FOREVER, *(bound for use in uses for bound in (use.start, use.end))})
+        return [(begin, end) for begin, end in pairwise(cuts) if before.owner(begin) != after.owner(begin)]
+
+
+def _joined(spans: list[Span]) -> list[Span]:
+    """Spans in order, those that touch as one."""
+    found: list[Span] = []
+    for first, last in sorted(spans):
+        if found and first <= found[-1][1]:
+            found[-1] = (found[-1][0], max(last, found[-1][1]))
+        else:
+            found.append((first, last))
+    return found
 
 
 def _conditions(entry: Entry) -> tuple[Conditions, ...]:

@@ -53,6 +53,32 @@ def uses_of(text: str) -> tuple[Use, ...]:
     )
 
 
+class Owner(NamedTuple):
+    """Whose a channel is at a time, and how it counts: ``multiplier`` in millionths."""
+
+    account: str
+    service_point: str
+    multiplier: int
+    unit: str
+
+    def route(self, device: str) -> str:
+        """The key final rows travel by: account, else service point, else device."""
+        return self.account or self.service_point or device
+
+
+def owner_at(uses: str, otherwise: Owner, at: int) -> Owner:
+    """The owner at a UTC second by the uses of :func:`text_of_uses`; ``otherwise`` where they leave it open."""
+    use = next((use for use in uses_of(uses) if use.start <= at < use.end), None)
+    if use is None:
+        return otherwise
+    return Owner(
+        otherwise.account if use.account is None else use.account,
+        otherwise.service_point if use.service_point is None else use.service_point,
+        otherwise.multiplier if use.multiplier is None else use.multiplier,
+        otherwise.unit,
+    )
+
+
 @lru_cache(4096)
 def _parsed(text: str) -> tuple[Period, ...]:
     found = [Period(SINCE_EVER, FOREVER, CONNECTED)] if not text else []
