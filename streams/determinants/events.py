@@ -130,6 +130,7 @@ class _About:
     directions: dict[tuple[str, str], str]
     zones: dict[str, str]
     missing: dict[tuple[str, str, int, int], int]  # device, channel, day, seconds → slots due without a usable value
+    first: set[tuple[str, str, int, int]]  # days that come from another account: nothing of them has been told to this one
 
     @classmethod
     def of(cls, block: FinalBlock) -> _About:
@@ -137,18 +138,23 @@ class _About:
         bad = np.append(0, np.cumsum((block.conditions > NOT_RECEIVED) & (block.conditions < OUTAGE)))
         begins = starts_of(block.count)
         missing = bad[begins + block.count] - bad[begins]
-        days = zip(devices, channels, block.day.tolist(), block.seconds.tolist(), strict=True)
+        days = list(zip(devices, channels, block.day.tolist(), block.seconds.tolist(), strict=True))
+        had = np.append(0, np.cumsum(block.before_conditions > NOT_RECEIVED))
+        before = starts_of(block.before_count)
+        first = (block.before_count > 0) & (had[before + block.before_count] == had[before])
         names = list(zip(devices, channels, strict=True))
         return cls(
             {name: DIRECTIONS[code] for name, code in zip(names, block.direction.tolist(), strict=True)},
             dict(zip(devices, block.zone.to_pylist(), strict=True)),
             dict(zip(days, missing.tolist(), strict=True)),
+            {days[row] for row in np.flatnonzero(first).tolist()},
         )
 
 
 def _body(span: Span, days: DayBlock, row: int, lines: list[tuple[str, int]], about: _About) -> dict[str, Any]:
     slots, actual, state = int(days.slots[row]), int(days.actual[row]), int(days.state[row])
-    missing = about.missing.get((span.device, span.channel, int(days.day[row]), int(days.seconds[row])), 0) if days.seconds[row] else 0
+    day = (span.device, span.channel, int(days.day[row]), int(days.seconds[row]))
+    missing = about.missing.get(day, 0) if days.seconds[row] else 0
     return {
         "id": span.identity(int(days.version[row])), "account": span.account, "service_point": days.service_point[row].as_py(),
         "device": span.device, "channel": span.channel, "direction": about.directions[span.device, span.channel],
@@ -158,7 +164,7 @@ def _body(span: Span, days: DayBlock, row: int, lines: list[tuple[str, int]], ab
         "lines": [{"tou": name, "quantity": _decimal(quantity)} for name, quantity in lines],
         "condition": int(days.condition[row]), "slots": slots, "actual": actual, "estimated": int(days.estimated[row]), "missing": missing,
         "provisional": state == OPEN or actual < slots, "status": _STATUS[state], "version": int(days.version[row]),
-        "replaces": span.identity(int(days.replaces[row])),
+        "replaces": "" if day in about.first else span.identity(int(days.replaces[row])),
     }  # fmt: skip
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import orjson
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -153,7 +153,7 @@ def histories(draw: st.DrawFn) -> list[Use]:
     cuts = sorted(draw(st.sets(st.integers(0, DAYS * 24), max_size=2)))
     bounds = [None, *cuts, None]
     who = st.tuples(st.sampled_from(["A", "B", None]), st.sampled_from(["P", "Q"]), st.sampled_from([MICRO, 20 * MICRO]))
-    return [(a, b, *draw(who)) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+    return [(a, b, *draw(who)) for a, b in pairwise(bounds)]
 
 
 def values_of(day: int) -> list[float | None]:
@@ -196,3 +196,26 @@ def test_a_move_told_late_ends_as_one_that_was_known(
     changed = story([(0, first), *known], order, restart)
     rebuilt = story([(0, known[-1][1])], order)
     assert changed.outcome() == rebuilt.outcome()
+
+
+def test_only_the_days_that_changed_hands_are_published_again() -> None:
+    owner: list[Use] = [(None, None, "A", "P", MICRO)]
+    moved: list[Use] = [(None, 8 * 24, "A", "P", MICRO), (8 * 24, None, "B", "P", MICRO)]
+    chain = Chain()
+    chain.master(master("E1", 3600, owner), 1)
+    chain.run()
+    for day in range(12):
+        chain.reads(day, [1.0] * 24, day)
+        chain.run()
+    before = {place: int(one.version[0]) for place, one in chain.days.items()}
+    assert chain.asked == 0
+    chain.master(master("E1", 3600, moved), 2)
+    chain.run()
+    again = sorted(place[3] - START // DAY for place, one in chain.days.items() if before[place] != one.version[0])
+    assert again == [8, 9, 10, 11]
+    assert chain.asked == 3  # days 8 and 9, and the day beside them; 10 and 11 are still in the state
+    told = {(body["account"], body["day"]): body for body in chain.records("usage.events", "UsageEvent")}
+    assert [str(told["A", f"2025-03-{18 + day}"]["quantity"]) for day in (7, 8, 11)] == ["24.000000", "0.000000", "0.000000"]
+    assert [str(told["B", f"2025-03-{18 + day}"]["quantity"]) for day in (8, 11)] == ["24.000000", "24.000000"]
+    assert told["B", "2025-03-26"]["replaces"] == told["B", "2025-03-29"]["replaces"] == ""  # nothing was told to this account
+    assert told["A", "2025-03-26"]["replaces"] != ""
