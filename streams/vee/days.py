@@ -96,6 +96,7 @@ class Decided:
     state: Array
     replaces: Ints
     received: tuple[Ints, Array]  # values and codes as received, all rows
+    hidden: Mask  # rows whose received values cannot be told from the final ones
     previous: dict[int, Stored]  # row → what the store had
     told: Mask  # rows whose findings changed
     gone: list[tuple[int, int]]  # (row, rule bit) no longer found
@@ -415,7 +416,9 @@ class Days:
             work.version[at], passive[at] = old.version, old.passive
             wide = np.zeros((2, 1, values.shape[1]), np.int64)
             wide[0, 0, : len(old.values)], wide[1, 0, : len(old.values)] = old.final_values, old.final_conditions
-            work.digest[at] = _digest(wide[0], wide[1], np.array([old.state]))[0]
+            own = slice(at, at + 1)
+            known = hidden(values[own], coded[own], wide[0], wide[1], np.ones(1, np.bool_))
+            work.digest[at] = _digest(wide[0], wide[1], np.array([old.state]), values[own], coded[own], known)[0]
             work.accepted[at] = self.acceptance.of(seconds, table.keys[int(row[at])]).get(int(day[at]), 0)
         return work
 
@@ -677,7 +680,8 @@ class Days:
             mark += SEVERITIES.index(found.severity) * 32_452_843
             told[found.rows] = (told[found.rows] * 31 + mark) & 0x7FFFFFFF
         state = states(work, batch, findings)
-        digest = _digest(batch.values, batch.conditions, state)
+        unseen = hidden(work.values, work.coded, batch.values, batch.conditions, batch.edited)
+        digest = _digest(batch.values, batch.conditions, state, work.values, work.coded, unseen)
         active = ~work.passive & ~work.held
         fresh = (digest != work.digest) | (work.version == 0)
         fresh[list(work.moved)] = True
@@ -691,7 +695,7 @@ class Days:
         for column, now in ((work.digest, digest), (work.raised, raised), (work.told, told)):
             column[:] = np.where(work.held, column, now)
         received = (work.values, work.coded)
-        decided = Decided(batch, channel, findings, emit, state, replaces, received, work.stored, changed, gone, work.accepted)
+        decided = Decided(batch, channel, findings, emit, state, replaces, received, unseen, work.stored, changed, gone, work.accepted)
         return self._leave(work, decided, version) if work.moved else decided
 
     def _moved(self, work: _Work, owners: Mapping[int, Judged]) -> dict[int, Moved]:
@@ -917,11 +921,29 @@ def _weights(width: int) -> Array:
     return odd.reshape(2, width)
 
 
-def _digest(values: Ints, codes: Array, state: Array) -> Ints:
-    """A 64-bit fingerprint of each day's final values, conditions and state."""
+def hidden(values: Ints, codes: Array, final_values: Ints, final_conditions: Array, edited: Mask) -> Mask:
+    """Rows whose received values (codes in hundredths) cannot be told from the final ones: estimates and unusable values hide them."""
+    found = edited.copy()
+    if codes.size and int(codes.min()) < conditions.MISSING // STEP:
+        found |= ((codes > 0) & (codes < conditions.MISSING // STEP)).any(axis=1)
+    at = np.flatnonzero(found)
+    if len(at):
+        had = np.where(codes[at] > 0, codes[at].astype(np.int32) * STEP, conditions.MISSING)
+        final = np.where(final_conditions[at] > 0, final_conditions[at], conditions.MISSING)
+        found[at] = ((had != final) | (values[at] != final_values[at])).any(axis=1)
+    return found
+
+
+def _digest(values: Ints, codes: Array, state: Array, received: Ints, received_codes: Array, unseen: Mask) -> Ints:
+    """A 64-bit fingerprint of each day's final values, conditions and state, and of what was received where these do not show it."""
     first, second = _weights(values.shape[1])
     mixed: Array = np.einsum("ij,j->i", values.view(np.uint64), first) + _coded(codes, second)
     mixed += state.astype(np.uint64) * np.uint64(0xD6E8FEB86659FD93)
+    at = np.flatnonzero(unseen)
+    if len(at):
+        told = np.einsum("ij,j->i", received[at].view(np.uint64), second)
+        told += np.einsum("ij,j->i", received_codes[at].astype(np.uint64), first)
+        mixed[at] ^= told * np.uint64(0x9E3779B97F4A7C15)
     return mixed.view(np.int64)
 
 

@@ -87,7 +87,7 @@ class Emitter:
         at = np.flatnonzero(place >= 0)
         kept = np.zeros(len(place), np.bool_)
         if len(at):
-            kept[at] = self._received(decided, place[at])
+            kept[at] = decided.hidden[place[at]]
         changed = place[kept]
         columns: dict[str, Any] = {
             "received_count": np.where(kept, counts, 0).astype(np.int32),
@@ -132,21 +132,6 @@ class Emitter:
             before=np.concatenate([none, *(one.final_values for one in had if one)]),
             before_conditions=np.concatenate([none.astype(np.int32), *(one.final_conditions.astype(np.int32) for one in had if one)]),
         )  # fmt: skip
-
-    @staticmethod
-    def _received(decided: Decided, rows: Ints) -> Array:
-        """Rows whose received values cannot be told from the final ones."""
-        values, codes = decided.received
-        kept = decided.batch.edited[rows]
-        unusable = codes[rows]
-        if int(unusable.min()) < conditions.MISSING // STEP:
-            kept |= ((unusable > 0) & (unusable < conditions.MISSING // STEP)).any(axis=1)
-        at = np.flatnonzero(kept)
-        if len(at):
-            had = np.where(codes[rows[at]] > 0, codes[rows[at]].astype(np.int32) * STEP, conditions.MISSING)
-            final = np.where(decided.batch.conditions[rows[at]] > 0, decided.batch.conditions[rows[at]], conditions.MISSING)
-            kept[at] = ((had != final) | (values[rows[at]] != decided.batch.values[rows[at]])).any(axis=1)
-        return kept
 
     def registers(self, changed: Changed, version: int, states: Array, told: list[Told]) -> None:
         """Changed register reads, one row per channel, and what was found about them."""

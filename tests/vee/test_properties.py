@@ -161,3 +161,16 @@ def test_an_interpolated_gap_sums_to_the_line_rounded_once(left: int, right: int
     values = hub.day(19_800, seconds=1800).values[1 : gap + 1].tolist()
     assert sum(values) == (gap * (left + right) + 1) // 2
     assert np.abs(np.diff([left, *values, right], 2)).max() <= 4  # straight, but for rounding
+
+
+def test_a_missing_value_told_late_behind_an_estimate_is_still_known_when_the_estimate_goes() -> None:
+    settings_ = VeeSettings(zone="UTC", hot_days=2, future_tolerance="900d", groups={"initial-load": SLOW_WAY})  # type: ignore[arg-type]
+    hour, day = 3600, FIRST
+    hub = Hub(settings_)
+    hub.send(interval_row(day, [0.5] * 22, seconds=hour))
+    hub.send(interval_row(day + 85 * hour, [0.5], seconds=hour))  # the day leaves the state with its last hours estimated
+    hub.send(interval_row(day + 23 * hour, [None], seconds=hour))  # hides behind the estimate
+    hub.send(interval_row(day + 25 * hour, [None], seconds=hour))
+    hub.tick(close=True)
+    reads = {day + slot * hour: 500_000 for slot in (*range(22), 85)} | {day + 23 * hour: None, day + 25 * hour: None}
+    assert {key[3]: found[:2] for key, found in hub.finals().items()} == finals("UTC", hour, reads)
