@@ -104,7 +104,7 @@ TABLES: Final[dict[str, dict[str, str]]] = {
     },
     "prepaid_outcome_log": {
         "id": _STRING, "account": _STRING, "at": _TIME, "action": _LABEL, "status": _LABEL, "detail": _STRING, "posting": _STRING,
-        "balance": "Int64", "state": _LABEL, "command": _STRING,
+        "balance": "Int64", "state": _LABEL, "command": _STRING, "content": _STRING,
     },
     "prepaid_proof_log": {
         "id": _STRING, "partition": "Int32", "at": _TIME, "currency": _LABEL, "accounts": "Int64", "postings": "Int64", "debits":

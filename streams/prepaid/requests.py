@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import date
 from typing import Any, Final
 
@@ -22,6 +22,11 @@ REMEMBERED: Final = 4096  # requests of an account recognised when they come aga
 REVERSIBLE: Final = 512  # top-ups of an account that may still be reversed
 _CONTENT: Final = ("action", "amount", "channel", "reference", "reason", "approver", "terms")
 DEVICE: Final = ("connect", "disconnect", "read", "load-limit")
+
+
+def content_of(request: Mapping[str, Any]) -> str:
+    """A hash over what a request asks for; who asks does not matter. The same id with another content is a conflict."""
+    return identity(*(str(request[name]) for name in _CONTENT))[:16]
 
 
 class RefusedError(Exception):
@@ -44,7 +49,7 @@ class Requests:
     def apply(self, request: dict[str, Any], at: int) -> Outputs:
         """Carries a request out: postings, notices, commands, and the outcome as the last record."""
         account, id = request["account"], request["id"]
-        content = identity(*(str(request[name]) for name in _CONTENT))[:16]
+        content = content_of(request)
         taken = self.accounts.get("r", account) or []
         before = next((known for number, known in taken if number == id), None)
         if before is not None:
@@ -85,7 +90,7 @@ class Requests:
         body = {
             "id": request["id"], "account": request["account"], "at": time_of(at), "action": request["action"], "status": status,
             "detail": detail, "posting": "", "command": "", "balance": 0 if row is None else int(table["balance"][row]),
-            "state": "" if row is None else STATES[table["state"][row]], **about,
+            "state": "" if row is None else STATES[table["state"][row]], "content": content_of(request), **about,
         }  # fmt: skip
         return "PrepaidOutcome", body
 
