@@ -30,6 +30,7 @@ COMMANDS = {
     "hub": "Run gateway, sink and store (what `up` starts)",
     "master": "Load, compare, show and export master data",
     "subscribers": "Subscribers: who is told of what",
+    "prepaid": "Prepaid accounts: balances, top-ups, proofs",
     "deliver": "Deliver to subscribers in a process of its own",
     "command": "Order something done with channel days",
     "schemas": "Check contracts, register them",

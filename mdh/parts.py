@@ -5,6 +5,7 @@ To add one: a service with ``loops`` and ``close``, a function that makes its ro
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from fastapi import APIRouter
 
     from connectors.clickhouse.store import Store
+    from connectors.enterprise.service import MasterService
     from connectors.head_end.desk import Reader
     from connectors.head_end.publish import Writer
     from connectors.kafka.settings import KafkaSettings
@@ -73,12 +75,10 @@ def _subscribers(door: Any) -> APIRouter:
     return routes(door)
 
 
-def _master(around: Surroundings) -> Service:
+def _master_service(around: Surroundings) -> MasterService:
     """Master data, with the keys of persons where the settings say. Raises UsageError where these cannot be used."""
     from connectors.enterprise.persons import VaultError, master_key
-    from connectors.enterprise.routes import MasterRoutes
     from connectors.enterprise.service import open_service
-    from connectors.head_end.publish import Publisher
     from mdh.errors import UsageError
     from mdh.settings import load_settings
 
@@ -86,11 +86,19 @@ def _master(around: Surroundings) -> Service:
     try:
         key = master_key(settings.person_key or folder / "master.key", make=settings.person_key is None)
         keys = settings.person_keys or folder / "keys.sqlite"
-        service = open_service(around.writer, around.codec, around.reader, keys=keys, master_key=key, zone=topology.zone)
+        return open_service(around.writer, around.codec, around.reader, keys=keys, master_key=key, zone=topology.zone)
     except VaultError as error:
         raise UsageError(f"keys of persons: {error}") from error
+
+
+def _master(around: Surroundings) -> Service:
+    """Master data."""
+    from connectors.enterprise.routes import MasterRoutes
+    from connectors.head_end.publish import Publisher
+
+    topology = around.topology
     reads = Publisher(around.writer, topology.agents["ingest"].inbox, max_payload_bytes=topology.ingest.limits.payload_bytes)
-    return MasterRoutes(service, reads)
+    return MasterRoutes(_master_service(around), reads)
 
 
 def _master_routes(part: Any) -> APIRouter:
@@ -139,11 +147,29 @@ def _usage_routes(desk: Any) -> APIRouter:
     return routes(desk)
 
 
+def _prepaid(around: Surroundings) -> Service:
+    """Prepaid accounts, their portal and the courier of notices."""
+    from connectors.prepaid.part import Prepaid
+    from connectors.subscribers.secrets import Secrets
+
+    master = _master_service(around)
+    folder = os.environ.get("MDH_SECRETS_DIR")
+    secrets = Secrets(Path(folder) if folder else None, os.environ)
+    return Prepaid(around.topology, around.reader, around.writer, around.codec, master, secrets, around.data_dir, master.close)
+
+
+def _prepaid_routes(part: Any) -> APIRouter:
+    from connectors.prepaid.part import routes
+
+    return routes(part)
+
+
 PARTS: Final[tuple[Part, ...]] = (
     Part("delivery", delivery, _subscribers),
     Part("master", _master, _master_routes),
     Part("usage", _usage, _usage_routes),
     Part("bulk", bulk, _bulk),
     Part("enterprise", _enterprise, _enterprise_routes),
+    Part("prepaid", _prepaid, _prepaid_routes),
 )
 MASTER_PART: Final = next(number for number, part in enumerate(PARTS) if part.name == "master")

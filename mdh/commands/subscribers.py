@@ -5,13 +5,13 @@ from __future__ import annotations
 import getpass
 import json as notation
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from mdh.errors import UsageError
+from mdh.printing import table
 from mdh.running import HubClient, hub_url
 
 app = typer.Typer(help="Subscribers: list, add, pause, replay, test.", no_args_is_help=True, add_completion=False)
@@ -39,7 +39,7 @@ def ls(
         state = delivery["state"] if one["status"] == "active" else one["status"]
         waiting = str(delivery.get("waiting_records", ""))
         rows.append((one["id"], state, one["channel"]["kind"], ", ".join(one["objects"]), waiting, delivery.get("problem", "")))
-    _table(("subscriber", "state", "channel", "objects", "waiting", "problem"), rows, "no subscribers")
+    table(("subscriber", "state", "channel", "objects", "waiting", "problem"), rows, "no subscribers")
 
 
 @app.command()
@@ -127,7 +127,7 @@ def deliveries(
         _print(found)
         return
     rows = [(d["at"], d["status"], str(d["attempt"]), d["object"], str(d["records"]), d["place"], d["reason"] or d["key"]) for d in found]
-    _table(("at", "status", "attempt", "object", "items", "place", "reason or key"), rows, "no deliveries")
+    table(("at", "status", "attempt", "object", "items", "place", "reason or key"), rows, "no deliveries")
 
 
 @app.command()
@@ -143,7 +143,7 @@ def objects(
         _print(found)
         return
     rows = [(o["name"], o["topic"], ", ".join(o["schema_versions"]) or "reserved", o["about"]) for o in found]
-    _table(("object", "topic", "schemas", "what"), rows, "no objects")
+    table(("object", "topic", "schemas", "what"), rows, "no objects")
 
 
 def _verb(url: str | None, id: str, verb: str, user: str | None, body: dict[str, Any]) -> None:
@@ -166,21 +166,3 @@ def _answered(answer: Any) -> Any:
 
 def _print(value: Any) -> None:
     print(notation.dumps(value, indent=2, ensure_ascii=False))
-
-
-def _table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]], none: str) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    from mdh.running import printable
-
-    if not rows:
-        print(none)
-        return
-    table = Table()
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*(escape(printable(cell)) for cell in row))
-    Console(width=None if sys.stdout.isatty() else 160).print(table)

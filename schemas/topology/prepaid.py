@@ -16,6 +16,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from schemas.topology.base import Seconds, Section
+from schemas.topology.portal import Messages, Portal
 from schemas.topology.tou import DAY, WEEKDAYS, HolidayCalendar, PeriodName, TimeOfDay, Weekdays, clock
 from schemas.units import resolve
 
@@ -283,6 +284,8 @@ class PrepaidSettings(Section):
     topup_least: Amount = Field(default="0.01", description="Smallest top-up")
     topup_most: Amount = Field(default="10000", description="Largest top-up")
     four_eyes_above: Amount = Field(default="0", description="Adjustments of more than this need a second person")
+    messages: Messages = Field(default_factory=Messages, description="How customers are told")
+    portal: Portal = Field(default_factory=Portal, description="The customers' own pages")
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -312,7 +315,13 @@ class PrepaidSettings(Section):
             back.per_day,
             back.keeps,
         ]
-        plain += [self.topup_least, self.topup_most, self.four_eyes_above, *(t.amount for t in self.thresholds if t.amount is not None)]
+        plain += [
+            self.topup_least,
+            self.topup_most,
+            self.four_eyes_above,
+            *(t.amount for t in self.thresholds if t.amount is not None),
+            *self.portal.amounts,
+        ]
         yield from ((text, False) for text in plain)
 
     def tariff_of(self, account: str, rate: str) -> Tariff | None:

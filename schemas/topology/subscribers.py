@@ -16,7 +16,7 @@ ID: Final = r"^[a-z][a-z0-9-]{0,39}$"
 MOST: Final = 200
 OBJECTS: Final = (
     "final-intervals", "final-registers", "exceptions", "determinants", "daily-determinants", "usage-transactions", "usage-events",
-    "prepaid-ledger", "prepaid-notices", "device-commands", "device-replies", "device-events", "audit", "todos",
+    "prepaid-ledger", "prepaid-accounts", "prepaid-notices", "device-commands", "device-replies", "device-events", "audit", "todos",
 )  # fmt: skip
 INTERVAL_FORMATS: Final = frozenset({"nem12", "mdus", "cim"})
 _FOLDER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}(/[A-Za-z0-9][A-Za-z0-9._-]{0,63}){0,7}", re.ASCII)
@@ -25,7 +25,7 @@ _HOST: Final = re.compile(r"(?=.{1,253}$)(\*\.)?[a-z0-9]([a-z0-9-]{0,61}[a-z0-9]
 
 ObjectName = Literal[
     "final-intervals", "final-registers", "exceptions", "determinants", "daily-determinants", "usage-transactions", "usage-events",
-    "prepaid-ledger", "prepaid-notices", "device-commands", "device-replies", "device-events", "audit", "todos",
+    "prepaid-ledger", "prepaid-accounts", "prepaid-notices", "device-commands", "device-replies", "device-events", "audit", "todos",
 ]  # fmt: skip
 
 

@@ -73,6 +73,26 @@ def made(parcel: Parcel, format: str, compress: str) -> Made:
     return Made(name, data, orjson.dumps(manifest, option=orjson.OPT_INDENT_2) + b"\n", said)
 
 
+def put(folder: Path, name: str, data: bytes) -> None:
+    """Writes a file that appears complete under its name, on the disk before this returns. Raises OSError."""
+    part = folder / f".{name}.part"
+    try:
+        with part.open("wb") as target:
+            target.write(data)
+            target.flush()
+            os.fsync(target.fileno())
+        part.replace(folder / name)
+    except OSError:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 class FileChannel:
     """Files below the outbox."""
 
@@ -90,29 +110,11 @@ class FileChannel:
             self.folder.mkdir(parents=True, exist_ok=True)
             if not self.folder.resolve().is_relative_to(self._outbox.resolve()):
                 raise AwayError(f"{self.settings.folder} leads out of the outbox")
-            self._put(file.name, file.data)
-            self._put(file.name + MANIFEST, file.manifest)
+            put(self.folder, file.name, file.data)
+            put(self.folder, file.name + MANIFEST, file.manifest)
         except OSError as error:
             raise AwayError(f"{self.settings.folder}: {error.strerror or error}") from None
         return Sent(f"{self.settings.folder}/{file.name}", len(file.data), left_out=file.left_out)
-
-    def _put(self, name: str, data: bytes) -> None:
-        part = self.folder / f".{name}.part"
-        try:
-            with part.open("wb") as target:
-                target.write(data)
-                target.flush()
-                os.fsync(target.fileno())
-            part.replace(self.folder / name)
-        except OSError:
-            with contextlib.suppress(OSError):
-                part.unlink()
-            raise
-        folder = os.open(self.folder, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
     def close(self) -> None:
         """Nothing is held."""
