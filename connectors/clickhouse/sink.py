@@ -37,7 +37,7 @@ from streams.runtime.lane import ID, PARENT, PAYLOAD, RECEIPT
 TICK: Final = "tick/"
 DAYS_PER_QUERY: Final = 1000
 Place = tuple[str, int]  # topic, partition
-TODO_TIMES: Final = ("first_seen", "last_seen", "start", "end", "assign_by", "resolve_by", "completed_at")
+TODO_TIMES: Final = ("first_seen", "last_seen", "start", "end", "assign_by", "resolve_by", "completed_at", "bill_at")
 # Records that are stored as they are: table, and which fields are times
 PLAIN: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "Posting": ("prepaid_postings", ("at",)),

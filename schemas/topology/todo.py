@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -49,7 +50,9 @@ class TodoType(Section):
     assign_within: Seconds = Field(default=14_400, ge=60, description="Business time until somebody must have taken it")
     resolve_within: Seconds = Field(default=172_800, ge=60, description="Business time until it must be done")
     escalate_to: Name | None = "supervisor"
-    together_above: int = Field(default=200, ge=1, description="More than this of one payload are one To-Do with a count")
+    together_above: int = Field(
+        default=200, ge=1, description="More than this of one payload (or of one moment) are one To-Do per rule with a count"
+    )
 
     def takes(self, rule: str, severity: str) -> bool:
         """Whether an exception raises it."""
@@ -64,19 +67,20 @@ class Route(Section):
     rules: tuple[str, ...] = ()
     devices: tuple[str, ...] = ()
     service_points: tuple[str, ...] = ()
+    commodities: tuple[str, ...] = Field(default=(), description="Of master data, like the next two: known within a minute")
+    regions: tuple[str, ...] = ()
+    customer_classes: tuple[str, ...] = ()
     role: Name
     more_urgent: int = Field(default=0, ge=-9, le=9, description="Added to the priority")
 
-    def matches(self, type: str, severity: str, rule: str, device: str, service_point: str) -> bool:
-        """Whether a To-Do goes this way; patterns are shell-like."""
+    def matches(self, told: Mapping[str, Any]) -> bool:
+        """Whether a To-Do (its fields) goes this way; patterns are shell-like."""
         asked = (
-            (self.types, type),
-            (self.severities, severity),
-            (self.rules, rule),
-            (self.devices, device),
-            (self.service_points, service_point),
-        )
-        return all(not patterns or any(fnmatchcase(text, pattern) for pattern in patterns) for patterns, text in asked)
+            (self.types, "type"), (self.severities, "severity"), (self.rules, "rule"), (self.devices, "device"),
+            (self.service_points, "service_point"), (self.commodities, "commodity"), (self.regions, "region"),
+            (self.customer_classes, "customer_class"),
+        )  # fmt: skip
+        return all(not patterns or any(fnmatchcase(str(told.get(name, "")), pattern) for pattern in patterns) for patterns, name in asked)
 
 
 _TYPES: Final = (
@@ -141,6 +145,9 @@ class TodoSettings(Section):
         default_factory=lambda: tuple(TodoType.model_validate(kind) for kind in _TYPES), description="The first whose rules match counts"
     )
     routes: tuple[Route, ...] = ()
+    bill_bands: tuple[Seconds, ...] = Field(
+        default=(259_200, 86_400, 0), description="One more urgent for each of these spans before the billing period ends that is reached"
+    )
     bulk_alone: int = Field(default=500, ge=1, description="More To-Dos than this in one act need the approval of a second person")
     undo_within: Seconds = Field(default=86_400, ge=0, description="How long an act can be undone")
     reopen_within: Seconds = Field(default=2_592_000, ge=0, description="How long a completed To-Do can be opened again")

@@ -20,10 +20,16 @@ EVENTS: Final = "todo.events"
 OUTCOMES: Final = "todo.outcomes"
 SYSTEM: Final = "system"
 LEVELS: Final = 3  # a To-Do is escalated so often at most
-_TIMES: Final = ("first_seen", "last_seen", "start", "end", "assign_by", "resolve_by", "completed_at")
-_BLANK: Final = ("device", "channel", "service_point", "account", "payload", "rule", "severity", "user", "outcome", "reason")
-_INNER: Final = ("key", "raised", "forget_at", "untold")
-_SHOWN: Final = ("state", "priority", "role", "user", "count", "open", "level", "outcome", "reason")
+_TIMES: Final = ("first_seen", "last_seen", "start", "end", "assign_by", "resolve_by", "completed_at", "bill_at")
+_FACTS: Final = ("service_point", "account", "commodity", "region", "customer_class", "bill_at")  # of master data and billing periods
+_HOUR: Final = 3600
+_BATCH: Final = 7 * 86_400  # how long it is remembered how much one payload raised
+_BLANK: Final = (
+    "device", "channel", "service_point", "account", "payload", "rule", "severity", "user", "outcome", "reason", "detail", "commodity",
+    "region", "customer_class",
+)  # fmt: skip
+_INNER: Final = ("key", "raised", "forget_at", "untold", "base", "routed", "weighed")
+_SHOWN: Final = ("state", "priority", "role", "user", "count", "open", "level", "outcome", "reason", *_FACTS)
 
 
 class TodoFold:
@@ -49,8 +55,9 @@ class TodoFold:
         elif message.type == "TodoCommand":
             Act(self, message.body, result).run()
         elif message.type == "Tick" and message.body["at"] > self.now:
-            self.state.put("now", str(message.body["at"]).encode())
-            self._tick(result)
+            before, now = self.now, message.body["at"]
+            self.state.put("now", str(now).encode())
+            self._tick(result, sweep=before // _HOUR != now // _HOUR)
         return result
 
     # --- exceptions -------------------------------------------------------------------------------------------------------------------
@@ -75,53 +82,88 @@ class TodoFold:
             if known["detail"] != body["detail"] and not known["grouped"]:
                 self.change(known, result, "raised", SYSTEM, message.id, last_seen=self.now, detail=body["detail"])
             return
-        if self._flood(kind, body["payload"]):
-            found |= {"subject": f"payload {body['payload']}", "device": "", "channel": "", "grouped": True}
+        batch = body["payload"] or f"@{self.now}"
+        if self._flood(kind, batch):
+            of = f"payload {body['payload']}" if body["payload"] else f"{moment(self.now):%Y-%m-%dT%H:%M:%SZ}"
+            found |= {"subject": f"{body['rule']}: {of}", "device": "", "channel": "", "service_point": "", "grouped": True}
         self.raise_(kind, found, body["id"], message.id, result)
 
-    def _flood(self, kind: TodoType, payload: str) -> bool:
-        """Counts what one payload raised of a type; true when more of it are to be one To-Do."""
-        if not payload:
-            return False
-        key = f"g/{kind.id}/{payload}"
-        count = int(self.state.entries.get(key, b"0"))
-        if count <= kind.together_above:
-            self.state.put(key, str(count + 1).encode())
+    def _flood(self, kind: TodoType, batch: str) -> bool:
+        """Counts what one payload (or one moment) raised of a type; true when more of it are to be one To-Do per rule."""
+        key = f"g/{kind.id}/{batch}"
+        count = int(self.state.entries.get(key, b"0").split()[0])
+        if count < kind.together_above:
+            self.state.put(key, f"{count + 1} {self.now}".encode())
         return count >= kind.together_above
 
-    def raise_(self, kind: TodoType, found: dict[str, Any], exception: str, cause: str, result: Result) -> Item:
+    def raise_(self, kind: TodoType, found: dict[str, Any], exception: str, cause: str, result: Result, by: str = SYSTEM) -> Item:
         """Opens a To-Do, or adds to the one that is open about the same thing."""
         grouped = bool(found.get("grouped"))
-        key = identity(kind.id, found["subject"], found.get("rule", "") if not grouped else "")
+        key = identity(kind.id, found["subject"], found.get("rule", ""))
         item = self.items.of_key(key)
         if item is not None and item["state"] != COMPLETED:
             names = item["exceptions"] if not exception or len(item["exceptions"]) >= KEPT else [*item["exceptions"], exception]
             more = {"count": item["count"] + 1, "open": item["open"] + bool(exception), "last_seen": self.now, "exceptions": names}
+            if item["start"] is not None and found.get("start") is not None:
+                more |= {"start": min(item["start"], found["start"]), "end": max(item["end"], found["end"])}
             if grouped:  # a million of them are told of by the next tick, not one by one
                 self.items.save(item | more | {"untold": True})
             else:
-                self.change(item, result, "raised", SYSTEM, cause, **more)
+                self.change(item, result, "raised", by, cause, **more)
             return item
         now = self.now
-        blank = dict.fromkeys(_BLANK, "")
-        role, priority = self._way(kind, found)
         number = 1 if item is None else item["raised"] + 1
-        item = blank | {
-            "id": identity("todo", key, number), "key": key, "raised": number, "version": 0, "type": kind.id, "state": OPEN,
-            "priority": priority, "role": role, "count": 1, "open": int(bool(exception)), "grouped": grouped, "first_seen": now,
-            "last_seen": now, "start": None, "end": None, "assign_by": self.hours.after(now, kind.assign_within),
-            "resolve_by": self.hours.after(now, kind.resolve_within), "level": 0, "completed_at": None, "forget_at": 0,
-            "exceptions": [exception] if exception else [], **found,
+        item = dict.fromkeys(_BLANK, "") | {
+            "id": identity("todo", key, number), "key": key, "raised": number, "version": 0, "type": kind.id, "state": OPEN, "count": 1,
+            "open": int(bool(exception)), "grouped": grouped, "first_seen": now, "last_seen": now, "start": None, "end": None,
+            "bill_at": None, "level": 0, "completed_at": None, "forget_at": 0, "exceptions": [exception] if exception else [],
+            "routed": True, "weighed": True, **self._deadlines(kind), **found,
         }  # fmt: skip
-        self.change(item, result, "created", SYSTEM, cause)
+        role, base = self._way(kind, item)
+        item |= {"role": found.get("role") or role, "base": found.get("priority") or base}
+        self.change(item | {"priority": self._priority(item)}, result, "created", by, cause)
         return item
 
-    def _way(self, kind: TodoType, found: dict[str, Any]) -> tuple[str, int]:
-        asked = (kind.id, found.get("severity", ""), found.get("rule", ""), found.get("device", ""), found.get("service_point", ""))
-        route = next((route for route in self.settings.routes if route.matches(*asked)), None)
-        if route is None:
-            return kind.role, kind.priority
-        return route.role, min(max(kind.priority + route.more_urgent, LOWEST), HIGHEST)
+    def _deadlines(self, kind: TodoType) -> dict[str, int]:
+        now = self.now
+        return {"assign_by": self.hours.after(now, kind.assign_within), "resolve_by": self.hours.after(now, kind.resolve_within)}
+
+    def _way(self, kind: TodoType, told: dict[str, Any]) -> tuple[str, int]:
+        """Whose it is, and how urgent before deadlines count."""
+        route = next((route for route in self.settings.routes if route.matches(told)), None)
+        return (kind.role, kind.priority) if route is None else (route.role, kind.priority + route.more_urgent)
+
+    def _priority(self, item: Item) -> int:
+        """How urgent a To-Do is now: its type's and route's priority, how often it was escalated, how near its bill is."""
+        return int(min(max(item["base"] + self._urgency(item), LOWEST), HIGHEST))
+
+    def _urgency(self, item: Item) -> int:
+        left = None if item["bill_at"] is None else item["bill_at"] - self.now
+        return int(item["level"]) + (0 if left is None else sum(left <= span for span in self.settings.bill_bands))
+
+    def weighed(self, item: Item, priority: int) -> dict[str, Any]:
+        """A priority that a person gave: escalation and deadlines still add to it, routes no longer count."""
+        return {"priority": priority, "base": priority - self._urgency(item), "weighed": False}
+
+    def facts(self, item: Item, told: dict[str, Any], cause: str, result: Result) -> bool:
+        """Takes what master data and billing periods say about a To-Do; it may go another way by it. False: nothing is new."""
+        new = {name: told[name] for name in _FACTS if told.get(name) not in (None, "", item[name])}
+        kind = self.settings.type_of(item["type"])
+        if not new or kind is None:
+            return False
+        role, base = self._way(kind, item | new)
+        if item["routed"] and item["state"] == OPEN:
+            new["role"] = role
+        if item["weighed"]:
+            new["base"] = base
+        self.change(item, result, "routed", SYSTEM, cause, priority=self._priority(item | new), **new)
+        return True
+
+    def reopened(self, item: Item) -> dict[str, Any]:
+        """What a To-Do that is opened again has: nobody works on it, and its deadlines begin anew."""
+        kind = self.settings.type_of(item["type"])
+        times = self._deadlines(kind) if kind is not None else {"assign_by": None, "resolve_by": None}
+        return {"state": OPEN, "user": "", "outcome": "", "reason": "", "completed_at": None, "level": 0, **times}
 
     def _closed(self, item: Item, body: dict[str, Any], cause: str, result: Result) -> None:
         """The cause of a To-Do is gone, or one of its causes."""
@@ -160,7 +202,7 @@ class TodoFold:
 
     # --- time -------------------------------------------------------------------------------------------------------------------------
 
-    def _tick(self, result: Result) -> None:
+    def _tick(self, result: Result, *, sweep: bool) -> None:
         now = self.now
         for item in self.items.untold():
             self.change(item, result, "raised", SYSTEM, f"tick/{now}", f"{item['count']} in all")
@@ -169,15 +211,28 @@ class TodoFold:
                 self.items.drop(item)
             else:
                 self._escalate(item, result, f"tick/{now}")
-        for key in [key for key in self.state.entries if key.startswith("b/")]:
-            if orjson.loads(self.state.entries[key])["until"] <= now:
+        if sweep:
+            self._sweep(result)
+
+    def _sweep(self, result: Result) -> None:
+        """Once an hour: bills have come nearer, and what is kept for a while only goes."""
+        now = self.now
+        for item in list(self.items.all.values()):
+            if item["bill_at"] is not None and item["state"] != COMPLETED and (priority := self._priority(item)) != item["priority"]:
+                self.change(item, result, "prioritised", SYSTEM, f"tick/{now}", "the end of its billing period", priority=priority)
+        for key, data in list(self.state.entries.items()):
+            gone = orjson.loads(data)["until"] <= now if key.startswith("b/") else (
+                key.startswith("g/") and int(data.split()[1]) + _BATCH < now
+            )  # fmt: skip
+            if gone:
                 self.state.put(key, None)
 
     def _escalate(self, item: Item, result: Result, cause: str) -> None:
         """Past a deadline a To-Do becomes more urgent and goes to those who can shift work; three times at most."""
         kind = self.settings.type_of(item["type"])
         deadline = "assign_by" if item["state"] == OPEN else "resolve_by"
-        fields: dict[str, Any] = {"level": item["level"] + 1, "priority": min(item["priority"] + 1, HIGHEST), deadline: None}
+        fields: dict[str, Any] = {"level": item["level"] + 1, deadline: None, "routed": False}
+        fields["priority"] = self._priority(item | fields)
         if kind is not None and item["level"] + 1 < LEVELS:
             span = kind.assign_within if item["state"] == OPEN else kind.resolve_within
             fields[deadline] = self.hours.after(self.now, span)
@@ -195,7 +250,9 @@ class Act:
         self.user, self.id = body["user"], body["id"]
         self.done: list[str] = []
         self.conflicts: list[str] = []
-        self.before: list[Item] = []
+        self.before: list[Item] = []  # of what it changed: id, version, and the fields as they were
+        approver = body["approver"]
+        self.text = f"{body['text']} (approved by {approver})".strip() if approver else body["text"]
 
     def run(self) -> None:
         """Carries the command out, once."""
@@ -223,7 +280,7 @@ class Act:
             if item is None:
                 raise RefusedError("nothing waits for your roles")
             self._change(item, "assigned", state=WORKING, user=self.user)
-        elif action in ("create", "found", "gone"):
+        elif action in ("create", "found", "gone", "facts"):
             self._from_items(action)
         elif action == "undo":
             self._undo()
@@ -237,7 +294,10 @@ class Act:
         for number, id in enumerate(self.body["todos"]):
             item = self.fold.items.get(id)
             if item is None:
-                raise RefusedError(f"there is no live To-Do {id[:40]}")
+                if len(self.body["todos"]) == 1:
+                    raise RefusedError(f"there is no live To-Do {id[:40]}")
+                self.conflicts.append(id)
+                continue
             if number < len(versions) and versions[number] != item["version"]:
                 self.conflicts.append(id)
                 continue
@@ -261,61 +321,80 @@ class Act:
             if not body["to"] and not body["role"]:
                 raise RefusedError("forward names a user or a role")
             moved = {"state": WORKING, "user": body["to"]} if body["to"] else {"state": OPEN, "user": "", "role": body["role"]}
-            self._change(item, "forwarded", **moved)
+            self._change(item, "forwarded", routed=False, **moved)
         elif action == "comment":
             if not body["text"]:
                 raise RefusedError("a comment needs a text")
             self._change(item, "commented")
         elif action == "complete":
-            self.before.append(dict(item))
-            fold.complete(item, self.result, self.user, self.id, body["to"] or "done", body["reason"], body["text"])
-            self.done.append(item["id"])
+            fold.complete(item, self.result, self.user, self.id, body["to"] or "done", body["reason"], self.text)
+            self._remember(item)
         elif action == "reopen":
-            self._change(item, "reopened", state=OPEN, user="", outcome="", reason="", completed_at=None)
+            self._change(item, "reopened", **fold.reopened(item))
         else:
             if not (body["to"].isascii() and body["to"].isdigit() and LOWEST <= int(body["to"]) <= HIGHEST):
                 raise RefusedError(f"a priority is a number from {LOWEST} to {HIGHEST}")
-            self._change(item, "prioritised", priority=int(body["to"]))
+            self._change(item, "prioritised", **fold.weighed(item, int(body["to"])))
 
     def _change(self, item: Item, action: str, **fields: Any) -> None:
-        self.before.append(dict(item))
-        self.fold.change(item, self.result, action, self.user, self.id, self.body["text"], **fields)
+        self.fold.change(item, self.result, action, self.user, self.id, self.text, **fields)
+        self._remember(item)
+
+    def _remember(self, item: Item) -> None:
+        """Notes what the act has just changed of a To-Do."""
+        new = self.fold.items.all[item["id"]]
+        self.before.append({name: value for name, value in item.items() if new[name] != value or name in ("id", "version")})
         self.done.append(item["id"])
 
     def _from_items(self, action: str) -> None:
-        """What a person or a search of the store found, or found to be gone."""
+        """What a person or a search of the store found, or found to be gone. Nothing is done where one of them is not right."""
         try:
             found = orjson.loads(self.body["items"] or "[]")
         except orjson.JSONDecodeError:
             raise RefusedError("items is not JSON") from None
-        for one in found:
-            kind = self.fold.settings.type_of(str(one.get("type")))
-            if kind is None or not one.get("subject"):
-                raise RefusedError(f"there is no To-Do type {one.get('type')!r}" if kind is None else "an item needs a subject")
-            fields = {
-                name: str(one.get(name, "")) for name in ("subject", "device", "channel", "service_point", "account", "payload", "detail")
-            }
+        if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+            raise RefusedError("items is a list of objects")
+        if action in ("gone", "facts"):
+            self._told(action, found)
+            return
+        kinds = [self.fold.settings.type_of(str(one.get("type"))) for one in found]
+        if None in kinds or not all(one.get("subject") for one in found):
+            raise RefusedError("an item needs a subject and a type that there is")
+        for kind, one in zip(kinds, found, strict=True):
+            assert kind is not None
+            fields: dict[str, Any] = {name: str(one[name]) for name in _TEXTS if name in one}
+            fields |= {name: int(one[name]) for name in _NUMBERS if isinstance(one.get(name), int)}
             known = self.fold.items.of_key(identity(kind.id, fields["subject"], ""))
-            live = known is not None and known["state"] != COMPLETED
-            if action == "gone":
-                if live and known is not None:
-                    self.fold.complete(known, self.result, SYSTEM, self.id, "auto", "no longer found")
-                    self.done.append(known["id"])
-            elif not live or action == "create":
-                self.done.append(self.fold.raise_(kind, fields, "", self.id, self.result)["id"])
+            if known is None or known["state"] == COMPLETED or action == "create":
+                by = self.user if action == "create" else SYSTEM
+                self.done.append(self.fold.raise_(kind, fields, "", self.id, self.result, by)["id"])
+
+    def _told(self, action: str, found: list[dict[str, Any]]) -> None:
+        """Facts about To-Dos, or that the cause of some is gone. One that has changed since it was looked at is left alone."""
+        for one in found:
+            item = self.fold.items.get(str(one.get("todo")))
+            if item is None or item["state"] == COMPLETED:
+                continue
+            if action == "facts":
+                if self.fold.facts(item, one, self.id, self.result):
+                    self.done.append(item["id"])
+            elif not item["untold"] and one.get("version") in (None, item["version"]):
+                self.fold.complete(item, self.result, SYSTEM, self.id, "auto", str(one.get("detail") or "no longer found"))
+                self.done.append(item["id"])
 
     def _undo(self) -> None:
         """Takes an act back where nobody has changed the To-Do since."""
         data = self.fold.state.entries.get(f"b/{self.body['of']}")
-        if data is None:
+        kept = orjson.loads(data) if data else None
+        if kept is None or kept["until"] <= self.fold.now:
             raise RefusedError("that act cannot be undone, or not any more")
-        for before in orjson.loads(data)["items"]:
+        for before in kept["items"]:
             item = self.fold.items.get(before["id"])
             if item is None or item["version"] != before["version"] + 1:
                 self.conflicts.append(before["id"])
                 continue
-            fields = {name: value for name, value in before.items() if name not in ("version", "id", "key")}
-            self.fold.change(item, self.result, "undone", self.user, self.id, self.body["text"], **fields)
+            fields = {name: value for name, value in before.items() if name not in ("version", "id", "untold")}
+            self.fold.change(item, self.result, "undone", self.user, self.id, self.text, **fields)
             self.done.append(item["id"])
         self.fold.state.put(f"b/{self.body['of']}", None)
 
@@ -327,6 +406,8 @@ class Act:
         self.result.outputs.append(Output(OUTCOMES, "TodoOutcome", body, self.id.encode()))
 
 
+_TEXTS: Final = ("subject", "device", "channel", "service_point", "account", "payload", "detail", "role", "severity")
+_NUMBERS: Final = ("start", "end", "priority")
 _ACTIONS: Final = frozenset(("assign", "distribute", "release", "forward", "comment", "complete", "reopen", "prioritise"))
 
 

@@ -1,14 +1,15 @@
 """The To-Dos of the agent: live ones in memory and as state entries, found by what they are about, and queued by role.
 
 A To-Do is live until some time after its completion, so that it can be opened again; then the store alone remembers it. Entries:
-``t/<id>`` a To-Do, ``g/<type>/<payload>`` how many exceptions of one payload raised a type, ``b/<command>`` what an act changed, for
-undoing it.
+``t/<id>`` a To-Do, ``g/<type>/<batch>`` how many exceptions of one payload (or one moment) raised a type and when, ``b/<command>`` what an
+act changed, for undoing it.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections import defaultdict
+from collections.abc import Iterable
 from typing import Any, Final
 
 import orjson
@@ -60,25 +61,35 @@ class Items:
     def save(self, item: Item) -> None:
         """Takes a new To-Do or a new version of one."""
         before = self.all.get(item["id"])
-        if before is not None and before["state"] == WORKING:
-            self._loads[before["user"]] -= 1
+        if before is not None:
+            if before["state"] == WORKING:
+                self._loads[before["user"]] -= 1
+            if before["exceptions"] is not item["exceptions"]:
+                self._forget(item["id"], set(before["exceptions"]).difference(item["exceptions"]))
         self.state.put(f"t/{item['id']}", orjson.dumps(item, option=orjson.OPT_SORT_KEYS))
-        self._note(item)
+        self._note(item, before)
 
-    def _note(self, item: Item) -> None:
+    def _note(self, item: Item, before: Item | None = None) -> None:
+        """Makes a To-Do found; queues hear of it only where its place changed: one that grows a million times is queued once."""
         assert self._items is not None
         self._items[item["id"]] = item
         (self._untold.add if item.get("untold") else self._untold.discard)(item["id"])
         self._by_key[item["key"]] = item["id"]
-        for exception in item["exceptions"]:
-            self._by_exception[exception] = item["id"]
+        if before is None or before["exceptions"] is not item["exceptions"]:
+            for exception in item["exceptions"]:
+                self._by_exception[exception] = item["id"]
         if item["state"] == WORKING:
             self._loads[item["user"]] += 1
-        elif item["state"] == OPEN:
+        elif item["state"] == OPEN and (before is None or any(before[name] != item[name] for name in ("state", "role", "priority"))):
             heapq.heappush(self._queues[item["role"]], (-item["priority"], item["first_seen"], item["id"]))
         due = self.due(item)
-        if due is not None:
+        if due is not None and (before is None or self.due(before) != due):
             heapq.heappush(self._deadlines, (due, item["id"]))
+
+    def _forget(self, id: str, exceptions: Iterable[str]) -> None:
+        for exception in exceptions:
+            if self._by_exception.get(exception) == id:
+                del self._by_exception[exception]
 
     def drop(self, item: Item) -> None:
         """Forgets a To-Do; the store has it."""
@@ -86,8 +97,7 @@ class Items:
         self.all.pop(item["id"], None)
         if self._by_key.get(item["key"]) == item["id"]:
             del self._by_key[item["key"]]
-        for exception in item["exceptions"]:
-            self._by_exception.pop(exception, None)
+        self._forget(item["id"], item["exceptions"])
 
     def due(self, item: Item) -> int | None:
         """When time changes something about it: a deadline passes, or it is forgotten."""

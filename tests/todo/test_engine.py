@@ -41,7 +41,7 @@ def test_a_flood_of_one_payload_is_one_todo_with_a_count() -> None:
     driver.restart()
     driver.tick(MONDAY + 60)
     todo = driver.todo()
-    assert (todo["grouped"], todo["count"], todo["subject"]) == (True, 4990, "payload p1")
+    assert (todo["grouped"], todo["count"], todo["subject"]) == (True, 4990, "interval-spike: payload p1")
     assert len(todo["exceptions"]) == 50
     driver.tick(MONDAY + 120)
     assert len(driver.said["Todo"]) == 12
@@ -135,9 +135,16 @@ def test_what_a_search_found_is_raised_once_and_closed_when_it_is_gone() -> None
     driver.act("found", user="system", items=found)
     driver.act("found", user="system", items=found)
     assert len(driver.said["Todo"]) == 1
-    driver.act("gone", user="system", items=found)
+    seen = {"todo": driver.todo()["id"], "version": driver.todo()["version"]}
+    driver.act("comment", seen["todo"], text="asked the field crew")
+    driver.act("gone", user="system", items=[seen])
+    assert driver.todo()["state"] == "open", "somebody was at it since it was looked for"
+    driver.act("gone", user="system", items=[{**seen, "version": driver.todo()["version"]}])
     assert (driver.todo()["state"], driver.todo()["outcome"]) == ("completed", "auto")
-    assert driver.act("found", user="system", items=[{"type": "nonsense", "subject": "x"}])["status"] == "refused"
+    for wrong in ([*found, {"type": "nonsense", "subject": "x"}], [5], [{"type": "silent-meter"}]):
+        before = len(driver.said["Todo"])
+        assert driver.act("found", user="system", items=wrong)["status"] == "refused"
+        assert len(driver.said["Todo"]) == before, "refused as a whole"
 
 
 def test_a_completed_todo_is_forgotten_after_its_time() -> None:
@@ -148,6 +155,77 @@ def test_a_completed_todo_is_forgotten_after_its_time() -> None:
     driver.tick(MONDAY + 25 * HOUR)
     assert driver.act("reopen", id)["status"] == "refused"
     assert not any(key.startswith("t/") for key in driver.fold.state.entries)
+
+
+def test_an_exception_that_opens_again_counts_again() -> None:
+    driver = Driver()
+    driver.exception("e1")
+    driver.exception("e2")
+    driver.exception("e1", status="superseded")
+    driver.exception("e1")
+    driver.exception("e2", status="superseded")
+    assert (driver.todo()["state"], driver.todo()["open"]) == ("open", 1)
+
+
+def test_a_storm_without_a_payload_is_grouped_by_rule_and_moment() -> None:
+    driver = Driver(types=[{"id": "validation", "about": "x", "rules": ["*"], "together_above": 3}])
+    for number in range(20):
+        driver.exception(f"e{number}", device=f"m{number}", payload="", rule="missing" if number % 2 else "late")
+    driver.tick(MONDAY + 60)
+    grouped = {record["subject"]: record["count"] for record in driver.said["Todo"] if record["grouped"]}
+    assert grouped == {"missing: 2026-03-02T09:00:00Z": 9, "late: 2026-03-02T09:00:00Z": 8}
+
+
+def test_a_million_of_one_thing_are_queued_once() -> None:
+    driver = Driver(types=[{"id": "validation", "about": "x", "rules": ["*"], "together_above": 1}])
+    for number in range(3000):
+        driver.exception(f"e{number}", device=f"m{number}")
+    items = driver.fold.items
+    assert sum(len(queue) for queue in items._queues.values()) + len(items._deadlines) + len(items._by_exception) < 70
+
+
+def test_facts_route_and_the_nearness_of_a_bill_makes_urgent() -> None:
+    driver = Driver(
+        routes=[
+            {"commodities": ["gas"], "regions": ["north*"], "role": "gas-team"},
+            {"customer_classes": ["large"], "role": "clerk", "more_urgent": 1},
+        ],
+        bill_bands=["3d", "1d", "0s"],
+    )  # fmt: skip
+    driver.exception("e1", device="m1")
+    driver.exception("e2", device="m2")
+    gas, large = (record["id"] for record in driver.said["Todo"])
+    bill = MONDAY + 2 * 24 * HOUR
+    told = [
+        {"todo": gas, "commodity": "gas", "region": "north-2"},
+        {"todo": large, "customer_class": "large", "account": "a1", "bill_at": bill},
+    ]
+    assert len(driver.act("facts", user="system", items=told)["done"]) == 2
+    assert (driver.todo(gas)["role"], driver.todo(gas)["priority"]) == ("gas-team", 5)
+    assert (driver.todo(large)["priority"], driver.todo(large)["bill_at"]) == (7, datetime.fromtimestamp(bill, UTC))
+    assert driver.act("facts", user="system", items=told)["done"] == [], "nothing is new"
+    driver.tick(bill - 2 * HOUR)
+    level = driver.todo(large)["level"]
+    assert driver.todo(large)["priority"] == 8 + level
+    driver.act("prioritise", large, to="2")
+    driver.tick(bill)
+    assert driver.todo(large)["priority"] == 3 + driver.todo(large)["level"] - level, "the last band adds to what the person said"
+
+
+def test_a_bulk_act_in_which_one_is_gone_does_the_rest() -> None:
+    driver = Driver()
+    driver.exception("e1")
+    outcome = driver.act("complete", driver.todo()["id"], "nonsense")
+    assert (outcome["status"], outcome["conflicts"]) == ("partly", ["nonsense"])
+
+
+def test_what_is_kept_for_a_while_goes() -> None:
+    driver = Driver(undo_within="1d")
+    driver.exception("e1")
+    act = driver.act("comment", driver.todo()["id"], text="x")
+    driver.tick(MONDAY + 9 * 24 * HOUR)
+    assert not any(key.startswith(("b/", "g/")) for key in driver.fold.state.entries)
+    assert driver.act("undo", of=act["id"])["status"] == "refused"
 
 
 @pytest.mark.parametrize(
