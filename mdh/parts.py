@@ -164,6 +164,19 @@ def _prepaid_routes(part: Any) -> APIRouter:
     return routes(part)
 
 
+def _todo(around: Surroundings) -> Service:
+    """To-Dos: acts, resolving, searches."""
+    from connectors.todo.part import TodoDesk
+
+    return TodoDesk(around.topology, around.reader, around.writer, around.codec)
+
+
+def _todo_routes(desk: Any) -> APIRouter:
+    from connectors.todo.routes import routes
+
+    return routes(desk)
+
+
 PARTS: Final[tuple[Part, ...]] = (
     Part("delivery", delivery, _subscribers),
     Part("master", _master, _master_routes),
@@ -171,5 +184,6 @@ PARTS: Final[tuple[Part, ...]] = (
     Part("bulk", bulk, _bulk),
     Part("enterprise", _enterprise, _enterprise_routes),
     Part("prepaid", _prepaid, _prepaid_routes),
+    Part("todo", _todo, _todo_routes),
 )
 MASTER_PART: Final = next(number for number, part in enumerate(PARTS) if part.name == "master")

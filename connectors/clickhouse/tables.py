@@ -226,7 +226,7 @@ VIEWS: Final[dict[str, dict[str, str]]] = {
         "rule": _LABEL, "severity": _LABEL, "count": "Int64", "open": "Int64", "grouped": "Bool", "first_seen": _TIME,
         "last_seen": _TIME, "start": _MAYBE_TIME, "end": _MAYBE_TIME, "assign_by": _MAYBE_TIME, "resolve_by": _MAYBE_TIME,
         "level": "Int32", "detail": _STRING, "outcome": _LABEL, "reason": _STRING, "completed_at": _MAYBE_TIME,
-        "exceptions": "Array(String)",
+        "exceptions": "Array(String)", "commodity": _LABEL, "region": _LABEL, "customer_class": _LABEL, "bill_at": _MAYBE_TIME,
     },
     "todo_queue": {
         "id": _STRING, "version": "Int64", "type": _LABEL, "state": _LABEL, "priority": "Int32", "role": _LABEL, "user": _LABEL,
@@ -234,7 +234,7 @@ VIEWS: Final[dict[str, dict[str, str]]] = {
         "rule": _LABEL, "severity": _LABEL, "count": "Int64", "open": "Int64", "grouped": "Bool", "first_seen": _TIME,
         "last_seen": _TIME, "start": _MAYBE_TIME, "end": _MAYBE_TIME, "assign_by": _MAYBE_TIME, "resolve_by": _MAYBE_TIME,
         "level": "Int32", "detail": _STRING, "outcome": _LABEL, "reason": _STRING, "completed_at": _MAYBE_TIME,
-        "exceptions": "Array(String)",
+        "exceptions": "Array(String)", "commodity": _LABEL, "region": _LABEL, "customer_class": _LABEL, "bill_at": _MAYBE_TIME,
     },
     "todo_history": {
         "todo": _STRING, "version": "Int64", "at": _TIME, "action": _LABEL, "user": _LABEL, "text": _STRING, "before": _STRING,

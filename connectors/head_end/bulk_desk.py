@@ -17,8 +17,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from connectors.head_end.command_desk import second_of
 from connectors.head_end.desk import Reader
+from connectors.head_end.orders import OrderBook
+from connectors.head_end.outcomes import send
 from connectors.head_end.problems import ProblemError
-from connectors.head_end.publish import PublishError, RefusedError, Writer, check_label
+from connectors.head_end.publish import RefusedError, Writer, check_label
 from schemas.codec import Codec
 from schemas.identity import identity
 from schemas.rules import RULES, SEVERITIES
@@ -27,8 +29,6 @@ from streams.vee.orders import MAX_SPAN, flaw
 
 SAMPLE: Final = 20
 AT_ONCE: Final = 2000  # commands on their way to Kafka
-WAIT: Final = 30.0
-_DECIDED: Final = ("ordered", "approved", "rejected")
 
 
 class Selection(BaseModel):
@@ -91,6 +91,7 @@ class BulkDesk:
         self, reader: Reader, writer: Writer, codec: Codec, settings: CommandSettings, topics: tuple[str, str],
         clock: Callable[[], float] = time.time,
     ) -> None:  # fmt: skip
+        self.orders = OrderBook("bulk", reader, writer, codec, topics[1], clock)
         self.reader, self.writer, self.codec, self.settings, self.topics, self.clock = reader, writer, codec, settings, topics, clock
 
     def loops(self) -> Mapping[str, Any]:
@@ -112,50 +113,40 @@ class BulkDesk:
             return answer
         id_ = identity("bulk", asked.model_dump_json(by_alias=True), int(self.clock() * 1e9))
         request = orjson.dumps(asked.model_dump(mode="json", by_alias=True)).decode()
-        self._note(id_, asked, "requested", asked.user, f"{len(found)} commands", orjson.dumps({"count": len(found)}).decode(), request)
+        self.orders.request(id_, asked.action, asked.user, len(found), request, reason=asked.reason, span=_span(asked))
         if waits:
             return self._answer(id_, "waiting", asked, found)
         self._order(id_, asked, found, "")
-        self._note(id_, asked, "ordered", asked.user, f"{len(found)} commands", "", "")
+        self._note(id_, asked, "ordered", asked.user, f"{len(found)} commands")
         return self._answer(id_, "ordered", asked, found)
 
     def decide(self, id_: str, said: Decision, *, approve: bool) -> BulkAnswer:
         """Approves or rejects a waiting order. Raises ProblemError: 404, 403 by the one who asked, 409 decided or changed."""
-        asked, known = self._known(id_)
         check_label("user", said.user, required=True)
-        if known["state"] != "waiting":
-            raise ProblemError(409, "decided", f"The order was {known['state']} by {known['decided_by']}.")
-        if said.user == asked.user and approve:
-            raise ProblemError(403, "four-eyes", "Somebody else than the one who asked for it must approve an order.")
+        known = self.orders.decidable(id_, said.user, approve=approve)
+        asked = BulkRequest.model_validate_json(known.request)
         if not approve:
-            self._note(id_, asked, "rejected", said.user, said.reason or "rejected", "", "")
-            return self._answer(id_, "rejected", asked, [], decided_by=said.user, count=known["count"])
+            self._note(id_, asked, "rejected", said.user, said.reason or "rejected")
+            return self._answer(id_, "rejected", asked, [], decided_by=said.user, count=known.count)
         found = self._find(asked.select)
-        agreed = known["count"] if said.count is None else said.count
-        if len(found) != agreed:
-            raise ProblemError(
-                409, "changed", f"The selection finds {len(found)} now, not {agreed}: approve again with this count.", count=len(found)
-            )
+        self.orders.agreed(known, said.count, len(found))
         self._order(id_, asked, found, said.user)
-        self._note(id_, asked, "approved", said.user, f"{len(found)} commands", "", "")
+        self._note(id_, asked, "approved", said.user, f"{len(found)} commands")
         return self._answer(id_, "approved", asked, found, decided_by=said.user)
 
     def show(self, id_: str) -> BulkAnswer:
         """An order as it stands. Raises ProblemError 404."""
-        asked, known = self._known(id_)
+        known = self.orders.find(id_)
+        asked = BulkRequest.model_validate_json(known.request)
         rows = self.reader.rows(
             "SELECT outcome, count() AS n FROM audit WHERE bulk = {id:String} AND command != '' GROUP BY outcome", {"id": id_}
         )
         outcomes = {row["outcome"]: int(row["n"]) for row in rows}
-        return self._answer(id_, known["state"], asked, [], decided_by=known["decided_by"], count=known["count"], outcomes=outcomes)
+        return self._answer(id_, known.state, asked, [], decided_by=known.decided_by, count=known.count, outcomes=outcomes)
 
     def waiting(self) -> list[BulkAnswer]:
         """Orders that wait for a second person, the oldest first, 100 at most."""
-        rows = self.reader.rows(
-            "SELECT bulk FROM audit WHERE bulk != '' AND command = '' GROUP BY bulk "
-            "HAVING countIf(outcome IN ('ordered', 'approved', 'rejected')) = 0 ORDER BY min(at), bulk LIMIT 100", {},
-        )  # fmt: skip
-        return [self.show(row["bulk"]) for row in rows]
+        return [self.show(id_) for id_ in self.orders.waiting()]
 
     # --- the rest ---------------------------------------------------------------------------------------------------------------
 
@@ -206,7 +197,7 @@ class BulkDesk:
         """Writes the commands, some at a time; returns when Kafka has them all. Raises ProblemError."""
         for first in range(0, len(found), AT_ONCE):
             records = [self._record(id_, asked, row, approved_by) for row in found[first : first + AT_ONCE]]
-            self._publish([(self.topics[0], "Command", record, record["device"], record["id"]) for record in records])
+            send(self.writer, self.codec, [(self.topics[0], "Command", record, record["device"], record["id"]) for record in records])
 
     def _record(self, id_: str, asked: BulkRequest, row: Mapping[str, Any], approved_by: str) -> dict[str, Any]:
         start = int(row["begins"])
@@ -217,42 +208,8 @@ class BulkDesk:
             "approved_by": approved_by,
         }  # fmt: skip
 
-    def _note(self, id_: str, asked: BulkRequest, outcome: str, actor: str, detail: str, after: str, before: str) -> None:
-        """An entry of the audit. Decisions share one id: of two that meet, one stays."""
-        since, until = asked.select.since.astimezone(UTC), asked.select.until.astimezone(UTC)
-        body = {
-            "id": identity("audit", "bulk", id_, "decision" if outcome in _DECIDED else outcome),
-            "at": datetime.fromtimestamp(int(self.clock()), UTC), "actor": actor, "action": f"bulk-{asked.action}", "command": "",
-            "subject": id_, "device": "", "channel": "", "start": since, "end": until, "reason": asked.reason, "outcome": outcome,
-            "detail": detail, "before": before, "after": after, "bulk": id_, "approved_by": actor if outcome == "approved" else "",
-        }  # fmt: skip
-        self._publish([(self.topics[1], "AuditEvent", body, id_, body["id"])])
-
-    def _publish(self, records: list[tuple[str, str, dict[str, Any], str, Any]]) -> None:
-        try:
-            futures = [
-                self.writer.write(topic, self.codec.encode(kind, body), key=key.encode(), headers={"id": str(id_).encode()})
-                for topic, kind, body, key, id_ in records
-            ]
-            for future in futures:
-                future.result(WAIT)
-        except (PublishError, TimeoutError) as error:
-            raise ProblemError(503, "unavailable", f"Kafka did not take all of it ({error}): order again.") from None
-
-    def _known(self, id_: str) -> tuple[BulkRequest, dict[str, Any]]:
-        rows = self.reader.rows(
-            "SELECT outcome, actor, before, after FROM audit WHERE subject = {id:String} AND bulk = {id:String} AND command = ''",
-            {"id": id_},
-        )
-        asked = next((row for row in rows if row["outcome"] == "requested"), None)
-        if asked is None:
-            raise ProblemError(404, "not-found", "No bulk order of this id is known yet; one just taken appears within seconds.")
-        decided = next((row for row in rows if row["outcome"] in _DECIDED), None)
-        known = {
-            "state": decided["outcome"] if decided else "waiting", "decided_by": decided["actor"] if decided else "",
-            "count": orjson.loads(asked["after"])["count"],
-        }  # fmt: skip
-        return BulkRequest.model_validate_json(asked["before"]), known
+    def _note(self, id_: str, asked: BulkRequest, outcome: str, actor: str, detail: str) -> None:
+        self.orders.note(id_, asked.action, outcome, actor, detail, reason=asked.reason, span=_span(asked))
 
     def _answer(self, id_: str | None, state: Any, asked: BulkRequest, found: list[dict[str, Any]], **more: Any) -> BulkAnswer:
         shown = [{name: row[name] for name in ("device", "channel", "severity", "detail")} for row in found[:SAMPLE]]
@@ -264,6 +221,10 @@ class BulkDesk:
         if "count" in more:
             figures["needs_approval"] = more["count"] > self.settings.four_eyes_above
         return BulkAnswer(**({"id": id_, "state": state, "action": asked.action, "user": asked.user} | figures | more))
+
+
+def _span(asked: BulkRequest) -> tuple[datetime, datetime]:
+    return asked.select.since.astimezone(UTC), asked.select.until.astimezone(UTC)
 
 
 def _like(pattern: str) -> str:

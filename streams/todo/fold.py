@@ -28,7 +28,7 @@ _BLANK: Final = (
     "device", "channel", "service_point", "account", "payload", "rule", "severity", "user", "outcome", "reason", "detail", "commodity",
     "region", "customer_class",
 )  # fmt: skip
-_INNER: Final = ("key", "raised", "forget_at", "untold", "base", "routed", "weighed")
+_INNER: Final = ("key", "raised", "forget_at", "untold", "base", "routed", "weighed", "decision")
 _SHOWN: Final = ("state", "priority", "role", "user", "count", "open", "level", "outcome", "reason", *_FACTS)
 
 
@@ -117,7 +117,7 @@ class TodoFold:
             "id": identity("todo", key, number), "key": key, "raised": number, "version": 0, "type": kind.id, "state": OPEN, "count": 1,
             "open": int(bool(exception)), "grouped": grouped, "first_seen": now, "last_seen": now, "start": None, "end": None,
             "bill_at": None, "level": 0, "completed_at": None, "forget_at": 0, "exceptions": [exception] if exception else [],
-            "routed": True, "weighed": True, **self._deadlines(kind), **found,
+            "routed": True, "weighed": True, "decision": None, **self._deadlines(kind), **found,
         }  # fmt: skip
         role, base = self._way(kind, item)
         item |= {"role": found.get("role") or role, "base": found.get("priority") or base}
@@ -163,7 +163,7 @@ class TodoFold:
         """What a To-Do that is opened again has: nobody works on it, and its deadlines begin anew."""
         kind = self.settings.type_of(item["type"])
         times = self._deadlines(kind) if kind is not None else {"assign_by": None, "resolve_by": None}
-        return {"state": OPEN, "user": "", "outcome": "", "reason": "", "completed_at": None, "level": 0, **times}
+        return {"state": OPEN, "user": "", "outcome": "", "reason": "", "completed_at": None, "level": 0, "decision": None, **times}
 
     def _closed(self, item: Item, body: dict[str, Any], cause: str, result: Result) -> None:
         """The cause of a To-Do is gone, or one of its causes."""
@@ -174,7 +174,8 @@ class TodoFold:
         if left:
             self.change(item, result, "raised", SYSTEM, cause, open=left, exceptions=names)
         else:
-            self.complete(item, result, SYSTEM, cause, "auto", f"exception {body['status']}")
+            said = item["decision"] or {"by": SYSTEM, "outcome": "auto", "reason": f"exception {body['status']}"}
+            self.complete(item, result, said["by"], cause, said["outcome"], said["reason"], f"exception {body['status']}")
 
     # --- changes ----------------------------------------------------------------------------------------------------------------------
 
@@ -268,7 +269,7 @@ class Act:
             kept = {"until": self.fold.now + self.fold.settings.undo_within, "items": self.before}
             self.fold.state.put(f"b/{self.id}", orjson.dumps(kept))
         status = "done" if not self.conflicts else "partly" if self.done else "conflict"
-        detail = f"{len(self.conflicts)} were changed by somebody else before" if self.conflicts else ""
+        detail = f"{len(self.conflicts)} had been changed or completed before" if self.conflicts else ""
         self._outcome(status, detail)
 
     def _carry_out(self) -> None:
@@ -302,8 +303,7 @@ class Act:
                 self.conflicts.append(id)
                 continue
             if (item["state"] == COMPLETED) != (action == "reopen") and action != "comment":
-                if len(self.body["todos"]) == 1:
-                    raise RefusedError("it is completed already" if item["state"] == COMPLETED else "it is not completed")
+                self.conflicts.append(id)
                 continue
             self._one(action, item)
 
@@ -315,6 +315,9 @@ class Act:
             if not body["roles"]:
                 raise RefusedError("distribute names the users")
             self._change(item, "assigned", state=WORKING, user=fold.items.least_loaded(list(body["roles"])))
+        elif action == "resolve":
+            decision = {"by": self.user, "outcome": body["to"] or "done", "reason": body["reason"]}
+            self._change(item, "resolving", state=WORKING, user=self.user, decision=decision)
         elif action == "release":
             self._change(item, "released", state=OPEN, user="")
         elif action == "forward":
@@ -408,7 +411,7 @@ class Act:
 
 _TEXTS: Final = ("subject", "device", "channel", "service_point", "account", "payload", "detail", "role", "severity")
 _NUMBERS: Final = ("start", "end", "priority")
-_ACTIONS: Final = frozenset(("assign", "distribute", "release", "forward", "comment", "complete", "reopen", "prioritise"))
+_ACTIONS: Final = frozenset(("assign", "distribute", "release", "forward", "comment", "resolve", "complete", "reopen", "prioritise"))
 
 
 class RefusedError(Exception):
