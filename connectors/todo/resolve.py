@@ -132,7 +132,8 @@ class Resolver:
         for change in changes:
             line = names[int(vector.lines[(_second(change["start"]) - day["begin"]) // seconds])]
             moved = _micros(change["to"]["value"]) - _micros(change["from"]["value"])
-            after[line] = after.get(line, 0) + moved
+            for name in {"", line}:  # the nameless line is the whole day
+                after[name] = after.get(name, 0) + moved
         return [
             {
                 "device": device, "channel": channel, "account": day["account"], "day": str(day["day"]), "map": day["map"], "tou": line,

@@ -167,8 +167,6 @@ def _lists(router: APIRouter, desk: TodoDesk | None) -> None:
 
 
 def _many(router: APIRouter, desk: TodoDesk | None) -> None:
-    forbids = problems.responses(403, 404, 409, 503)
-
     @router.post("/todos/next", summary="Take the most urgent open To-Do of some roles", responses=_ERRORS)
     def take(asked: Next) -> dict[str, Any]:
         return _there(desk).todos.next(asked.user, asked.roles)

@@ -171,7 +171,8 @@ class TodoService(Questions):
 
     def acts(self) -> list[dict[str, Any]]:
         """Large acts that wait for a second person, the oldest first."""
-        return [self.show(id_) for id_ in self.orders.waiting()]
+        found = [self.show(id_) for id_ in self.orders.waiting()]
+        return [act for act in found if act["count"] > self.settings.bulk_alone]  # a small one just asked for is as good as done
 
     def show(self, id_: str) -> dict[str, Any]:
         """A bulk act as it stands. Raises Problem 404."""

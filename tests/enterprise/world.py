@@ -24,6 +24,8 @@ from connectors.head_end.reading import StoreReader
 from connectors.kafka.client import consumer, producer
 from connectors.kafka.mock import MockBroker
 from connectors.kafka.settings import KafkaSettings
+from connectors.todo.part import TodoDesk
+from connectors.todo.routes import routes as todo_routes
 from mdh.agents import plans_and_folds
 from schemas.codec import Codec
 from schemas.topology import Topology
@@ -41,6 +43,7 @@ class World:
     kafka: KafkaSettings
     client: TestClient
     part: Enterprise
+    todo: TodoDesk
     publisher: Publisher
     pipeline: Pipeline
     now: int
@@ -137,10 +140,11 @@ def world(topology: Topology, store: Store, folder: Path) -> Iterator[World]:
         writer = Writer(kafka, max_bytes=4 * 1024 * 1024, timeout=5)
         reader = StoreReader(store, topology.partitions)
         part = Enterprise(topology, kafka, CODEC, reader, writer, folder)
+        todo = TodoDesk(topology, reader, writer, CODEC, patience=20)
         publisher = Publisher(writer, "hes.reads", max_payload_bytes=4 * 1024 * 1024)
         sink = Sink.from_topology(store, kafka, topology, codec=CODEC, pace=Pace(seconds=0.05))
         nobody: Any = None
-        app = create_app(Desk(publisher, reader, nobody, list), [routes(part)])
+        app = create_app(Desk(publisher, reader, nobody, list), [routes(part), todo_routes(todo)])
         stop = threading.Event()
         threads = [threading.Thread(target=loop, args=(stop,), daemon=True) for loop in (sink.run, *part.loops().values())]
         for thread in threads:
@@ -148,7 +152,7 @@ def world(topology: Topology, store: Store, folder: Path) -> Iterator[World]:
         pipeline = Pipeline(plans_and_folds(topology, [name for name in topology.agents if name != "insights"]), CODEC)
         try:
             with TestClient(app) as client:
-                yield World(topology, kafka, client, part, publisher, pipeline, int(time.time()))
+                yield World(topology, kafka, client, part, todo, publisher, pipeline, int(time.time()))
         finally:
             stop.set()
             for thread in threads:

@@ -23,7 +23,7 @@ class Kafka:
     """Takes records; entries of the audit are in the store at once."""
 
     def __init__(self, store: Store) -> None:
-        self.store, self.codec, self.commands = store, Codec(), list[dict[str, Any]]()
+        self.store, self.codec, self.commands, self.timeout = store, Codec(), list[dict[str, Any]](), 5.0
 
     def write(self, topic: str, value: bytes | None, **_: Any) -> Future[tuple[int, int]]:
         body = self.codec.decode(value or b"")
@@ -156,5 +156,5 @@ def test_orders_that_make_no_sense(kafka: Kafka, asked: dict[str, Any], what: st
 def test_too_many_at_once_are_refused(kafka: Kafka) -> None:
     with pytest.raises(ProblemError, match="more than 3"):
         desk_of(kafka, most=3).submit(request())
-    with pytest.raises(ProblemError, match="No bulk order"):
+    with pytest.raises(ProblemError, match="No order"):
         desk_of(kafka).show("x")
