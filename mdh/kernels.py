@@ -5,11 +5,15 @@ from __future__ import annotations
 
 def compile_all() -> None:
     """Compiles or loads every kernel."""
+    import numpy as np
+
     from connectors.head_end import formats
+    from schemas import packing
     from streams.determinants import kernels as determinants
     from streams.insights import kernel
     from streams.vee import clean
 
+    packing.pack(np.zeros(1, np.int64))
     formats.warm()
     determinants.warm()
     kernel.warm()

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from schemas.block import pack_text, strings, unpack_text
 from schemas.packing import pack, unpack, unpack_into
 from tests.contracts.examples import INT64, TEXTS, columns
+from tests.contracts.plain_packing import pack as plain_pack
 
 
 @given(st.integers(0, 40).flatmap(columns))
@@ -34,6 +35,28 @@ def test_columns_come_back_into_arrays_of_other_types(values: list[int], step: i
     if len(set(values)) > 1:
         with pytest.raises(ValueError, match="packed column"):
             unpack_into(pack(given_), np.empty(len(values) + 1, np.int64))
+
+
+@st.composite
+def long_columns(draw: st.DrawFn) -> np.ndarray:
+    """Columns around and beyond the length from which on runs and outliers are looked for, of any type, in any memory."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    size = draw(st.sampled_from([1, 2, 255, 256, 257, 300, 1500]))
+    scale, high = draw(st.sampled_from([1, 3, 1000, 10**6])), draw(st.sampled_from([1, 100, 200, 30_000, 70_000, 2**33]))
+    values = rng.integers(-high if draw(st.booleans()) else 0, high, size, endpoint=True) * scale
+    values = np.repeat(values, draw(st.sampled_from([1, 1, 3, 7, 8, 9, 40])))[:size]
+    odd = draw(st.sampled_from([0, 0, 1, size // 64, size // 64 + 1, size // 20]))
+    values[rng.integers(0, size, odd)] = rng.integers(-(2**50), 2**50, odd)
+    values = values.astype(draw(st.sampled_from(["i8", "i8", "i4", "u2", "i2", "u1", "u4", ">i8"])))[:: draw(st.sampled_from([1, 1, 2]))]
+    values.flags.writeable = draw(st.booleans())
+    return values
+
+
+@given(long_columns())
+def test_long_columns_are_packed_as_in_plain_numpy_and_come_back(values: np.ndarray) -> None:
+    data = pack(values)
+    assert data == plain_pack(values.astype(np.int64))
+    assert unpack(data, len(values)).tolist() == values.tolist()
 
 
 @pytest.mark.parametrize("dtype", ["i1", "i2", "i4", "u1", "u2", "u4"])
