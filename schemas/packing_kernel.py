@@ -58,7 +58,7 @@ def _reduced(values: Array, data: Array, odd: Array, most: int, step: int) -> in
     found = 0
     for i in range(len(values)):
         value = np.int64(values[i])
-        part = value // step
+        part: Any = value // step
         if part * step != value:
             if found == most:
                 return -1

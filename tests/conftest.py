@@ -5,7 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from schemas.packing import pack
+
+pack(np.zeros(1, np.int64))  # loads the compiled code before the time of any example is taken
 
 pytest_plugins = ["tests.brokers"]
 
