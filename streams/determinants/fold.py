@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from schemas.arrow import integers, numbers
 from schemas.block import DayBlock, FinalBlock, columns_of, strings
+from schemas.conditions import NOT_RECEIVED
 from schemas.topology.tou import DeterminantsSettings
 from schemas.topology.usage import UsageSettings
 from schemas.units import resolve
@@ -208,7 +209,7 @@ class DeterminantsFold:
             replaces=columns["version"] - 1,
             state=columns["state"].astype(np.int8),
             condition=columns["condition"].astype(np.int32),
-            slots=np.full(rows, 2, np.int32),
+            slots=np.where(columns["condition"] == NOT_RECEIVED, 0, 2).astype(np.int32),
             actual=columns["actual"].astype(np.int32),
             estimated=columns["estimated"].astype(np.int32),
             lines=np.ones(rows, np.int8),

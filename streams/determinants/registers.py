@@ -68,6 +68,7 @@ def make_table() -> Table:
         "p_dirty": Column(np.uint8, (PERIODS,)),
         "touched": Column(np.uint32),  # time of the newest tick when it got its newest read
         "p_sticky": Column(np.uint8, (PERIODS,)),  # more doubts than could be kept: held for good
+        "p_left": Column(np.uint8, (PERIODS,)),  # readings of it or of periods before have gone to another account
     }
     return Table(_ring("p", PERIODS) | _ring("d", DAYS) | anchor | own, ("service_point", "zone"))
 
@@ -173,6 +174,9 @@ class Registers:
         table["dials"][rows] = block.dials
         table.mark(rows)
         reads = _read(block, rows)
+        back = np.flatnonzero(reads.condition == c.NOT_RECEIVED)
+        told = self._take_back(reads.take(back)) if back.size else []
+        reads = reads.take(np.flatnonzero(reads.condition != c.NOT_RECEIVED))
         self._doubt(block, reads)
         day = np.zeros(len(reads.at), np.int64)
         zones = block.zone.dictionary_encode()
@@ -186,13 +190,44 @@ class Registers:
             late = self._place("p", PERIODS, month[some], reads.take(some), block, result)
             if late:
                 result.count("late", late)
-        told: list[Day] = []
         for some in _bands(day, DAYS):
             here = reads.take(some)
             self._place("d", DAYS, day[some], here, block, result)
             told += self._tell(here, day[some])
         self._next = None
         return told
+
+    def _take_back(self, reads: Reads) -> list[Day]:
+        """Forgets readings that belong to another account now; VEE sends those again that are left. Returns days without consumption."""
+        table = self.table
+        for row, at in zip(reads.row.tolist(), reads.at.tolist(), strict=True):
+            for prefix in ("p", "d"):
+                for end in ("first", "last"):
+                    place = np.flatnonzero(table[f"{prefix}_{end}_at"][row] == at)
+                    for name in ("at", "value", "condition"):
+                        table[f"{prefix}_{end}_{name}"][row, place] = 0
+                if table[f"{prefix}_anchor_at"][row] == at:
+                    for name in ("at", "value", "condition"):
+                        table[f"{prefix}_anchor_{name}"][row] = 0
+            table["doubts"][row][table["doubts"][row] == at] = 0
+            known = table["p_number"][row] != NONE
+            table["p_dirty"][row][known], table["p_left"][row][known] = 1, 1
+        told = []
+        for row, origin in dict(zip(reads.row.tolist(), reads.origin.tolist(), strict=True)).items():
+            for number in sorted(n for n in table["d_number"][row].tolist() if n != NONE):
+                base, last = self._ends("d", row, number % DAYS)
+                if not base.usable or not last.usable or base.at >= last.at:
+                    told += self._nothing(row, number, origin)
+        return told
+
+    def _nothing(self, row: int, number: int, origin: int) -> list[Day]:
+        """A day of which nothing is left, if it was told."""
+        table, place = self.table, number % DAYS
+        version, digest = int(table["d_version"][row, place]), _digest(0)
+        if not version or table["d_sent"][row, place] == digest:
+            return []
+        table["d_version"][row, place], table["d_sent"][row, place] = version + 1, digest
+        return [Day(origin, number, 0, c.NOT_RECEIVED, 0, 0, FINALIZED, version + 1)]
 
     def _cycle_of(self, row: int) -> int:
         if row not in self._cycle:
@@ -406,14 +441,18 @@ class Registers:
         """Reading and consumption of a period; a consumption that was told once is always told."""
         table = self.table
         base, end = self._ends("p", row, place)
+        nothing = Figure("scalar-consumption", "", 0, c.NOT_RECEIVED, 0, 0, 0, False) if table["p_since"][row, place] else None
         if not end.at:
-            return None, None
+            none = Figure("scalar-reading", "", 0, c.NOT_RECEIVED, 0, 0, 0, False) if table["p_version"][row, place] else None
+            return none, nothing
         beyond = abs(end.value) > MOST
         held = not end.usable or beyond or self._doubtful(row, end.at, end.at)
         shown, condition = (0, c.INVALID) if beyond or not end.usable else (end.value, end.condition)
         known = end.condition >= c.REGULAR, _ESTIMATE <= end.condition < c.SUSPECT
         reading = Figure("scalar-reading", "", shown, condition, 1, int(known[0]), int(known[1]), held)
         if not end.usable or not base.usable or base.at >= end.at:
+            if end.usable and table["p_left"][row, place]:
+                return reading, nothing
             nothing = Figure("scalar-consumption", "", 0, c.MISSING if end.usable else c.INVALID, 2, 0, 0, True)
             return reading, nothing if table["p_since"][row, place] or not end.usable else None
         found = consumption(base, end, int(table["dials"][row]), int(table["p_multiplier"][row, place]), self._percent)
@@ -450,11 +489,11 @@ def _nearest(usable: Array, begin: Array, end: Array) -> Array:
 
 
 def _read(block: FinalBlock, rows: Array) -> Reads:
-    """The reads of a block, sorted; of several of one time the last in the block counts. Condition 0 is no read."""
+    """The reads of a block, sorted; of several of one time the last in the block counts. Condition 0: the account has it no more."""
     origin = np.repeat(np.arange(len(block)), block.reads)
     at, condition = block.times, block.conditions.astype(np.int64)
     order = np.lexsort((np.arange(len(at)), at, rows[origin]))
-    order = order[(condition[order] != c.NOT_RECEIVED) & (at[order] > 0)]
+    order = order[at[order] > 0]
     row, times = rows[origin[order]], at[order]
     last = np.append((row[1:] != row[:-1]) | (times[1:] != times[:-1]), True)[: len(order)]
     order = order[last]

@@ -23,6 +23,7 @@ from streams.vee.judging import Told
 from streams.vee.kernel import spread
 from streams.vee.merging import STEP
 from streams.vee.registers import Changed
+from streams.vee.service import Owner
 
 FINALS: Final = "reads.final"
 EXCEPTIONS: Final = "vee.exceptions"
@@ -136,14 +137,49 @@ class Emitter:
     def registers(self, changed: Changed, version: int, states: Array, told: list[Told]) -> None:
         """Changed register reads, one row per channel, and what was found about them."""
         if len(changed.channel):
-            self._registers_block(changed, version, states)
+            self._registers_block(*self._by_owner(changed, states), version)
         for one in told:
             severity, says = one.severity or self.severities.get(one.rule, "info"), one.says or "no longer found"
             status, count = ("open", 1) if one.says else ("superseded", 0)
             self.exception(one.rule, severity, one.channel, one.start, one.at, count, says, version, one.at, status)
         self._register_exceptions(changed, version)
 
-    def _registers_block(self, changed: Changed, version: int, states: Array) -> None:
+    def _by_owner(self, changed: Changed, states: Array) -> tuple[Changed, Array]:
+        """Rows cut where the channel passes to another owner."""
+        begins = np.cumsum(changed.count) - changed.count
+        dated = self.channels.dated
+        extra: list[int] = []
+        for row in [k for k, channel in enumerate(changed.channel.tolist()) if self.channels.names[channel] in dated]:
+            judged = self.channels.judged(int(changed.channel[row]))
+            first = int(begins[row])
+            owners = [judged.owner(at) for at in changed.times[first : first + int(changed.count[row])].tolist()]
+            extra += [first + k for k in range(1, len(owners)) if owners[k] != owners[k - 1]]
+        if not extra:
+            return changed, states
+        cuts = np.union1d(begins, np.array(extra, np.int64))
+        origin = np.searchsorted(begins, cuts, side="right") - 1
+        count = np.diff(np.r_[cuts, len(changed.times)])
+        return replace(changed, channel=changed.channel[origin], count=count, replaces=changed.replaces[origin]), states[origin]
+
+    def readings_leaving(self, channel: int, left: dict[Owner, list[tuple[int, int]]], version: int) -> None:
+        """Takes readings from the accounts they were told to; ``left``: old owner → time and version of each."""
+        for owner, readings in left.items():
+            labels = replace(
+                self.channels.labels(np.array([channel])), unit=strings([owner.unit]), service_point=strings([owner.service_point]),
+                account=strings([owner.account]), multiplier=np.array([owner.multiplier], np.int64),
+            )  # fmt: skip
+            times, size = np.array([at for at, _ in readings], np.int64), len(readings)
+            day = np.array([int(day_of(labels.zone[0].as_py(), int(times[0])))], np.int32)
+            nothing, none, empty = np.zeros(size, np.int64), np.zeros(0, np.int64), np.zeros(1, np.int32)
+            block = self._block(
+                labels, day, times[:1], empty, np.array([size], np.int32), version, np.array([max(v for _, v in readings)], np.int64),
+                np.full(1, FINALIZED, np.int8), nothing, nothing.astype(np.int32), nothing.astype(np.int8),
+                reads=np.array([size], np.int32), times=times, received_count=empty, received=none,
+                received_conditions=none.astype(np.int32), before_count=empty, before=none, before_conditions=none.astype(np.int32),
+            )  # fmt: skip
+            self._deliver(block, self.channels.partition_of(owner, channel))
+
+    def _registers_block(self, changed: Changed, states: Array, version: int) -> None:
         labels = self.channels.labels(changed.channel)
         counts = changed.count.astype(np.int32)
         start = changed.times[np.cumsum(counts) - counts]

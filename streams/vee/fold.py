@@ -35,6 +35,7 @@ from streams.vee.preview import preview
 from streams.vee.registers import Changed, Registers
 from streams.vee.rejudging import Judged, Rejudging
 from streams.vee.ring import Rings
+from streams.vee.service import Owner
 from streams.vee.spans import Segments
 
 _META: Final = "meta"
@@ -421,10 +422,21 @@ class VeeFold:
                 self.parking.judged_as(seconds, key, before, self._next("sequence"))
                 self._again(seconds, [(channel, day) for day in days], emitter)
         if before != after and key in self.state.table(register_rows.NAME).index:
-            version = self._next("version")
+            version = self._after_leaving()
+            emitter.readings_leaving(channel, self._left(channel, before, after), version - 1)
             changed = self.registers.anew(channel, version)
             emitter.registers(changed, version, *self.readings.judge(changed))
             self._checked(changed, emitter)
+
+    def _left(self, channel: int, before: Judged, after: Judged) -> dict[Owner, list[tuple[int, int]]]:
+        """Kept readings of a register that another account had: its owner then → their times and versions."""
+        left: dict[Owner, list[tuple[int, int]]] = {}
+        for at, version in self.registers.held(channel):
+            old, new = before.owner(at), after.owner(at)
+            ways = [(one.account, one.unit, self.channels.partition_of(one, channel)) for one in (old, new)]
+            if ways[0] != ways[1]:
+                left.setdefault(old, []).append((at, version))
+        return left
 
     def _look_at(self, seconds: int, channel: int, emitter: Emitter, before: Judged | None = None) -> None:
         """Decides the hot days of a channel anew: what master data say may change what rules find.

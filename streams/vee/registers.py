@@ -136,6 +136,13 @@ class Registers:
             table["condition"][row, places[np.isin(table["at"][row, places], found.times)]] = 0
         return found
 
+    def held(self, channel: int) -> list[tuple[int, int]]:
+        """Time and version of the kept readings of a channel."""
+        table = self.state.table(NAME)
+        row = table.index[self.state.table(CHANNELS).keys[channel]]
+        places = table["at"][row] != _NONE
+        return list(zip(table["at"][row, places].tolist(), table["version"][row, places].tolist(), strict=True))
+
     def anew(self, channel: int, version: int, *, all_: bool = True) -> Changed:
         """Kept readings of a channel looked at again: all as if they had changed, or those with another estimate now."""
         table = self.state.table(NAME)

@@ -182,26 +182,28 @@ class Book:
 
     def _take_day(self, held: bool, channel: Channel, row: int, day: int, start: int, values: Array, codes: Array) -> Iterator[Changed]:
         key = f"{DAY}{day}/{channel.key}"
-        data, old = pack_day(start, values, codes, held=held), self._state.entries.get(key)
+        # Where nothing is left of a day, it belongs to another account now
+        data, old = pack_day(start, values, codes, held=held) if codes.any() else None, self._state.entries.get(key)
         if data == old:
             return
         before = unpack_day(old)[1:] if old else None
         self._state.put(key, data)
-        channel.days.add(day)
+        (channel.days.add if data else channel.days.discard)(day)
         yield Changed(channel.account, start, start + len(values) * channel.seconds, row, channel, before)
 
     def _take_reads(self, channel: Channel, row: int, at: Array, values: Array, codes: Array, multiplier: int) -> Iterator[Changed]:
         touched = []
         for moment, value, code in zip(at.tolist(), values.tolist(), codes.tolist(), strict=True):
-            if not code or moment <= 0:
+            if moment <= 0:
                 continue
             key = f"{READS}{moment // BUCKET}/{channel.key}"
             held = {read[0]: read for read in json.loads(self._state.entries.get(key, b"[]"))}
-            fresh = [moment, value if code >= c.OUTAGE else 0, code, multiplier]
+            fresh = [moment, value if code >= c.OUTAGE else 0, code, multiplier] if code else None
             if held.get(moment) != fresh:
-                held[moment] = fresh
-                self._state.put(key, json.dumps([held[m] for m in sorted(held)]).encode())
-                channel.days.add(moment // BUCKET)
+                held.pop(moment, None)  # without a condition it belongs to another account now
+                held |= {moment: fresh} if fresh else {}
+                self._state.put(key, json.dumps([held[m] for m in sorted(held)]).encode() if held else None)
+                (channel.days.add if held else channel.days.discard)(moment // BUCKET)
                 touched.append(moment)
         if touched:
             later = [read.at for read in self.reads(channel) if read.at > max(touched)]  # the difference behind a new reading changes too
