@@ -206,7 +206,7 @@ class DeterminantsFold:
             end=end,
             seconds=np.zeros(rows, np.int32),
             version=columns["version"],
-            replaces=columns["version"] - 1,
+            replaces=columns["replaces"],
             state=columns["state"].astype(np.int8),
             condition=columns["condition"].astype(np.int32),
             slots=np.where(columns["condition"] == NOT_RECEIVED, 0, 2).astype(np.int32),

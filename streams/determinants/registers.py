@@ -39,7 +39,7 @@ TABLE: Final = "registers"
 _ESTIMATE: Final = int(BOTTOMS[ESTIMATED.start])
 
 
-def _ring(prefix: str, places: int) -> dict[str, Column]:
+def _ring(prefix: str, places: int, version: type[np.integer[Any]] = np.uint16) -> dict[str, Column]:
     reading = {
         f"{prefix}_{end}_{name}": Column(kind, (places,))
         for end in ("first", "last")
@@ -49,7 +49,7 @@ def _ring(prefix: str, places: int) -> dict[str, Column]:
         f"{prefix}_number": Column(np.int32, (places,), NONE),
         **reading,
         f"{prefix}_multiplier": Column(np.int64, (places,)),  # as it came with the last reading
-        f"{prefix}_version": Column(np.uint16, (places,)),
+        f"{prefix}_version": Column(version, (places,)),
         f"{prefix}_sent": Column(np.int64, (places,)),  # hash of what was sent last
     }
 
@@ -70,7 +70,7 @@ def make_table() -> Table:
         "p_sticky": Column(np.uint8, (PERIODS,)),  # more doubts than could be kept: held for good
         "p_left": Column(np.uint8, (PERIODS,)),  # readings of it or of periods before have gone to another account
     }
-    return Table(_ring("p", PERIODS) | _ring("d", DAYS) | anchor | own, ("service_point", "zone"))
+    return Table(_ring("p", PERIODS) | _ring("d", DAYS, np.int64) | anchor | own, ("service_point", "zone"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,10 @@ def consumption(base: Reading, end: Reading, dials: int, multiplier: int, rollov
 
 @dataclass(frozen=True, slots=True)
 class Day:
-    """Scalar consumption of a local day, in the ``version`` to be told; ``origin`` is a row of the block that caused it."""
+    """Scalar consumption of a local day, in the ``version`` to be told; ``origin`` is a row of the block that caused it.
+
+    Versions are those of VEE, so that they rise from one account of a register to the next. ``replaces``: the version told before, 0: none.
+    """
 
     origin: int
     day: int
@@ -129,17 +132,20 @@ class Day:
     estimated: int
     state: int
     version: int
+    replaces: int
 
 
 @dataclass(slots=True)
 class Reads:
-    """Register reads of a block, flat: state row, block row, time, value, condition; sorted by state row and time, no time twice."""
+    """Register reads of a block, flat: state row, block row, time, value, condition, VEE's version; sorted by state
+    row and time, no time twice."""
 
     row: Array
     origin: Array
     at: Array
     value: Array
     condition: Array
+    version: Array
 
     def take(self, which: Array) -> Reads:
         """The given reads."""
@@ -213,21 +219,23 @@ class Registers:
             known = table["p_number"][row] != NONE
             table["p_dirty"][row][known], table["p_left"][row][known] = 1, 1
         told = []
-        for row, origin in dict(zip(reads.row.tolist(), reads.origin.tolist(), strict=True)).items():
+        causes = zip(reads.origin.tolist(), reads.version.tolist(), strict=True)
+        for row, cause in dict(zip(reads.row.tolist(), causes, strict=True)).items():
             for number in sorted(n for n in table["d_number"][row].tolist() if n != NONE):
                 base, last = self._ends("d", row, number % DAYS)
                 if not base.usable or not last.usable or base.at >= last.at:
-                    told += self._nothing(row, number, origin)
+                    told += self._nothing(row, number, cause)
         return told
 
-    def _nothing(self, row: int, number: int, origin: int) -> list[Day]:
+    def _nothing(self, row: int, number: int, cause: tuple[int, int]) -> list[Day]:
         """A day of which nothing is left, if it was told."""
         table, place = self.table, number % DAYS
-        version, digest = int(table["d_version"][row, place]), _digest(0)
-        if not version or table["d_sent"][row, place] == digest:
+        before, digest = int(table["d_version"][row, place]), _digest(0)
+        if not before or table["d_sent"][row, place] == digest:
             return []
-        table["d_version"][row, place], table["d_sent"][row, place] = version + 1, digest
-        return [Day(origin, number, 0, c.NOT_RECEIVED, 0, 0, FINALIZED, version + 1)]
+        version = max(cause[1], before + 1)
+        table["d_version"][row, place], table["d_sent"][row, place] = version, digest
+        return [Day(cause[0], number, 0, c.NOT_RECEIVED, 0, 0, FINALIZED, version, before)]
 
     def _cycle_of(self, row: int) -> int:
         if row not in self._cycle:
@@ -366,15 +374,16 @@ class Registers:
 
     def _tell(self, reads: Reads, numbers: Array) -> list[Day]:
         """The days of new reads and those that begin where they end, as far as they say something new."""
-        touched = {(row, n): origin for row, n, origin in zip(reads.row.tolist(), numbers.tolist(), reads.origin.tolist(), strict=True)}
-        for (row, number), origin in list(touched.items()):
+        causes = zip(reads.origin.tolist(), reads.version.tolist(), strict=True)
+        touched = {(row, n): cause for row, n, cause in zip(reads.row.tolist(), numbers.tolist(), causes, strict=True)}
+        for (row, number), cause in list(touched.items()):
             known = self.table["d_number"][row]
             for later in sorted(known[known > number].tolist())[:1]:
-                touched.setdefault((row, later), origin)
-        told = (self._day(row, number, origin) for (row, number), origin in touched.items())
+                touched.setdefault((row, later), cause)
+        told = (self._day(row, number, cause) for (row, number), cause in touched.items())
         return [day for day in told if day]
 
-    def _day(self, row: int, number: int, origin: int) -> Day | None:
+    def _day(self, row: int, number: int, cause: tuple[int, int]) -> Day | None:
         table, place = self.table, number % DAYS
         if table["d_number"][row, place] != number:
             return None
@@ -384,13 +393,14 @@ class Registers:
         found = consumption(base, end, int(table["dials"][row]), int(table["d_multiplier"][row, place]), self._percent)
         doubtful = found.broken or self._doubtful(row, base.at, end.at)
         digest = _digest(found.quantity, found.condition, found.actual, found.estimated, doubtful)
-        version = int(table["d_version"][row, place])
-        if version and table["d_sent"][row, place] == digest:
+        before = int(table["d_version"][row, place])
+        if before and table["d_sent"][row, place] == digest:
             return None
-        table["d_version"][row, place], table["d_sent"][row, place] = version + 1, digest
+        version = max(cause[1], before + 1)
+        table["d_version"][row, place], table["d_sent"][row, place] = version, digest
         condition = min(found.condition, c.SUSPECT) if doubtful else found.condition
         state = EXCEPTION if doubtful else FINALIZED
-        return Day(origin, number, found.quantity, condition, found.actual, found.estimated, state, version + 1)
+        return Day(cause[0], number, found.quantity, condition, found.actual, found.estimated, state, version, before)
 
     def tick(self, at: int, close: bool, result: Result) -> None:
         """Sends the determinants of changed periods that ended long enough ago; on ``close`` of all changed ones."""
@@ -497,4 +507,4 @@ def _read(block: FinalBlock, rows: Array) -> Reads:
     row, times = rows[origin[order]], at[order]
     last = np.append((row[1:] != row[:-1]) | (times[1:] != times[:-1]), True)[: len(order)]
     order = order[last]
-    return Reads(rows[origin[order]], origin[order], at[order], block.values[order], condition[order])
+    return Reads(rows[origin[order]], origin[order], at[order], block.values[order], condition[order], block.version[origin[order]])

@@ -251,6 +251,11 @@ def test_readings_that_changed_hands_leave_the_old_account() -> None:
     chain.master(master("R1", 0, moved), 2)
     chain.run()
     newest: dict[tuple[str, str], dict[str, Any]] = {}
+    owner_of: dict[int, tuple[int, str]] = {}  # the store has one row per device, channel and day: the highest version
+    for block in [CODEC.decode(r.value) for log in chain.pipeline.topics["determinants.daily"] for r in log]:
+        for row, day in enumerate(block.day.tolist()):
+            owner_of[day] = max(owner_of.get(day, (0, "")), (int(block.version[row]), block.account[row].as_py()))
+    assert [account for _, (_, account) in sorted(owner_of.items())][-3:] == ["A", "B", "B"]
     for body in chain.records("usage.events", "UsageEvent"):
         key = (body["account"], body["day"])
         assert key not in newest or newest[key]["version"] < body["version"]
