@@ -50,6 +50,7 @@ PLAIN: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "DeviceCommand": ("device_command_log", ("issued_at", "expires_at")),
     "DeviceReply": ("device_reply_log", ("at",)),
 }
+ANSWERS: Final = frozenset(("prepaid_outcome_log", "todo_outcome_log"))  # stored behind what they tell of: somebody waits for them
 log = structlog.get_logger(__name__)
 
 
@@ -412,6 +413,7 @@ class Sink:
 
     def _tables(self, batch: Batch) -> list[tuple[str, pa.Table | None]]:
         plain = [name for name in batch.singles if name not in ("receipts", "tick_receipts", "refused_records")]
+        plain.sort(key=ANSWERS.__contains__)
         return [
             *[(name, self._sound(batch, name)) for name in plain],
             ("final_days", rows.final_days(batch.finals)),

@@ -36,6 +36,8 @@ PAUSE: Final = 2.0  # seconds between looks for what is due
 AT_ONCE: Final = 200
 OVER: Final = frozenset({told.SENT, told.DEAD, told.SKIPPED})
 REMEMBERED: Final = 20_000
+_FIELDS: Final = ("id", "account", "at", "not_before", "kind", "level", "balance", "currency", "days_left", "amount", "cut_from", "detail")
+_COLUMNS: Final = ", ".join(f"notices.{name} AS {name}" for name in _FIELDS)
 log = structlog.get_logger(__name__)
 MakeJournal = Callable[[str], Journal]
 
@@ -91,7 +93,7 @@ class Courier:
         now = int(self._clock())
         lately = [notice for (kind, notice), at in self._lately.items() if kind == way and (at == 0 or at > now)]
         return self.reader.rows(
-            "SELECT notices.*, seen.attempt AS attempt, accounts.zone AS zone FROM prepaid_notices AS notices"
+            f"SELECT {_COLUMNS}, seen.attempt AS attempt, accounts.zone AS zone FROM prepaid_notices AS notices"
             " LEFT JOIN (SELECT key, status, attempt, next_at FROM deliveries WHERE subscriber = {subscriber:String}) AS seen"
             " ON seen.key = notices.id LEFT JOIN (SELECT account, zone FROM prepaid_accounts) AS accounts"
             " ON accounts.account = notices.account WHERE notices.not_before <= toDateTime({now:Int64}, 'UTC')"

@@ -56,7 +56,7 @@ class Texts:
             f"notice.{notice['kind']}",
             balance=money(notice["balance"]),
             amount=money(notice["amount"]),
-            days=self("notice.days", days=days) if days is not None else "",
+            days="" if days is None else self("notice.day") if days == 1 else self("notice.days", days=days),
             cut=self("notice.cut", time=self.time(cut, zone)) if cut is not None else "",
         )
 

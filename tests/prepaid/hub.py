@@ -15,7 +15,7 @@ from typing import Any
 from fastapi.testclient import TestClient
 
 from connectors.clickhouse import migrate, rows
-from connectors.clickhouse.sink import PLAIN
+from connectors.clickhouse.sink import ANSWERS, PLAIN
 from connectors.clickhouse.store import Store, open_store
 from connectors.head_end.desk import Desk
 from connectors.head_end.gateway import create_app
@@ -98,8 +98,8 @@ class Engine:
             known = {name: rows.second(record[name]) for name in times if record[name] is not None}
             tables.setdefault(table, []).append({**record, **known})
         self._stored = len(self.driver.log)
-        for table, found in tables.items():
-            self._insert(table, found)
+        for table in sorted(tables, key=ANSWERS.__contains__):
+            self._insert(table, tables[table])
 
     def _insert(self, table: str, found: list[dict[str, Any]]) -> None:
         data = rows.from_dicts(table, found)

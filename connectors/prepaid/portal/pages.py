@@ -63,9 +63,10 @@ class Portal:
         pay = self.settings.payments
         paying = f" {urlsplit(pay.url).scheme}://{urlsplit(pay.url).netloc}" if pay is not None and pay.url else ""
         frames = " ".join(self.settings.embed) or "'none'"
-        self.policy = (
-            f"default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'self'{paying}; frame-ancestors {frames}"
-        )
+        self.policy = "; ".join(
+            ("default-src 'none'", "style-src 'self'", "img-src 'self' data:", "base-uri 'none'", f"form-action 'self'{paying}",
+             f"frame-ancestors {frames}")
+        )  # fmt: skip
 
     def close(self) -> None:
         """Waits for codes that are being sent."""
