@@ -32,6 +32,9 @@ COMMANDS = {
     "subscribers": "Subscribers: who is told of what",
     "prepaid": "Prepaid accounts: balances, top-ups, proofs",
     "deliver": "Deliver to subscribers in a process of its own",
+    "users": "Users of the hub and their roles",
+    "tokens": "API tokens",
+    "audit": "Search, export and verify the audit",
     "command": "Order something done with channel days",
     "schemas": "Check contracts, register them",
 }
@@ -77,12 +80,15 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
-    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")] = False,  # noqa: ARG001
+    token: Annotated[str | None, typer.Option(help="API token for hubs that ask who you are; better: MDH_TOKEN.")] = None,
 ) -> None:
     """Meter Data Hub: every meter's raw reads in, trusted consumption out.
 
     Start with `mdh demo`. Results go to stdout, everything else to stderr; bad input exits with status 2 and one line.
     """
+    if token:
+        os.environ["MDH_TOKEN"] = token
 
 
 def main() -> None:

@@ -177,7 +177,32 @@ def _todo_routes(desk: Any) -> APIRouter:
     return routes(desk)
 
 
+def _rights(around: Surroundings) -> Service:
+    """Users, tokens, sessions, the audit."""
+    from connectors.rights.accounts import SESSIONS, Accounts
+    from connectors.rights.oidc import Provider
+    from connectors.rights.service import LINK_FILE, Rights, RightsPart
+    from connectors.rights.trail import Trail
+    from mdh.settings import load_settings
+
+    settings, topology = load_settings(), around.topology.rights
+    accounts = Accounts(around.kafka, around.topology, around.codec, around.writer)
+    sessions = Accounts(around.kafka, around.topology, around.codec, around.writer, SESSIONS)
+    trail = Trail(around.writer, around.codec, around.data_dir / "audit")
+    rights = Rights(topology, accounts=accounts, sessions=sessions, trail=trail, mode=settings.rights_mode, reader=around.reader)
+    secret = settings.oidc_secret.get_secret_value() if settings.oidc_secret else None
+    provider = Provider(topology.oidc, secret) if topology.oidc else None
+    return RightsPart(rights, provider, around.data_dir / "run" / LINK_FILE)
+
+
+def _rights_routes(part: Any) -> APIRouter:
+    from connectors.rights.routes import routes
+
+    return routes(part)
+
+
 PARTS: Final[tuple[Part, ...]] = (
+    Part("rights", _rights, _rights_routes),
     Part("delivery", delivery, _subscribers),
     Part("master", _master, _master_routes),
     Part("usage", _usage, _usage_routes),
@@ -186,4 +211,5 @@ PARTS: Final[tuple[Part, ...]] = (
     Part("prepaid", _prepaid, _prepaid_routes),
     Part("todo", _todo, _todo_routes),
 )
+RIGHTS_PART: Final = next(number for number, part in enumerate(PARTS) if part.name == "rights")
 MASTER_PART: Final = next(number for number, part in enumerate(PARTS) if part.name == "master")

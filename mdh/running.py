@@ -64,14 +64,17 @@ def kafka_of(broker: str | None, url: str | None, data_dir: Path | None) -> Kafk
 class HubClient:
     """Calls to a hub. Every failure is a UsageError that says what to do; a busy hub is asked again for ``patience`` seconds."""
 
-    def __init__(self, url: str, patience: float = 120.0) -> None:
+    def __init__(self, url: str, patience: float = 120.0, token: str | None = None) -> None:
+        """``token``: an API token; None: that of ``MDH_TOKEN`` or ``mdh --token``, if any."""
         import httpx
 
         self.url, self.patience, self._reached = url.rstrip("/"), patience, False
         host = httpx.URL(self.url).host if "://" in url else ""
         local = host in ("localhost", "::1") or host.startswith("127.")
         # A proxy of the environment is for the world outside, not for a hub on this machine
-        self._client = httpx.Client(timeout=httpx.Timeout(60.0, connect=5.0), trust_env=not local)
+        token = os.environ.get("MDH_TOKEN", "") if token is None else token
+        headers = {"Authorization": f"Bearer {token.strip()}"} if token.strip() else {}
+        self._client = httpx.Client(timeout=httpx.Timeout(60.0, connect=5.0), trust_env=not local, headers=headers)
 
     def __enter__(self) -> Self:
         return self

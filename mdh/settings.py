@@ -42,6 +42,8 @@ class Settings(BaseSettings):
         default=None, description="File with the 32 bytes that wrap the keys of persons' data; none: one is made in data_dir"
     )
     person_keys: Path | None = Field(default=None, description="The file that holds the wrapped keys of persons; none: in data_dir")
+    rights_mode: Literal["open", "enforced"] | None = Field(default=None, description="Instead of rights.mode of topology.yaml")
+    oidc_secret: SecretStr | None = Field(default=None, description="Client secret at the identity provider; none: a public client")
     host: str = Field(default="127.0.0.1", description="Address the gateway listens on")
     port: int = Field(default=8080, ge=0, le=65_535, description="Port of the gateway; 0: any free one")
     workers: int = Field(default=1, ge=1, le=256)

@@ -58,7 +58,8 @@ TABLES: Final[dict[str, dict[str, str]]] = {
     "audit_events": {
         "id": _STRING, "at": _TIME, "actor": _LABEL, "action": _LABEL, "command": _STRING, "subject": _STRING, "device": _STRING,
         "channel": _LABEL, "start": _TIME, "end": _TIME, "reason": _LABEL, "outcome": _LABEL, "detail": _STRING, "before": _STRING,
-        "after": _STRING, "bulk": _STRING, "approved_by": _LABEL,
+        "after": _STRING, "bulk": _STRING, "approved_by": _LABEL, "principal": _STRING, "address": _STRING, "agent": _STRING,
+        "writer": _LABEL, "sequence": "Int64", "previous": _STRING, "hash": _STRING,
     },
     "cis_messages": {
         "id": _STRING, "system": _LABEL, "protocol": _LABEL, "kind": _LABEL, "reference": _STRING, "bulk": "UInt8", "at": _TIME,
@@ -243,7 +244,8 @@ VIEWS: Final[dict[str, dict[str, str]]] = {
     "audit": {
         "at": _TIME, "actor": _LABEL, "action": _LABEL, "outcome": _LABEL, "detail": _STRING, "reason": _LABEL, "device": _STRING,
         "channel": _LABEL, "start": _TIME, "end": _TIME, "before": _STRING, "after": _STRING, "command": _STRING,
-        "subject": _STRING, "id": _STRING, "bulk": _STRING, "approved_by": _LABEL,
+        "subject": _STRING, "id": _STRING, "bulk": _STRING, "approved_by": _LABEL, "principal": _STRING, "address": _STRING,
+        "agent": _STRING, "writer": _LABEL, "sequence": "Int64", "previous": _STRING, "hash": _STRING,
     },
     "conversations": {
         "system": _LABEL, "kind": _LABEL, "subject": _STRING, "state": _LABEL, "at": _TIME, "device": _STRING, "account": _STRING,

@@ -15,6 +15,7 @@ import orjson
 from connectors.enterprise.objects import attributes_of, item_of, lines_of, time_text
 from connectors.enterprise.persons import Vault
 from connectors.head_end.publish import Writer, wait_for
+from connectors.rights.principal import acting
 from schemas.codec import Codec
 from schemas.identity import identity
 from schemas.master import CHANNEL, KINDS
@@ -87,7 +88,7 @@ class MasterService:
             items.append(item)
             outcomes.append(ItemOutcome(item["id"], item["kind"], item["object"], "accepted"))
         items, outcomes = _whole_groups(objects, items, outcomes)
-        self._publish(items, message, source, user, strict=strict)
+        self._publish(items, message, source, acting(user), strict=strict)
         return self._decided(outcomes, wait) if items and wait > 0 else outcomes
 
     def outcomes(self, message: str) -> list[ItemOutcome]:

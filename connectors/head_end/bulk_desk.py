@@ -21,6 +21,7 @@ from connectors.head_end.orders import OrderBook
 from connectors.head_end.outcomes import send
 from connectors.head_end.problems import ProblemError
 from connectors.head_end.publish import RefusedError, Writer, check_label
+from connectors.rights.principal import acting
 from schemas.codec import Codec
 from schemas.identity import identity
 from schemas.rules import RULES, SEVERITIES
@@ -53,7 +54,7 @@ class BulkRequest(BaseModel):
     select: Selection
     method: str | None = Field(default=None, max_length=64, description="estimate: an estimation rule or outage-zero")
     reason: str = Field(default="", max_length=255)
-    user: str = Field(max_length=255)
+    user: str = Field(default="", max_length=255, description="where people log in: they")
     dry_run: bool = Field(default=False, description="count only")
 
 
@@ -62,7 +63,7 @@ class Decision(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    user: str = Field(max_length=255)
+    user: str = Field(default="", max_length=255, description="where people log in: they")
     count: int | None = Field(default=None, description="what is agreed to; needed where the selection has changed since it was requested")
     reason: str = Field(default="", max_length=255)
 
@@ -233,13 +234,17 @@ def _like(pattern: str) -> str:
     return escaped.replace("*", "%").replace("?", "_")
 
 
+def _signed(said: Decision) -> Decision:
+    return said.model_copy(update={"user": acting(said.user)})
+
+
 def routes(desk: BulkDesk) -> APIRouter:
     """The door of bulk orders."""
     router = APIRouter(tags=["commands"])
 
     @router.post("/v1/commands/bulk", status_code=202, summary="Order something done with every open exception of a selection")
     def post_bulk(asked: BulkRequest) -> BulkAnswer:
-        return desk.submit(asked)
+        return desk.submit(asked.model_copy(update={"user": acting(asked.user)}))
 
     @router.get("/v1/bulk-orders", summary="Bulk orders that wait for a second person")
     def get_waiting() -> list[BulkAnswer]:
@@ -251,10 +256,10 @@ def routes(desk: BulkDesk) -> APIRouter:
 
     @router.post("/v1/bulk-orders/{id}/approve", status_code=202, summary="Approve a bulk order of somebody else")
     def post_approve(id: str, said: Decision) -> BulkAnswer:
-        return desk.decide(id, said, approve=True)
+        return desk.decide(id, _signed(said), approve=True)
 
     @router.post("/v1/bulk-orders/{id}/reject", summary="Reject a bulk order")
     def post_reject(id: str, said: Decision) -> BulkAnswer:
-        return desk.decide(id, said, approve=False)
+        return desk.decide(id, _signed(said), approve=False)
 
     return router

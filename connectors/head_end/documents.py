@@ -32,7 +32,7 @@ class CommandRequest(BaseModel):
     reading: Decimal | None = Field(default=None, description="edit of a register read")
     method: str | None = Field(default=None, max_length=64, description="estimate: an estimation rule or outage-zero")
     reason: str = Field(default="", max_length=255, description="reason code")
-    user: str = Field(max_length=255, description="who orders it")
+    user: str = Field(default="", max_length=255, description="who orders it; where people log in: they")
     expected_version: int | None = Field(default=None, description="refuse unless the newest version of these days is this")
     dry_run: bool = Field(default=False, description="say what it would change (outcome `preview`), and change nothing")
     exception: str | None = Field(
@@ -52,7 +52,7 @@ class LabelRequest(BaseModel):
     day: date | None = Field(default=None, description="local day")
     verdict: Literal["confirmed", "false-alarm"] = Field(description="whether something was wrong indeed")
     reason: str = Field(default="", max_length=255)
-    user: str = Field(max_length=255, description="who says so")
+    user: str = Field(default="", max_length=255, description="who says so; where people log in: they")
 
 
 class CommandAnswer(BaseModel):

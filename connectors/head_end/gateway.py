@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, cast
 
 import structlog
-from fastapi import APIRouter, FastAPI, Header, Query, Request
+from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
@@ -40,7 +40,11 @@ from connectors.head_end.documents import (
 )
 from connectors.head_end.handlers import RETRY_AFTER, Gateway
 from connectors.head_end.listing import DETERMINANTS, EXCEPTIONS, INTERVALS, readable
+from connectors.rights.guard import Guard, within_area
+from connectors.rights.policy import OPEN, match, rule_of
+from connectors.rights.service import Rights
 from schemas import metrics
+from schemas.topology.rights import RightsSettings
 
 log = structlog.get_logger(__name__)
 
@@ -78,8 +82,8 @@ SQL_BODY: Final = {
 }
 
 
-def create_app(desk: Desk, routers: Iterable[APIRouter] = ()) -> FastAPI:
-    """The whole interface over what is behind it; ``routers`` are those of other parts of the hub."""
+def create_app(desk: Desk, routers: Iterable[APIRouter] = (), rights: Rights | None = None) -> FastAPI:
+    """The whole interface over what is behind it; ``routers`` are those of other parts of the hub. Without ``rights`` it is open."""
     gateway = Gateway(desk)
     app = FastAPI(
         title="Meter Data Hub",
@@ -89,9 +93,11 @@ def create_app(desk: Desk, routers: Iterable[APIRouter] = ()) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json",
+        dependencies=[Depends(within_area)],
     )
     problems.install(app)
     app.add_exception_handler(StoreError, _store_failed)
+    app.add_middleware(Guard, rights=rights or Rights(RightsSettings()))
     app.add_middleware(Measured)
     _intake(app, gateway)
     _results(app, gateway)
@@ -352,6 +358,7 @@ def _documentation(app: FastAPI) -> None:
             for path in document["paths"].values():
                 for operation in path.values():
                     _problem_for_validation(operation)
+            _describe_rights(document)
             parts.pop("HTTPValidationError", None)
             parts.pop("ValidationError", None)
             app.openapi_schema = document
@@ -364,3 +371,20 @@ def _problem_for_validation(operation: dict[str, Any]) -> None:
     answers = operation.get("responses", {})
     if "HTTPValidationError" in str(answers.get("422", "")):
         answers["422"] = problems.responses(422)[422]
+
+
+def _describe_rights(document: dict[str, Any]) -> None:
+    """Ways to log in, the permission each operation needs, and the answers of those who do not have it."""
+    document["components"]["securitySchemes"] = {
+        "token": {"type": "http", "scheme": "bearer", "description": "an API token: mdh_…"},
+        "session": {"type": "apiKey", "in": "cookie", "name": "mdh_session", "description": "changes need X-CSRF-Token too"},
+    }
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            rule = rule_of(f"{method.upper()} {path}") or next((rule_of(key) for key in (match(method.upper(), path),) if key), None)
+            if rule is None or rule.permission == OPEN:
+                continue
+            operation["security"] = [{"token": []}, {"session": []}]
+            operation["x-permission"] = rule.permission
+            for status, answer in problems.responses(401, 403).items():
+                operation.setdefault("responses", {}).setdefault(str(status), answer)

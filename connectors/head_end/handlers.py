@@ -23,6 +23,8 @@ from connectors.head_end.formats.events import EventError, decode_events
 from connectors.head_end.listing import Listing, cursor_of, cursor_text, page_query, readable
 from connectors.head_end.problems import ProblemError
 from connectors.head_end.publish import ConflictError, PublishError, RefusedError, TooLargeError, UnavailableError
+from connectors.rights.principal import acting
+from connectors.rights.trail import note
 
 log = structlog.get_logger(__name__)
 
@@ -181,7 +183,9 @@ class Gateway:
         if desk.commands is None:
             raise ProblemError(503, "no-commands", "This gateway takes no commands.")
         try:
+            asked = asked.model_copy(update={"user": acting(asked.user)})
             id_, future = await run_in_threadpool(desk.commands.submit, asked, idempotency_key)
+            note(command=id_, actor=asked.user, subject=f"{asked.device}/{asked.channel}")
             await acknowledged(future, desk.publisher.writer.timeout + 5)
             if desk.labels is not None and asked.exception is not None:
                 await acknowledged(await run_in_threadpool(desk.labels.of_command, asked), desk.publisher.writer.timeout + 5)
@@ -196,7 +200,9 @@ class Gateway:
         if desk.labels is None:
             raise ProblemError(503, "no-labels", "This gateway takes no labels.")
         try:
+            asked = asked.model_copy(update={"user": acting(asked.user)})
             exception, future = await run_in_threadpool(desk.labels.submit, asked)
+            note(actor=asked.user, subject=f"exception/{exception}")
             await acknowledged(future, desk.publisher.writer.timeout + 5)
         except PublishError as error:
             raise as_problem(error) from None

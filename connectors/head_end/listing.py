@@ -12,6 +12,7 @@ from typing import Any, Final
 import orjson
 
 from connectors.head_end.problems import ProblemError
+from connectors.rights import scope
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,10 @@ def page_query(
     cursor: str | None,
     limit: int,
 ) -> tuple[str, dict[str, Any]]:
-    """The query of one page and its parameters; one row more than the limit, which tells whether there is a next page."""
+    """The query of one page and its parameters; one row more than the limit, which tells whether there is a next page.
+
+    Whose rights are bounded to an area sees no rows outside it. Raises Problem 403 where rows cannot be placed.
+    """
     where, parameters = [], dict[str, Any]()
     for column in listing.equals:
         value = filters.get(column)
@@ -97,6 +101,10 @@ def page_query(
         bound = ", ".join(f"{{{name}:{kind}}}" for name, kind in zip(names, listing.order.values(), strict=True))
         where.append(f"({key}) > ({bound})")
         parameters |= dict(zip(names, values, strict=True))
+    within, bounds = scope.condition(listing.equals)
+    if within:
+        where.append(within)
+        parameters |= bounds
     condition = f" WHERE {' AND '.join(where)}" if where else ""
     return f"SELECT * FROM {listing.view}{condition} ORDER BY {key} LIMIT {limit + 1}", parameters
 

@@ -1,14 +1,8 @@
-"""The registry of subscribers: the topic of their changes is the truth, and what holds now is a fold over it.
-
-Everybody who changes a subscriber writes what is to hold next under the next version. A record counts only if its version follows the one
-before; of two writers who did not know of each other the first in the topic wins, and the other is told so.
-"""
+"""The registry of subscribers: versions on a topic."""
 
 from __future__ import annotations
 
-import threading
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -16,11 +10,10 @@ from typing import Any, Final
 
 import orjson
 import structlog
-from confluent_kafka import OFFSET_BEGINNING, KafkaException, TopicPartition
 from pydantic import ValidationError
 
-from connectors.head_end.publish import PublishError, UnavailableError, Writer
-from connectors.kafka.client import consumer as make_consumer
+from connectors.head_end.publish import PublishError, Writer
+from connectors.head_end.versions import StaleError, Versions
 from connectors.kafka.settings import KafkaSettings
 from schemas.codec import Codec
 from schemas.identity import identity
@@ -29,13 +22,8 @@ from schemas.topology.subscribers import MOST, Subscriber
 
 TOPIC: Final = "hub.subscribers"
 AUDIT: Final = "audit.events"
-HISTORY: Final = 1000  # changes kept in memory per subscriber
 ACTIVE, PAUSED, SUSPENDED, ENDED = "active", "paused", "suspended", "ended"
 log = structlog.get_logger(__name__)
-
-
-class StaleError(Exception):
-    """Somebody else changed the subscriber in the meantime."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +70,8 @@ def _millis(moment: datetime | int) -> int:
     return moment if isinstance(moment, int) else round(moment.timestamp() * 1000)
 
 
-class Registry:
-    """Follows the topic and writes to it. ``run`` in a thread; everything else may be called by any thread."""
+class Registry(Versions[Entry]):
+    """The subscribers. ``run`` in a thread; everything else may be called by any thread."""
 
     def __init__(
         self,
@@ -95,89 +83,9 @@ class Registry:
         topic: str = TOPIC,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.kafka, self.topology, self.codec, self.writer, self.topic = kafka, topology, codec, writer, topic
-        self._clock = clock
-        self._changed = threading.Condition()
-        self._entries: dict[str, Entry] = {}
-        self._histories: dict[str, list[dict[str, Any]]] = {}
-        self._requests: dict[str, bool] = {}  # wishes of this process → whether they counted
-        self._offset = 0
-        self._caught_up = False
-
-    # --- reading -----------------------------------------------------------------------------------------------------------
-
-    def run(self, stop: threading.Event) -> None:
-        """Follows the topic until ``stop`` is set. Raises KafkaException where the broker refuses for good."""
-        reader = make_consumer(self.kafka, self.topology.group("registry"), enable_partition_eof=True, queued_max_messages_kbytes=4096)
-        try:
-            reader.assign([TopicPartition(self.topic, 0, OFFSET_BEGINNING)])
-            while not stop.is_set():
-                for message in reader.consume(500, 0.2):
-                    error = message.error()
-                    if error is None:
-                        self._take(message.value() or b"", message.offset() or 0)
-                    elif error.code() == error._PARTITION_EOF:
-                        self._at_end()
-                    elif error.fatal() or error.code() == error.TOPIC_AUTHORIZATION_FAILED:
-                        raise KafkaException(error)
-                    else:
-                        log.warning("kafka", error=error.str())
-        finally:
-            reader.close()
-
-    def _at_end(self) -> None:
-        with self._changed:
-            self._caught_up = True
-            self._changed.notify_all()
-
-    def _take(self, value: bytes, offset: int) -> None:
-        with self._changed:
-            try:
-                if value:
-                    self._fold(self.codec.decode(value))
-            except (ValueError, KeyError) as error:
-                log.error("a record of the registry cannot be read", offset=offset, reason=str(error)[:300])
-            self._offset = offset + 1
-            self._changed.notify_all()
-
-    def _fold(self, record: dict[str, Any]) -> None:
-        before = self._entries.get(record["id"])
-        after = folded(before, record)
-        counted = after is not None and after is not before
-        if record["request"] in self._requests:
-            self._requests[record["request"]] = counted
-        if counted and after is not None:
-            self._entries[after.id] = after
-            history = self._histories.setdefault(after.id, [])
-            history.append(record)
-            del history[:-HISTORY]
-
-    def wait_ready(self, seconds: float) -> bool:
-        """Waits until what was in the topic at the start has been read."""
-        with self._changed:
-            return self._changed.wait_for(lambda: self._caught_up, seconds)
-
-    @property
-    def ready(self) -> bool:
-        """Whether the topic has been read to its end once."""
-        return self._caught_up
-
-    def entries(self) -> dict[str, Entry]:
-        """All subscribers, ended ones included, by id."""
-        with self._changed:
-            return dict(sorted(self._entries.items()))
-
-    def get(self, id: str) -> Entry | None:
-        """One subscriber."""
-        with self._changed:
-            return self._entries.get(id)
-
-    def history(self, id: str) -> list[dict[str, Any]]:
-        """The changes of a subscriber that counted, oldest first."""
-        with self._changed:
-            return list(self._histories.get(id, []))
-
-    # --- writing -----------------------------------------------------------------------------------------------------------
+        super().__init__(
+            kafka, topology, codec, writer, topic=topic, record="Subscriber", fold=folded, noun="subscriber", clock=clock
+        )  # fmt: skip
 
     def create(self, id: str, spec: Subscriber, *, actor: str, origin: str = "api") -> Entry:
         """A new subscriber, or a new life of one that has ended. Raises StaleError, PublishError."""
@@ -212,30 +120,11 @@ class Registry:
         self, id: str, version: int, action: str, status: str, spec: Subscriber, origin: str, epoch: int, position: str, *, actor: str,
         reason: str = "", before: Entry | None = None,
     ) -> Entry:  # fmt: skip
-        request = uuid.uuid4().hex
-        record = {
-            "id": id, "version": version, "at": round(self._clock() * 1000), "actor": actor, "action": action, "reason": reason,
-            "request": request, "origin": origin, "status": status, "epoch": epoch, "position": position,
+        entry, record = self.propose({
+            "id": id, "version": version, "actor": actor, "action": action, "reason": reason, "origin": origin, "status": status,
+            "epoch": epoch, "position": position,
             "spec": orjson.dumps(spec.model_dump(mode="json", exclude_defaults=False)).decode(),
-        }  # fmt: skip
-        with self._changed:
-            self._requests[request] = False
-        try:
-            future = self.writer.write(self.topic, self.codec.encode("Subscriber", record), key=id.encode(), partition=0)
-            try:
-                _, offset = future.result(self.writer.timeout + 5)
-            except TimeoutError:
-                raise UnavailableError("Kafka did not answer in time") from None
-            with self._changed:
-                if not self._changed.wait_for(lambda: self._offset > offset, 15):
-                    raise UnavailableError("the registry does not follow its topic")
-                counted = self._requests[request]
-                entry = self._entries.get(id)
-        finally:
-            with self._changed:
-                self._requests.pop(request, None)
-        if not counted or entry is None:
-            raise StaleError(f"subscriber {id} was changed by somebody else in the meantime: look at it again")
+        })  # fmt: skip
         self._audit(record, before)
         return entry
 

@@ -23,10 +23,12 @@ from connectors.head_end.handlers import RETRY_AFTER, as_problem
 from connectors.head_end.listing import TIME, Listing, cursor_of, cursor_text, page_query, readable
 from connectors.head_end.problems import ProblemError, responses
 from connectors.head_end.publish import PublishError
+from connectors.head_end.versions import StaleError
+from connectors.rights.principal import acting
 from connectors.subscribers import objects
 from connectors.subscribers.guard import ForbiddenError
 from connectors.subscribers.parcel import DeliveryError
-from connectors.subscribers.registry import ACTIVE, ENDED, PAUSED, Entry, StaleError, utc
+from connectors.subscribers.registry import ACTIVE, ENDED, PAUSED, Entry, utc
 from connectors.subscribers.secrets import SecretError
 from connectors.subscribers.service import DeliveryService
 from schemas.topology import documents
@@ -210,7 +212,7 @@ def _registry(router: APIRouter, door: Door) -> None:
         spec = Subscriber.model_validate(asked.model_dump(exclude={"id"}))
         await run_in_threadpool(door.ready)
         await run_in_threadpool(door.check, spec)
-        entry = await run_in_threadpool(door.act, lambda: door.service.registry.create(asked.id, spec, actor=user))
+        entry = await run_in_threadpool(door.act, lambda: door.service.registry.create(asked.id, spec, actor=acting(user)))
         return door.answer(entry, 201)
 
     @router.get(
@@ -223,12 +225,12 @@ def _registry(router: APIRouter, door: Door) -> None:
     async def change(id: str, spec: Subscriber, user: User = "api", if_match: IfMatch = None) -> JSONResponse:
         entry = await run_in_threadpool(door.changeable, id, if_match)
         await run_in_threadpool(door.check, spec)
-        return door.answer(await run_in_threadpool(door.act, lambda: door.service.registry.change(entry, spec, actor=user)))
+        return door.answer(await run_in_threadpool(door.act, lambda: door.service.registry.change(entry, spec, actor=acting(user))))
 
     @router.delete("/v1/subscribers/{id}", tags=["subscribers"], summary="End a subscriber", responses=errors)
     async def end(id: str, user: User = "api", if_match: IfMatch = None) -> JSONResponse:
         entry = await run_in_threadpool(door.changeable, id, if_match)
-        done = await run_in_threadpool(door.act, lambda: door.service.registry.set_status(entry, "end", ENDED, actor=user))
+        done = await run_in_threadpool(door.act, lambda: door.service.registry.set_status(entry, "end", ENDED, actor=acting(user)))
         return door.answer(done)
 
     @router.get("/v1/subscribers/{id}/history", tags=["subscribers"], summary="Its changes, oldest first", responses=responses(404, 503))
@@ -249,7 +251,7 @@ def _verbs(router: APIRouter, door: Door) -> None:
         async def set_status(id: str, why: Reason | None = None, user: User = "api", if_match: IfMatch = None) -> JSONResponse:
             entry = await run_in_threadpool(door.matching, id, if_match)
             reason = why.reason if why else ""
-            work = partial(door.service.registry.set_status, entry, action, status, actor=user, reason=reason)
+            work = partial(door.service.registry.set_status, entry, action, status, actor=acting(user), reason=reason)
             return door.answer(await run_in_threadpool(door.act, work))
 
     status_route("pause", "pause", PAUSED, "Stop delivering; what comes waits in Kafka")
@@ -259,7 +261,7 @@ def _verbs(router: APIRouter, door: Door) -> None:
     async def replay(id: str, asked: ReplayRequest, user: User = "api", if_match: IfMatch = None) -> JSONResponse:
         entry = await run_in_threadpool(door.matching, id, if_match)
         position = door.position(asked, entry)
-        work = partial(door.service.registry.replay, entry, position, actor=user, reason=asked.reason)
+        work = partial(door.service.registry.replay, entry, position, actor=acting(user), reason=asked.reason)
         return door.answer(await run_in_threadpool(door.act, work), 202)
 
     @router.post("/v1/subscribers/{id}/test", tags=["subscribers"], summary="Send a sample now", responses=responses(404, 422, 502, 503))

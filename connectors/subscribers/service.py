@@ -12,6 +12,7 @@ from typing import Any, Final
 import structlog
 
 from connectors.head_end.publish import PublishError, Writer
+from connectors.head_end.versions import StaleError
 from connectors.kafka.settings import KafkaSettings
 from connectors.subscribers.channels.files import FileChannel, SftpChannel
 from connectors.subscribers.channels.topic import TopicChannel
@@ -21,7 +22,7 @@ from connectors.subscribers.guard import Guard
 from connectors.subscribers.journal import Journal
 from connectors.subscribers.objects import Reader, record_types, sample_unit
 from connectors.subscribers.parcel import AwayError, Channel, Sent, parcel_of
-from connectors.subscribers.registry import SUSPENDED, Entry, Registry, StaleError
+from connectors.subscribers.registry import SUSPENDED, Entry, Registry
 from connectors.subscribers.secrets import Secrets
 from connectors.subscribers.worker import SuspendedError, Worker, topics_of
 from schemas.codec import Codec

@@ -21,6 +21,7 @@ from connectors.head_end.handlers import acknowledged, as_problem
 from connectors.head_end.listing import TIME, Listing, cursor_of, cursor_text, page_query, readable
 from connectors.head_end.problems import ProblemError, responses
 from connectors.head_end.publish import PublishError, Writer, check_label
+from connectors.rights.principal import acting
 from schemas.codec import Codec
 from schemas.identity import identity, partition_of
 from streams.calendar import LAST_DAY
@@ -164,7 +165,7 @@ def routes(desk: UsageDesk) -> APIRouter:
             raise ProblemError(422, "not-valid", f"to: must lie behind from, at most {LONGEST // 86_400} days")
         body = {
             "id": desk.id_of("usage-request", asked, idempotency_key), "account": asked.account, "start": start, "end": end,
-            "trigger": asked.trigger, "force": asked.force, "user": asked.user, "again": True,
+            "trigger": asked.trigger, "force": asked.force, "user": acting(asked.user), "again": True,
         }  # fmt: skip
         return await desk.publish("UsageRequest", body, asked.account)
 
@@ -214,7 +215,7 @@ def routes(desk: UsageDesk) -> APIRouter:
         found = await run_in_threadpool(desk.find, id)
         body = {
             "id": desk.id_of("used-on-bill", said, idempotency_key, id), "account": found["route"], "usage": found["usage"],
-            "subject": found["subject"], "version": said.version or found["version"], "bill": said.bill, "user": said.user,
+            "subject": found["subject"], "version": said.version or found["version"], "bill": said.bill, "user": acting(said.user),
         }  # fmt: skip
         return await desk.publish("UsedOnBill", body, found["route"])
 
@@ -226,7 +227,7 @@ def routes(desk: UsageDesk) -> APIRouter:
         for name in [*told.maps, *([told.use] if told.use else [])]:
             if name not in desk.maps:
                 raise ProblemError(422, "not-valid", f"there is no map {name!r}", known=sorted(desk.maps))
-        body = {**told.model_dump(exclude={"start", "end"}), "start": start, "end": end}
+        body = {**told.model_dump(exclude={"start", "end"}), "start": start, "end": end, "user": acting(told.user)}
         return await desk.publish("TouEvent", body, told.id)
 
     return router

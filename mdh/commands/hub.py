@@ -7,8 +7,9 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
+from ipaddress import ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -17,6 +18,7 @@ from mdh.errors import UsageError
 if TYPE_CHECKING:
     from connectors.clickhouse.store import Store
     from connectors.kafka.settings import KafkaSettings
+    from mdh.settings import Settings
     from schemas.codec import Codec
     from schemas.topology import Topology
 
@@ -47,12 +49,34 @@ def main(
         system = load_topology(topology)
     except TopologyError as error:
         raise UsageError(str(error)) from error
+    check_openness(system, settings)
     kafka = settings.kafka.at(settings.broker)
     listening = listen(settings.host, settings.port)
     hub = HubProcess(system, kafka, settings.clickhouse, settings.data_dir, listening, codec_of(settings, system))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: hub.stop.set())
     raise SystemExit(hub.run())
+
+
+def check_openness(topology: Topology, settings: Settings) -> None:
+    """Raises UsageError for a hub that everybody who reaches this machine could use as they like."""
+    rights = topology.rights
+    if (settings.rights_mode or rights.mode) == "enforced" or rights.open_to_network or is_local(settings.host):
+        return
+    raise UsageError(
+        f"--host {settings.host}: an open hub listens on this machine only; set rights.mode: enforced (or MDH_RIGHTS_MODE=enforced), "
+        "or rights.open_to_network: true if something else guards it"
+    )
+
+
+def is_local(host: str) -> bool:
+    """Whether an address is of this machine alone."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def openapi_text() -> str:
@@ -111,7 +135,7 @@ class HubProcess:
         from connectors.head_end.publish import KeyLog, Publisher, Writer
         from connectors.head_end.reading import StoreReader
         from connectors.kafka.watch import Watch
-        from mdh.parts import MASTER_PART, PARTS, Service, Surroundings
+        from mdh.parts import MASTER_PART, PARTS, RIGHTS_PART, Service, Surroundings
 
         log = structlog.get_logger(__name__)
         store = self._open_store()
@@ -128,7 +152,8 @@ class HubProcess:
         around = Surroundings(self.topology, self.kafka, self.codec, store, reader, writer, self.data_dir)
         services: list[Service] = [part.build(around) for part in PARTS]
         desk = self._desk(publisher, reader, store, sink, services[MASTER_PART])
-        app = create_app(desk, [part.routes(service) for part, service in zip(PARTS, services, strict=True) if part.routes])
+        routers = [part.routes(service) for part, service in zip(PARTS, services, strict=True) if part.routes]
+        app = create_app(desk, routers, cast(Any, services[RIGHTS_PART]).rights)
         server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5, server_header=False))
         try:
             self._start("sink", lambda: sink.run(self.stop))

@@ -59,6 +59,9 @@ def main(
         try:
             with hub:
                 print("\n".join(hub.places()), flush=True)
+                if link := hub.first_link():
+                    print(f"admin    {link}", flush=True)
+                    print("the admin link makes the first administrator; it works once, and not for long", file=sys.stderr, flush=True)
                 print("running; Ctrl-C stops it", file=sys.stderr, flush=True)
                 hub.wait()
         except KeyboardInterrupt:
@@ -116,6 +119,7 @@ class Hub:
         self._worker_options = worker_options
         self._say = say or (lambda _: None)
         self._ready = threading.Event()
+        self._enforced = False
 
     @property
     def url(self) -> str:
@@ -132,6 +136,21 @@ class Hub:
             f"kafka    {self.broker}",
             f"data     {self.place.root}",
         ]
+
+    def first_link(self) -> str | None:
+        """Where the first administrator is made, on a hub that needs one; told once."""
+        from connectors.rights.service import LINK_FILE
+
+        file = self.place.run / LINK_FILE
+        deadline = time.monotonic() + (10.0 if self._enforced else 0.0)
+        while not file.exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        try:
+            path = file.read_text()
+            file.unlink()
+        except OSError:
+            return None
+        return f"{self.url}{path}" if path else None
 
     def start(self) -> None:
         """Starts everything and returns when reads can flow. Raises UsageError, and leaves nothing running then."""
@@ -175,10 +194,14 @@ class Hub:
         from connectors.embedded.place import ROOM_TO_START, claim_port
         from connectors.embedded.supervisor import Supervisor
         from connectors.kafka.admin import Administrator
+        from mdh.commands.hub import check_openness
         from mdh.settings import load_settings
         from schemas.topology import load_topology
 
         system = load_topology(self.topology)
+        settings = load_settings(host=self.host)
+        check_openness(system, settings)
+        self._enforced = (settings.rights_mode or system.rights.mode) == "enforced"
         self.place.take()
         if full := self.place.room(ROOM_TO_START):
             raise EmbeddedError(full)

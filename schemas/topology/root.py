@@ -18,6 +18,7 @@ from schemas.topology.ingest import IngestSettings
 from schemas.topology.insights import InsightsSettings
 from schemas.topology.prepaid import PrepaidSettings
 from schemas.topology.profiles import Profile
+from schemas.topology.rights import RightsSettings
 from schemas.topology.subscribers import DeliverySettings, KafkaTopic, Subscriber, Subscribers
 from schemas.topology.todo import TodoSettings
 from schemas.topology.topics import MAX_PARTITIONS, RAW, Topic
@@ -72,6 +73,7 @@ class Topology(Section):
     delivery: DeliverySettings = Field(default_factory=DeliverySettings, description="Rules for all subscribers")
     subscribers: Subscribers = Field(default_factory=dict, description="Who is told of what; more by `/v1/subscribers`")
     prepaid: PrepaidSettings = Field(default_factory=PrepaidSettings, description="Prepaid accounts: tariffs, thresholds, supply")
+    rights: RightsSettings = Field(default_factory=RightsSettings, description="Who may do what: roles, login, sessions")
     todo: TodoSettings = Field(default_factory=TodoSettings, description="To-Dos: types, routes, deadlines")
     profiles: dict[str, Profile] = Field(default_factory=dict, description="Mapping profiles for other people's CSV headers")
 

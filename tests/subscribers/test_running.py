@@ -16,7 +16,8 @@ import orjson
 import pytest
 
 from connectors.subscribers.objects import sample_block
-from connectors.subscribers.registry import Registry, StaleError
+from connectors.head_end.versions import StaleError
+from connectors.subscribers.registry import Registry
 from schemas.identity import partition_of
 from schemas.topology.subscribers import Subscriber
 from tests.subscribers.kit import CODEC, QUICK, SECRET, TOPOLOGY, Bench, determinant, eventually, receiver

@@ -1,0 +1,103 @@
+"""The hash chain of the audit: how an entry is sealed, and how what is found is verified.
+
+Every process that writes has a chain of its own: entries numbered from 1, each holding the hash of the one before and its own. The first
+entry of a chain names the last acknowledged entry of the chain before it at the same place. So a changed, missing or added entry shows, and
+so does a chain that is gone. All times are whole UTC seconds: what is stored hashes as what was written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import orjson
+
+TEXTS: Final = (
+    "id", "actor", "action", "command", "subject", "device", "channel", "reason", "outcome", "detail", "before", "after", "bulk",
+    "approved_by", "principal", "address", "agent", "writer", "previous",
+)  # fmt: skip
+BEGINS: Final = "audit-begins"
+
+
+def sealed(entry: Mapping[str, Any]) -> str:
+    """The hash of an entry over all its fields but the hash; ``at``, ``start``, ``end`` are UTC seconds."""
+    body = {name: entry[name] for name in TEXTS}
+    numbers = {name: int(entry[name]) for name in ("at", "start", "end", "sequence")}
+    return hashlib.sha256(orjson.dumps(body | numbers, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The last entry of a chain that is surely kept."""
+
+    writer: str
+    sequence: int
+    hash: str
+
+
+@dataclass
+class Verdict:
+    """What came of a verification."""
+
+    entries: int = 0
+    chains: int = 0
+    unchained: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+def verify(entries: Iterable[Mapping[str, Any]], heads: Iterable[Head] = ()) -> Verdict:
+    """Holds entries against their chains. ``heads`` are entries that must be there, as writers know them. Order does not matter.
+
+    Entries without a writer (those of agents, whose topics are their record) are counted, not verified.
+    """
+    verdict = Verdict()
+    chains: dict[str, dict[int, Mapping[str, Any]]] = defaultdict(dict)
+    for entry in entries:
+        verdict.entries += 1
+        if not entry["writer"]:
+            verdict.unchained += 1
+            continue
+        known = chains[entry["writer"]].setdefault(int(entry["sequence"]), entry)
+        if known["hash"] != entry["hash"]:
+            verdict.problems.append(f"{entry['writer']} {entry['sequence']}: two different entries")
+        if sealed(entry) != entry["hash"]:
+            verdict.problems.append(f"{entry['writer']} {entry['sequence']}: was changed, its hash does not fit")
+    verdict.chains = len(chains)
+    followed = _followed(chains)
+    for writer, chain in sorted(chains.items()):
+        verdict.problems += _broken(writer, chain, followed.get(writer))
+    for head in [*followed.values(), *heads]:
+        kept = chains.get(head.writer, {}).get(head.sequence)
+        if kept is None or kept["hash"] != head.hash:
+            verdict.problems.append(f"{head.writer} {head.sequence}: must be there and is not, or is another")
+    return verdict
+
+
+def _followed(chains: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> dict[str, Head]:
+    """The ends of chains as their successors name them."""
+    found = {}
+    for chain in chains.values():
+        first = chain.get(1)
+        if first is None or not first["after"]:
+            continue
+        follows = orjson.loads(first["after"]).get("follows")
+        if follows:
+            found[follows["writer"]] = Head(follows["writer"], int(follows["sequence"]), follows["hash"])
+    return found
+
+
+def _broken(writer: str, chain: Mapping[int, Mapping[str, Any]], end: Head | None) -> list[str]:
+    """What is wrong with the links of one chain. Behind a gap that lies behind its named end are remains of a write that was broken off."""
+    problems, previous, last = [], "", 0
+    for sequence in sorted(chain):
+        if sequence != last + 1:
+            if end is None or last < end.sequence:
+                problems.append(f"{writer}: {last + 1} to {sequence - 1} are missing")
+            break
+        if chain[sequence]["previous"] != previous:
+            problems.append(f"{writer} {sequence}: does not follow the entry before it")
+        previous, last = chain[sequence]["hash"], sequence
+    return problems

@@ -1,0 +1,238 @@
+"""The policy of every door: which permission a route or a command of ``mdh`` stands on. Where rights are enforced, the rest is refused.
+
+A new route needs one line in ``ROUTES``, a new command one in ``COMMANDS``; tests walk both.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+from starlette.routing import compile_path
+
+OPEN: Final = ""  # needs no login
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What a route asks for.
+
+    ``places`` tell where the request names the thing it is about, each ``path|query|body:name:kind`` with kind device, service_point,
+    account or region; rights that are bounded to an area are held against all that are given, and refused where none is. ``scoped``: the
+    route itself shows no more than the area holds. ``audited`` None: if it changes something. ``people``: persons need persons.read too.
+    """
+
+    permission: str
+    places: tuple[str, ...] = ()
+    scoped: bool = False
+    audited: bool | None = None
+    people: bool = False
+
+
+def _at(permission: str, *places: str) -> Rule:
+    return Rule(permission, places)
+
+
+def _list(permission: str) -> Rule:
+    return Rule(permission, scoped=True)
+
+
+def _question(permission: str) -> Rule:
+    return Rule(permission, audited=False)
+
+
+_DEVICE: Final = "path:id:device"
+_MASTER: Final = Rule("master.read", ("path:id:master",), people=True)
+_CHANGE: Final = Rule("master.write", ("path:id:master",), people=True)
+
+ROUTES: Final[dict[str, Rule | str]] = {
+    # open doors: health, documentation, login
+    "GET /health/live": OPEN,
+    "GET /health/ready": OPEN,
+    "GET /docs": OPEN,
+    "GET /openapi.json": OPEN,
+    "GET /assets/docs/{rest:path}": OPEN,
+    "GET /v1/session": OPEN,
+    "POST /v1/session": OPEN,
+    "DELETE /v1/session": OPEN,
+    "GET /v1/session/first": OPEN,
+    "POST /v1/session/first": OPEN,
+    "GET /v1/session/oidc": OPEN,
+    "GET /v1/session/oidc/callback": OPEN,
+    "GET /metrics": "operations.read",
+    "GET /v1/hub": "operations.read",
+    # intake; payloads are many, and each leaves receipts of its own
+    "POST /v1/reads": Rule("reads.send", audited=False),
+    "POST /v1/events": Rule("reads.send", audited=False),
+    "GET /v1/payloads/{id}": "reads.read",
+    "POST /v1/settle": _question("reads.read"),
+    # results
+    "GET /v1/exceptions": _list("results.read"),
+    "GET /v1/determinants": _list("results.read"),
+    "GET /v1/intervals": _at("results.read", "query:device:device"),
+    "GET /v1/usage": _list("results.read"),
+    "POST /v1/sql": Rule("sql.query", audited=True),
+    # commands
+    "POST /v1/commands": _at("commands.order", "body:device:device"),
+    "GET /v1/commands/{id}": "commands.read",
+    "POST /v1/commands/bulk": "commands.bulk",
+    "GET /v1/bulk-orders": "commands.read",
+    "GET /v1/bulk-orders/{id}": "commands.read",
+    "POST /v1/bulk-orders/{id}/approve": "commands.approve",
+    "POST /v1/bulk-orders/{id}/reject": "commands.approve",
+    "POST /v1/labels": _at("labels.write", "body:device:device"),
+    # master data
+    "POST /v1/master": "master.write",
+    "POST /v1/master/objects": "master.write",
+    "POST /v1/master/diff": "master.write",
+    "GET /v1/master/messages/{message}": "master.read",
+    "GET /v1/master/export": Rule("master.read", people=True),
+    "GET /v1/master/{kind}": Rule("master.read", scoped=True, people=True),
+    "GET /v1/master/{kind}/{id:path}": _MASTER,
+    "PUT /v1/master/{kind}/{id:path}": _CHANGE,
+    "PATCH /v1/master/{kind}/{id:path}": _CHANGE,
+    "DELETE /v1/master/{kind}/{id:path}": _CHANGE,
+    "DELETE /v1/master/person/{id:path}/data": "persons.erase",
+    "POST /v1/master/{kind}/{id:path}/retire": _CHANGE,
+    "POST /v1/master/device/{id:path}/exchange": _at("master.write", _DEVICE),
+    "POST /v1/master/device/{id:path}/install": _at("master.write", _DEVICE),
+    "POST /v1/master/device/{id:path}/connect": _at("master.write", _DEVICE),
+    "POST /v1/master/device/{id:path}/disconnect": _at("master.write", _DEVICE),
+    "POST /v1/master/device/{id:path}/remove": _at("master.write", _DEVICE),
+    "POST /v1/master/device/{id:path}/configuration": _at("master.write", _DEVICE),
+    "POST /v1/master/service_point/{id:path}/account": _at("master.write", "path:id:service_point"),
+    # usage
+    "POST /v1/usage-requests": _at("usage.request", "body:account:account"),
+    "GET /v1/usage-requests/{id}": "results.read",
+    "POST /v1/determinants/{id}/used-on-bill": "usage.billed",
+    "POST /v1/tou-events": "usage.events",
+    # subscribers
+    "GET /v1/subscribers": "subscribers.read",
+    "POST /v1/subscribers": "subscribers.write",
+    "GET /v1/subscribers/{id}": "subscribers.read",
+    "PUT /v1/subscribers/{id}": "subscribers.write",
+    "DELETE /v1/subscribers/{id}": "subscribers.write",
+    "GET /v1/subscribers/{id}/history": "subscribers.read",
+    "GET /v1/subscribers/{id}/deliveries": "subscribers.read",
+    "POST /v1/subscribers/{id}/pause": "subscribers.write",
+    "POST /v1/subscribers/{id}/resume": "subscribers.write",
+    "POST /v1/subscribers/{id}/replay": "subscribers.replay",
+    "POST /v1/subscribers/{id}/test": "subscribers.test",
+    "GET /v1/objects": _list("objects.read"),
+    "GET /v1/objects/{name}": _list("objects.read"),
+    "GET /v1/objects/{name}/schema": _list("objects.read"),
+    "GET /v1/asyncapi": _list("objects.read"),
+    # To-Dos
+    "GET /v1/todos": _list("todos.read"),
+    "GET /v1/todos/groups": _list("todos.read"),
+    "GET /v1/todos/types": _list("todos.read"),
+    "GET /v1/todos/stats": _list("todos.read"),
+    "GET /v1/todos/{id}": _at("todos.read", "path:id:todo"),
+    "POST /v1/todos": "todos.work",
+    "POST /v1/todos/next": _list("todos.work"),
+    "POST /v1/todos/undo": "todos.bulk",
+    "POST /v1/todos/bulk": "todos.bulk",
+    "POST /v1/todos/{id}/assign": _at("todos.assign", "path:id:todo"),
+    "POST /v1/todos/{id}/release": _at("todos.work", "path:id:todo"),
+    "POST /v1/todos/{id}/forward": _at("todos.work", "path:id:todo"),
+    "POST /v1/todos/{id}/comment": _at("todos.work", "path:id:todo"),
+    "POST /v1/todos/{id}/complete": _at("todos.work", "path:id:todo"),
+    "POST /v1/todos/{id}/reopen": _at("todos.work", "path:id:todo"),
+    "POST /v1/todos/{id}/prioritise": _at("todos.assign", "path:id:todo"),
+    "POST /v1/todos/{id}/resolve": _at("todos.work", "path:id:todo"),
+    "GET /v1/todo-acts": "todos.read",
+    "POST /v1/todo-acts/{id}/approve": "todos.approve",
+    "POST /v1/todo-acts/{id}/reject": "todos.approve",
+    # other systems
+    "GET /v1/sap": "sap.exchange",
+    "GET /v1/sap/messages": "sap.exchange",
+    "GET /v1/sap/messages/{id}": "sap.exchange",
+    "GET /v1/sap/{service}": "sap.exchange",
+    "POST /v1/sap/{service}": "sap.exchange",
+    "POST /v1/ccb/sync": "master.write",
+    "POST /v1/ccb/usage-requests": "usage.request",
+    "PATCH /v1/ccb/usage-requests/{id}/lifecycle": "usage.billed",
+    "GET /v1/ccb/usage-requests/{id}": "results.read",
+    "GET /v1/ccb/messages": "sap.exchange",
+    "GET /v1/ccb/messages/{id}": "sap.exchange",
+    "POST /v1/cim": "sap.exchange",
+    "GET /v1/cim/controls/{id}": "sap.exchange",
+    "GET /v1/conversations": "sap.exchange",
+    "GET /v1/device-commands": _list("devices.read"),
+    "POST /v1/device-replies": "devices.reply",
+    # users, tokens, audit
+    "GET /v1/users": "users.read",
+    "POST /v1/users": "users.write",
+    "GET /v1/users/{name}": "users.read",
+    "PUT /v1/users/{name}/password": _list("tokens.own"),
+    "POST /v1/users/{name}/grants": "users.write",
+    "DELETE /v1/users/{name}/grants": "users.write",
+    "POST /v1/users/{name}/disable": "users.write",
+    "POST /v1/users/{name}/enable": "users.write",
+    "GET /v1/roles": "users.read",
+    "GET /v1/tokens": _list("tokens.own"),
+    "POST /v1/tokens": _list("tokens.own"),
+    "DELETE /v1/tokens/{id}": _list("tokens.own"),
+    "GET /v1/audit": "audit.read",
+    "GET /v1/audit/export": Rule("audit.read", audited=True),
+    "GET /v1/audit/head": "audit.read",
+}
+
+HERE: Final = "here"  # works on files and processes of this machine, whose owner may run it
+KAFKA: Final = "kafka"  # works on the broker: Kafka's own login and access lists decide
+
+COMMANDS: Final[dict[str, str]] = {
+    "up": HERE,
+    "demo": HERE,
+    "decode": HERE,
+    "vee": HERE,
+    "doctor": HERE,
+    "simulate": "reads.send",
+    "bench": HERE,
+    "worker": KAFKA,
+    "hub": KAFKA,
+    "deliver": KAFKA,
+    "topology": KAFKA,
+    "dlq": KAFKA,
+    "schemas": HERE,
+    "send": "reads.send",
+    "sql": "sql.query",
+    "master": "master.write",
+    "master show": "master.read",
+    "master export": "master.read",
+    "subscribers": "subscribers.write",
+    "subscribers ls": "subscribers.read",
+    "subscribers show": "subscribers.read",
+    "subscribers deliveries": "subscribers.read",
+    "subscribers objects": "objects.read",
+    "subscribers replay": "subscribers.replay",
+    "subscribers test": "subscribers.test",
+    "command": "commands.order",
+    "command bulk": "commands.bulk",
+    "users": "users.write",
+    "users ls": "users.read",
+    "users passwd": "tokens.own",
+    "tokens": "tokens.own",
+    "audit": "audit.read",
+}
+
+
+def rule_of(key: str) -> Rule | None:
+    """The rule of ``METHOD /path/{pattern}``; None where there is none."""
+    found = ROUTES.get(key)
+    return Rule(found) if isinstance(found, str) else found
+
+
+@lru_cache(maxsize=1)
+def _compiled() -> list[tuple[str, re.Pattern[str], str]]:
+    """Method, pattern and key of all routes, the most particular first."""
+    keys = sorted(ROUTES, key=lambda key: (-len(re.sub(r"\{[^}]*\}", "", key)), ":path" in key, key.count("{")))
+    return [(key.partition(" ")[0], compile_path(key.partition(" ")[2])[0], key) for key in keys]
+
+
+def match(method: str, path: str) -> str | None:
+    """The key of the route that a request means; HEAD is asked as GET. None: no such door."""
+    method = "GET" if method == "HEAD" else method
+    return next((key for wanted, pattern, key in _compiled() if wanted == method and pattern.match(path)), None)
