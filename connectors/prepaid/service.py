@@ -15,6 +15,7 @@ from connectors.head_end.desk import Reader
 from connectors.head_end.problems import ProblemError
 from connectors.head_end.publish import PublishError, RefusedError, Writer, check_label
 from connectors.prepaid.questions import Questions
+from connectors.rights.principal import acting, vouched
 from schemas.codec import Codec
 from schemas.identity import identity
 from schemas.topology.prepaid import PrepaidSettings
@@ -65,6 +66,10 @@ class PrepaidService(Questions):
         With a ``key`` the same request may be sent any number of times and is carried out once; another one under the same key is
         refused. What was refused may be sent again: it is looked at anew.
         """
+        if "user" in fields:
+            fields["user"] = acting(str(fields["user"]))
+        if fields.get("approver"):
+            fields["approver"] = vouched(str(fields["approver"]))
         body = self._request(account, action, key, fields)
         id, content = body["id"], content_of(body)
         known = self._outcomes(id)

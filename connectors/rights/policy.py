@@ -46,6 +46,8 @@ def _question(permission: str) -> Rule:
 _DEVICE: Final = "path:id:device"
 _MASTER: Final = Rule("master.read", ("path:id:master",), people=True)
 _CHANGE: Final = Rule("master.write", ("path:id:master",), people=True)
+_PREPAID: Final = _at("prepaid.read", "path:id:account")
+_ADJUST: Final = _at("prepaid.adjust", "path:id:account")
 
 ROUTES: Final[dict[str, Rule | str]] = {
     # open doors: health, documentation, login
@@ -124,6 +126,34 @@ ROUTES: Final[dict[str, Rule | str]] = {
     "GET /v1/objects/{name}": _list("objects.read"),
     "GET /v1/objects/{name}/schema": _list("objects.read"),
     "GET /v1/asyncapi": _list("objects.read"),
+    # prepaid
+    "GET /v1/prepaid/accounts": _list("prepaid.read"),
+    "GET /v1/prepaid/accounts/{id}": _PREPAID,
+    "GET /v1/prepaid/accounts/{id}/balance": _PREPAID,
+    "GET /v1/prepaid/accounts/{id}/ledger": _PREPAID,
+    "GET /v1/prepaid/accounts/{id}/notices": _PREPAID,
+    "GET /v1/prepaid/accounts/{id}/debts": _PREPAID,
+    "GET /v1/prepaid/accounts/{id}/usage": _PREPAID,
+    "GET /v1/prepaid/accounts/{id}/statement": _PREPAID,
+    "GET /v1/prepaid/accounts/{id}/replay": _PREPAID,
+    "GET /v1/prepaid/accounts/{id}/commands/{command:path}": _PREPAID,
+    "GET /v1/prepaid/accounts/{id}/contact": _at("persons.read", "path:id:account"),
+    "PUT /v1/prepaid/accounts/{id}/contact": _at("master.write", "path:id:account"),
+    "POST /v1/prepaid/accounts/{id}/topups": _at("prepaid.post", "path:id:account"),
+    "POST /v1/prepaid/accounts/{id}/emergency-credit": _at("prepaid.post", "path:id:account"),
+    "POST /v1/prepaid/accounts/{id}/topups/{ref}/reversal": _ADJUST,
+    "POST /v1/prepaid/accounts/{id}/adjustments": _ADJUST,
+    "PUT /v1/prepaid/accounts/{id}/debts": _ADJUST,
+    "POST /v1/prepaid/accounts/{id}/hold": _ADJUST,
+    "POST /v1/prepaid/accounts/{id}/release": _ADJUST,
+    "POST /v1/prepaid/accounts/{id}/commands": _ADJUST,
+    "POST /v1/prepaid/accounts/{id}/mode": _ADJUST,
+    "POST /v1/prepaid/accounts/{id}/close": _ADJUST,
+    "POST /v1/prepaid/accounts/{id}/try": Rule("prepaid.read", ("path:id:account",), audited=False),
+    "GET /v1/prepaid/requests/{id}": "prepaid.read",
+    "GET /v1/prepaid/commands/{command:path}": "prepaid.read",
+    "GET /v1/prepaid/tariffs": _list("prepaid.read"),
+    "GET /v1/prepaid/verify": "prepaid.read",
     # To-Dos
     "GET /v1/todos": _list("todos.read"),
     "GET /v1/todos/groups": _list("todos.read"),
@@ -211,6 +241,7 @@ COMMANDS: Final[dict[str, str]] = {
     "subscribers test": "subscribers.test",
     "command": "commands.order",
     "command bulk": "commands.bulk",
+    "prepaid": "prepaid.adjust",
     "users": "users.write",
     "users ls": "users.read",
     "users passwd": "tokens.own",

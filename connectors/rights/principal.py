@@ -18,7 +18,20 @@ from connectors.head_end.problems import ProblemError
 from connectors.rights.roles import EVERYWHERE, Area, Roles, permits
 from schemas.topology.rights import PERMISSIONS, Grant
 
-__all__ = ["EVERYWHERE", "LOCAL", "NOBODY", "Area", "Principal", "acting", "as_principal", "current", "principal", "require"]
+__all__ = [
+    "EVERYWHERE",
+    "LOCAL",
+    "NOBODY",
+    "Area",
+    "Principal",
+    "acting",
+    "allowed",
+    "as_principal",
+    "current",
+    "principal",
+    "require",
+    "vouched",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,3 +128,9 @@ def acting(given: str) -> str:
     if who.via == "open" or (given and who.may("act-for")):
         return given
     return who.name
+
+
+def vouched(second: str) -> str:
+    """A second person named in a request: counts on an open hub and from those who may act for others; else nobody has agreed."""
+    who = current()
+    return second if who.via == "open" or who.may("act-for") else ""

@@ -54,7 +54,9 @@ def test_every_path_is_matched_by_the_rule_of_its_route() -> None:
     """What the guard finds by the path is the rule of the route that serves it."""
     wrong = []
     for method, path in doors(whole_app().routes):
-        example = path.replace("{id:path}", "a/b").replace("{rest:path}", "x/y").replace("{kind}", "device").replace("{", "").replace("}", "")
+        example = (
+            path.replace("{id:path}", "a/b").replace("{rest:path}", "x/y").replace("{kind}", "device").replace("{", "").replace("}", "")
+        )
         if policy.match(method, example) != f"{method} {path}":
             wrong.append((method, path, policy.match(method, example)))
     assert wrong == []
