@@ -204,7 +204,8 @@ async def within_area(request: HTTPConnection) -> None:
     who = current()
     route = getattr(request.scope.get("route"), "path", "")
     method = "GET" if request.scope["method"] == "HEAD" else request.scope["method"]
-    rule = rule_of(f"{method} {route}")
+    known = request.scope["state"].get("rule_key") or ""
+    rule = rule_of(f"{method} {route}") or (rule_of(known) if known.endswith("/{rest:path}") else None)
     if route == "/metrics" and rights.settings.open_metrics:
         return
     if rule is None:

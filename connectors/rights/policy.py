@@ -63,6 +63,9 @@ ROUTES: Final[dict[str, Rule | str]] = {
     "POST /v1/session/first": OPEN,
     "GET /v1/session/oidc": OPEN,
     "GET /v1/session/oidc/callback": OPEN,
+    "GET /portal": OPEN,  # customers of prepaid log in there by codes of their own
+    "GET /portal/{rest:path}": OPEN,
+    "POST /portal/{rest:path}": OPEN,
     "GET /metrics": "operations.read",
     "GET /v1/hub": "operations.read",
     # intake; payloads are many, and each leaves receipts of its own
@@ -173,6 +176,7 @@ ROUTES: Final[dict[str, Rule | str]] = {
     "POST /v1/todos/{id}/prioritise": _at("todos.assign", "path:id:todo"),
     "POST /v1/todos/{id}/resolve": _at("todos.work", "path:id:todo"),
     "GET /v1/todo-acts": "todos.read",
+    "GET /v1/todo-acts/{id}": "todos.read",
     "POST /v1/todo-acts/{id}/approve": "todos.approve",
     "POST /v1/todo-acts/{id}/reject": "todos.approve",
     # other systems

@@ -18,6 +18,7 @@ from connectors.head_end.listing import readable
 from connectors.head_end.outcomes import awaited
 from connectors.head_end.problems import ProblemError
 from connectors.head_end.publish import PublishError, RefusedError
+from connectors.rights.principal import acting
 from connectors.todo.service import TodoService
 from schemas import quantity
 from schemas.identity import identity
@@ -147,7 +148,9 @@ class Resolver:
 
     def _carry_out(self, todo: Mapping[str, Any], asked: Resolution, requests: Sequence[CommandRequest]) -> dict[str, Any]:
         """The To-Do is taken first, with its version: of two people one gets the conflict before anything happens to data."""
-        act = self.todos.act("resolve", todo["id"], user=asked.user, version=int(todo["version"]), to=asked.action, reason=asked.reason)
+        act = self.todos.act(
+            "resolve", todo["id"], user=acting(asked.user), version=int(todo["version"]), to=asked.action, reason=asked.reason
+        )
         if act["status"] == "accepted":
             detail = "The To-Do could not be taken in time; nothing was ordered. Try again."
             raise ProblemError(503, "not-decided", detail, headers={"Retry-After": "5"}, act=act["id"])
@@ -161,7 +164,7 @@ class Resolver:
         outcomes = self._sent(requests, act["id"])
         applied = [told for told in outcomes if told["outcome"] == "applied"]
         if applied and not todo["rule"]:  # no exception will go and end it
-            self.todos.act("complete", todo["id"], user=asked.user, to=asked.action, reason=asked.reason)
+            self.todos.act("complete", todo["id"], user=acting(asked.user), to=asked.action, reason=asked.reason)
         return {
             "todo": todo["id"], "action": asked.action, "dry_run": False, "act": act["id"], "commands": len(requests),
             "applied": len(applied), "outcomes": [{name: told[name] for name in _OUTCOME} for told in outcomes],

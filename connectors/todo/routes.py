@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from connectors.head_end import problems
 from connectors.head_end.documents import Page
 from connectors.head_end.problems import ProblemError
+from connectors.rights.principal import acting
 from connectors.todo.part import TodoDesk
 from connectors.todo.questions import Age, By, Selection, Sort, State
 from connectors.todo.resolve import Resolution
@@ -169,16 +170,16 @@ def _lists(router: APIRouter, desk: TodoDesk | None) -> None:
 def _many(router: APIRouter, desk: TodoDesk | None) -> None:
     @router.post("/todos/next", summary="Take the most urgent open To-Do of some roles", responses=_ERRORS)
     def take(asked: Next) -> dict[str, Any]:
-        return _there(desk).todos.next(asked.user, asked.roles)
+        return _there(desk).todos.next(acting(asked.user), asked.roles)
 
     @router.post("/todos/bulk", summary="Do one thing to many To-Dos, or count them", responses=_ERRORS)
     def bulk(asked: BulkAct) -> JSONResponse:
-        told = _there(desk).todos.bulk(asked)
+        told = _there(desk).todos.bulk(asked.model_copy(update={"user": acting(asked.user)}))
         return JSONResponse(told, 202 if told["state"] == "waiting" or told.get("status") == "accepted" else 200)
 
     @router.post("/todos/undo", summary="Take an act back", responses=_ERRORS)
     def undo(asked: Undo) -> JSONResponse:
-        return _answer(_there(desk).todos.undo(asked.act, asked.user))
+        return _answer(_there(desk).todos.undo(asked.act, acting(asked.user)))
 
     @router.get("/todo-acts", summary="Large acts that wait for a second person", responses=problems.responses(503))
     def acts() -> list[dict[str, Any]]:
@@ -192,25 +193,25 @@ def _many(router: APIRouter, desk: TodoDesk | None) -> None:
         "/todo-acts/{id}/approve", summary="Approve a large act of somebody else", responses=problems.responses(403, 404, 409, 503)
     )
     def approve(id: str, said: Decision) -> dict[str, Any]:
-        return _there(desk).todos.decide(id, said.user, approve=True, count=said.count, reason=said.reason)
+        return _there(desk).todos.decide(id, acting(said.user), approve=True, count=said.count, reason=said.reason)
 
     @router.post("/todo-acts/{id}/reject", summary="Reject a large act", responses=problems.responses(404, 409, 503))
     def reject(id: str, said: Decision) -> dict[str, Any]:
-        return _there(desk).todos.decide(id, said.user, approve=False, reason=said.reason)
+        return _there(desk).todos.decide(id, acting(said.user), approve=False, reason=said.reason)
 
 
 def _one(router: APIRouter, desk: TodoDesk | None) -> None:
     @router.post("/todos", status_code=201, summary="Raise a To-Do by hand", responses=_ERRORS)
     def create(asked: New, idempotency_key: Key = None) -> JSONResponse:
         fields = asked.model_dump(exclude={"type", "subject", "user"})
-        return _answer(_there(desk).todos.create(asked.type, asked.subject, asked.user, idempotency_key, **fields), 201)
+        return _answer(_there(desk).todos.create(asked.type, asked.subject, acting(asked.user), idempotency_key, **fields), 201)
 
     @router.get("/todos/{id}", summary="A To-Do: history, exceptions, every rule's verdict", responses=problems.responses(404, 503))
     def todo(id: str) -> dict[str, Any]:
         return _there(desk).todos.detail(id)
 
     def do(action: str, id: str, asked: Act, key: str | None, **fields: Any) -> JSONResponse:
-        found = _there(desk).todos.act(action, id, user=asked.user, version=asked.version, key=key, text=asked.text, **fields)
+        found = _there(desk).todos.act(action, id, user=acting(asked.user), version=asked.version, key=key, text=asked.text, **fields)
         return _answer(found)
 
     @router.post("/todos/{id}/assign", summary="Give it to somebody, or take it", responses=_ERRORS)
@@ -227,7 +228,7 @@ def _one(router: APIRouter, desk: TodoDesk | None) -> None:
 
     @router.post("/todos/{id}/comment", summary="Write a note into its history", responses=_ERRORS)
     def comment(id: str, asked: Comment, idempotency_key: Key = None) -> JSONResponse:
-        return do("comment", id, Act(user=asked.user, text=asked.text), idempotency_key)
+        return do("comment", id, Act(user=acting(asked.user), text=asked.text), idempotency_key)
 
     @router.post("/todos/{id}/complete", summary="Say that it is done", responses=_ERRORS)
     def complete(id: str, asked: Complete, idempotency_key: Key = None) -> JSONResponse:
