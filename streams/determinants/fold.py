@@ -20,8 +20,9 @@ from streams.determinants import intervals, registers
 from streams.determinants.events import TOPIC as USAGE_EVENTS
 from streams.determinants.events import UsageEvents
 from streams.determinants.intervals import Intervals, day_bounds
+from streams.determinants.kernels import GOOD
 from streams.determinants.registers import Day, Registers
-from streams.determinants.sums import ESTIMATED, GOOD, Sums
+from streams.determinants.sums import ESTIMATED, Sums
 from streams.determinants.usage.billed import Billed
 from streams.determinants.usage.fold import Usage
 from streams.runtime.fold import Message, Output, Result

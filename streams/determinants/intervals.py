@@ -21,10 +21,11 @@ from schemas.block import DIRECTIONS, EXCEPTION, FinalBlock
 from schemas.topology.tou import DeterminantsSettings
 from streams import calendar
 from streams.determinants import periods
+from streams.determinants.kernels import GOOD, NewDays, Ring, add_new
 from streams.determinants.keys import SEPARATOR, keys_of, mark_of, parts_of
 from streams.determinants.maps import UNMAPPED, Maps
 from streams.determinants.records import Figure, Subject, determinant
-from streams.determinants.sums import ESTIMATED, GOOD, MOST, Sums, limits_of, sum_days, worst_of
+from streams.determinants.sums import ESTIMATED, MOST, Sums, limits_of, sum_days, worst_of
 from streams.runtime.fold import Result
 from streams.runtime.state import Column, State, Table
 from streams.sorting import distinct
@@ -186,7 +187,7 @@ class Intervals:
         if not self._ready:
             self._prepare()
         days = self._read(block)
-        whole = np.arange(len(block))
+        whole = np.flatnonzero(~self._add_new(block, days))
         twice = days.rings * 100_000 + days.day
         while whole.size:  # a day that is in the block twice must be folded twice, in order
             _, first = np.unique(twice[whole], return_index=True)
@@ -245,6 +246,27 @@ class Intervals:
         ]
         return np.array(kinds, np.int64)[inverse]
 
+    def _add_new(self, block: FinalBlock, days: Days) -> Array:
+        """Adds the days that are nothing but new; returns which rows of the block these are."""
+        size = len(block)
+        if len(distinct(days.channels)) < size:
+            return np.zeros(size, np.bool_)
+        taken: Array = (block.replaces == 0) & (block.seconds >= SHORTEST)
+        bit = self._bit(days, np.arange(size))
+        held = np.where(block.state == EXCEPTION, bit, np.uint32(0))
+        new = NewDays(
+            days.channels, days.rings, days.day, days.period, days.maps, days.sums.quantities, days.sums.counts, bit, held
+        )  # fmt: skip
+        add_new(Ring(*(self.now[name] for name in Ring._fields)), new, taken, self._now, NONE)
+        self.now.mark(days.channels[taken])
+        self.now.mark(days.rings[taken])
+        return taken
+
+    def _bit(self, days: Days, at: Array) -> Array:
+        """The place of days in the days of their periods."""
+        since = days.day[at] - periods.first_day(days.period[at], self._cycle[days.channels[at]])
+        return np.uint32(1) << since.astype(np.uint32)
+
     def _fold_once(self, block: FinalBlock, days: Days, at: Array, result: Result) -> None:
         """Rows ``at`` of the block, each day of a channel at most once."""
         rings = days.rings[at]
@@ -257,7 +279,7 @@ class Intervals:
         mixed = known & (self.now["r_map"][rings, place] != days.maps[at])
         lost = self._recall(block, days, at, known, before) | (block.seconds[at] < SHORTEST)
         quantities, counts = Sums(days.sums.quantities[at], days.sums.counts[at], days.sums.condition[at]).difference(before)
-        bit = np.uint32(1) << (days.day[at] - periods.first_day(days.period[at], self._cycle[days.channels[at]])).astype(np.uint32)
+        bit = self._bit(days, at)
         held = np.where(block.state[at] == EXCEPTION, bit, np.uint32(0))
         for band in distinct(days.period[at][~lost] // NOW).tolist():  # inside a band no two periods share a place
             rows = np.flatnonzero(~lost & (days.period[at] // NOW == band))
@@ -300,7 +322,7 @@ class Intervals:
     def _counted(self, days: Days, at: Array) -> Array:
         """Whether the days of rows are in the sums of their periods."""
         channels, period = days.channels[at], days.period[at]
-        bit = np.uint32(1) << (days.day[at] - periods.first_day(period, self._cycle[channels])).astype(np.uint32)
+        bit = self._bit(days, at)
         old = self.past.find([self.now.keys[row] for row in channels.tolist()])
         counted = np.zeros(len(at), bool)
         for table, rows, places in ((self.now, channels, NOW), (self.past, old, PAST)):

@@ -9,19 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from schemas import conditions as c
+from streams.determinants.kernels import BOTTOMS, CLASSES, INVALID, class_sums
 from streams.determinants.maps import Vector
 
 Array = npt.NDArray[Any]
 
-# Classes of conditions, worst first; an aggregate reports the bottom of its worst class. Regular, edited and verified values are
-# one class: all of them are as good as measured.
-BOTTOMS: Final = np.array([100, 100_000, 200_000, 300_000, 350_000, 400_000, 450_000, 500_000], np.int64)
-INVALID, MISSING, GOOD = 0, 1, 7
 ESTIMATED: Final = slice(3, 6)
-CLASSES: Final = len(BOTTOMS)
-_NOT_DUE: Final = CLASSES
-_CLASS_OF: Final = np.full(8_000, _NOT_DUE, np.int64)  # by code // 100
-_CLASS_OF[1:] = np.searchsorted(BOTTOMS, np.arange(1, 8_000) * 100, side="right") - 1
 _REPORTED: Final = BOTTOMS.copy()
 _REPORTED[INVALID] = c.INVALID
 
@@ -76,44 +69,8 @@ def sum_days(values: Array, conditions: Array, begins: Array, limits: Array, kin
         else:
             cells = begins[rows][:, None] + np.arange(size)
             day, codes = values[cells], conditions[cells]
-        _sum_alike(out, rows, day, codes, limits[rows], vector)
-    return out
-
-
-def _sum_alike(out: Sums, rows: Array, day: Array, codes: Array, limits: Array, vector: Vector) -> None:
-    """Days of one vector, as matrices."""
-    lowest = codes.min(axis=1).astype(np.int64)
-    good = lowest >= c.REGULAR
-    least = int(limits.min())
-    if int(day.max()) > least or int(day.min()) < -least:
-        good &= (day.max(axis=1) <= limits) & (day.min(axis=1) >= -limits)
-    quantities = _by_line(day, vector, out.quantities.shape[1])
-    counts = np.zeros((len(rows), *out.counts.shape[1:]), np.int64)
-    counts[:, :, GOOD] = vector.slots
-    poor = np.flatnonzero(~good)
-    if poor.size:
-        some, of_codes, bound = day[poor], codes[poor], limits[poor][:, None]
-        kind = _CLASS_OF[of_codes // 100]
-        beyond = (some > bound) | (some < -bound)
-        kind[beyond & (kind != _NOT_DUE)] = INVALID
-        quantities[poor] = _by_line(np.where((kind <= MISSING) | (kind == _NOT_DUE), 0, some), vector, out.quantities.shape[1])
-        width = out.counts.shape[1]
-        cells = (np.arange(len(poor))[:, None] * width + vector.lines) * (CLASSES + 1) + kind
-        found = np.bincount(cells.ravel(), minlength=len(poor) * width * (CLASSES + 1))
-        counts[poor] = found.reshape(len(poor), width, CLASSES + 1)[:, :, :CLASSES]
-        due = np.where(beyond, np.minimum(of_codes, c.INVALID), of_codes).astype(np.int64)
-        due[kind == _NOT_DUE] = np.iinfo(np.int64).max
-        low = due.min(axis=1)
-        lowest[poor] = np.where(low == np.iinfo(np.int64).max, 0, low)
-    out.quantities[rows] = quantities
-    out.counts[rows] = counts
-    out.condition[rows] = lowest
-
-
-def _by_line(day: Array, vector: Vector, width: int) -> Array:
-    """Days (rows × slots) summed by line: first each run of neighbouring slots, then the few runs."""
-    runs = np.add.reduceat(day, vector.starts, axis=1)
-    out = np.zeros((len(day), width), np.int64)
-    for position, line in enumerate(vector.runs.tolist()):
-        out[:, line] += runs[:, position]
+        class_sums(
+            np.ascontiguousarray(day, np.int64), np.ascontiguousarray(codes, np.int32), rows, limits[rows], vector.starts, vector.runs,
+            out.quantities, out.counts, out.condition,
+        )  # fmt: skip
     return out

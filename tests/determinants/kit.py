@@ -17,8 +17,10 @@ from schemas.topology.tou import DeterminantsSettings
 from schemas.topology.usage import UsageSettings
 from streams import calendar
 from streams.determinants.fold import DeterminantsFold
+from streams.determinants.kernels import warm
 from streams.runtime.fold import Message, Result
 
+warm()  # before the time of any example is taken
 EPOCH = date(1970, 1, 1)
 CODEC = Codec()
 

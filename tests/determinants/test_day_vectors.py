@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from schemas.topology.tou import DeterminantsSettings
 from streams import calendar
+from streams.determinants.kernels import CLASSES, GOOD
 from streams.determinants.maps import Maps
-from streams.determinants.sums import CLASSES, GOOD, MOST, Sums, limits_of, sum_days, worst_of
+from streams.determinants.sums import MOST, Sums, limits_of, sum_days, worst_of
 from tests.determinants.kit import EPOCH, THREE_PART, day_number, slots, slow_period
 
 # Zone, day the clocks go forward, day they go back; Lord Howe moves by half an hour

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.block import EXCEPTION, OPEN
+from schemas.block import EXCEPTION, FINALIZED, OPEN
 from schemas.topology.tou import DeterminantsSettings
+from streams.determinants.intervals import Intervals
 from streams.determinants.sums import limits_of
 from streams.runtime.fold import Message
 from tests.determinants.kit import Hub, Row, day_number, finals, slots, slow_determinants, told
@@ -428,3 +429,39 @@ def test_a_block_of_five_hundred_channels_takes_a_few_milliseconds() -> None:
         best = min(best, time.process_time() - begin)
     assert best < 0.03  # measured: 0.002; the machine of a test may be slow
     assert hub.fold.state.nbytes() / 500 < 1024
+
+
+def test_new_days_in_short_come_out_as_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    """State and outputs are the same where no day takes the compiled way."""
+    rng = random.Random(11)
+    first = day_number("2024-03-24")
+    kinds = [500_000, 500_000, 300_000, 110_000, 0, 700_000]
+    blocks = []
+    for number in range(14):
+        rows = []
+        for device in range(8):
+            at = first + number - rng.choice([0, 0, 0, 0, 1, 3])
+            size = slots(ZONE, at, 3600)
+            values = [rng.choice([5000, 1_000_000, -7, 2**61]) if rng.random() < 0.1 else rng.randrange(9000) for _ in range(size)]
+            codes = [rng.choice(kinds) for _ in range(size)] if rng.random() < 0.5 else []
+            rows.append(
+                Row(
+                    at, values, codes, f"m{device}", seconds=3600, unit=rng.choice(["kWh", "kWh", "m3"]),
+                    state=rng.choice([EXCEPTION, OPEN, FINALIZED]), version=number + 1, replaces=number if rng.random() < 0.2 else 0,
+                )
+            )  # fmt: skip
+        blocks.append(rows)
+
+    def run() -> Hub:
+        hub = Hub()
+        for rows in blocks:
+            hub.give(*rows)
+        hub.close()
+        return hub
+
+    short = run()
+    with monkeypatch.context() as patch:
+        patch.setattr(Intervals, "_add_new", lambda _self, block, _days: np.zeros(len(block), np.bool_))
+        full = run()
+    assert short.bytes == full.bytes
+    assert short.fold.state.digest() == full.fold.state.digest()
