@@ -168,7 +168,7 @@ def _todo(around: Surroundings) -> Service:
     """To-Dos: acts, resolving, searches."""
     from connectors.todo.part import TodoDesk
 
-    return TodoDesk(around.topology, around.reader, around.writer, around.codec)
+    return TodoDesk(around.topology, around.reader, around.writer, around.codec, store=around.store)
 
 
 def _todo_routes(desk: Any) -> APIRouter:

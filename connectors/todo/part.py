@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from connectors.clickhouse.migrate import render
+from connectors.clickhouse.store import Store
 from connectors.head_end.command_desk import KafkaCommandDesk
 from connectors.head_end.desk import Reader
 from connectors.head_end.label_desk import LabelDesk
@@ -22,11 +24,13 @@ COMMANDS: Final = "hub.commands"
 class TodoDesk:
     """What stands behind the routes of To-Dos."""
 
-    def __init__(self, topology: Topology, reader: Reader, writer: Writer, codec: Codec, patience: float = PATIENCE) -> None:
+    def __init__(
+        self, topology: Topology, reader: Reader, writer: Writer, codec: Codec, patience: float = PATIENCE, store: Store | None = None
+    ) -> None:
         self.todos = TodoService(topology.todo, reader, writer, codec, patience)
         commands, labels = KafkaCommandDesk(writer, codec, COMMANDS), LabelDesk(writer, codec, COMMANDS, reader)
         self.resolver = Resolver(self.todos, commands, labels, topology.determinants)
-        self.scanner = Scanner(self.todos, topology, reader.settled_tick)
+        self.scanner = Scanner(self.todos, topology, reader.settled_tick, lambda: tidy(store) if store is not None else None)
 
     def loops(self) -> Mapping[str, Callable[[threading.Event], None]]:
         """The thread that searches the store."""
@@ -34,3 +38,8 @@ class TodoDesk:
 
     def close(self) -> None:
         """Nothing is held."""
+
+
+def tidy(store: Store) -> None:
+    """Drops completed To-Dos from the table of live ones; until then they are read and left out."""
+    store.command(render("OPTIMIZE TABLE todo_open /*cluster*/ FINAL CLEANUP", store.database, store.target.cluster))

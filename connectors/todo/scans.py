@@ -119,9 +119,14 @@ WHERE if(t.grouped, many.open, single.open) = 0
 class Scanner:
     """Searches the store again and again."""
 
-    def __init__(self, todos: TodoService, topology: Topology, now: Callable[[], int | None]) -> None:
-        """``now`` is the hub's time: UTC second of the latest tick all of whose work is in the store; None before the first."""
-        self.todos, self.topology, self.now = todos, topology, now
+    def __init__(
+        self, todos: TodoService, topology: Topology, now: Callable[[], int | None], tidy: Callable[[], None] = lambda: None
+    ) -> None:
+        """``now`` is the hub's time: UTC second of the latest tick all of whose work is in the store; None before the first.
+
+        ``tidy`` drops completed To-Dos from the store's table of live ones.
+        """
+        self.todos, self.topology, self.now, self.tidy = todos, topology, now, tidy
         self.settings = topology.todo
         self._told: dict[str, str] = {}  # To-Do → identity of the facts told last
 
@@ -137,6 +142,7 @@ class Scanner:
                 if searched is None or now - searched >= self.settings.scan_every:
                     self.search(now)
                     searched = now
+                    self.tidy()
             except ProblemError as error:
                 log.warning("to-do search failed", reason=error.detail)
             except Exception:  # the store away, a query of a view that changes: the next one may do

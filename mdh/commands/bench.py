@@ -215,3 +215,25 @@ def gaps(
     for name, one in [*figures["sources"].items(), ("all", figures)]:
         rows.append((name, f"{one['intervals']:,}", "1", f"{one['ratio_like_day']}", f"{one['ratio_with_register']}"))
     _show("Mean absolute error against that of a straight line; sums between readings are exact", rows, figures, json)
+
+
+@app.command()
+def todos(
+    completed: Annotated[int, typer.Option(help="Completed To-Dos in the history.")] = 10_000_000,
+    meters: Annotated[int, typer.Option(help="Meters with a day in the store.")] = 1_000_000,
+    exceptions: Annotated[int, typer.Option(help="Exceptions of the storm.")] = 1_000_000,
+    json: Json = False,
+) -> None:
+    """The To-Do queue with a long history against the same queue without one; a storm of exceptions through the agent."""
+    _need_source()
+    from benchmarks.todos import run
+
+    if min(completed, meters) < 0 or exceptions < 100:
+        raise UsageError("--completed and --meters must not be negative, --exceptions at least 100")
+    figures = run(completed, meters, exceptions, _say)
+    rows: list[tuple[str, ...]] = [("", "without history", "with it", "")]
+    for name, value in figures["full_ms"].items():
+        rows.append((name.replace("_", " "), f"{figures['empty_ms'][name]} ms", f"{value} ms", f"{figures['ratios'][name]} ×"))
+    storm = f"{figures['todos']:,} To-Dos, {figures['us_per_exception']} µs each, {figures['grown_mib']} MiB more"
+    rows.append((f"{figures['exceptions']:,} exceptions of one payload", "", storm, ""))
+    _show(f"{figures['live']:,} live To-Dos, {completed:,} completed, {meters:,} meters", rows, figures, json)

@@ -2,6 +2,9 @@
 
 -- forward
 
+-- Completed To-Dos leave the table of the live ones for good when the hub tidies it
+ALTER TABLE todo_open /*cluster*/ MODIFY SETTING allow_experimental_replacing_merge_with_cleanup = 1;
+
 ALTER TABLE todo_items /*cluster*/
     ADD COLUMN IF NOT EXISTS commodity LowCardinality(String),
     ADD COLUMN IF NOT EXISTS region LowCardinality(String),
@@ -48,3 +51,5 @@ ALTER TABLE todo_items /*cluster*/ DROP COLUMN IF EXISTS bill_at;
 ALTER TABLE todo_items /*cluster*/ DROP COLUMN IF EXISTS customer_class;
 ALTER TABLE todo_items /*cluster*/ DROP COLUMN IF EXISTS region;
 ALTER TABLE todo_items /*cluster*/ DROP COLUMN IF EXISTS commodity;
+
+ALTER TABLE todo_open /*cluster*/ RESET SETTING allow_experimental_replacing_merge_with_cleanup;
