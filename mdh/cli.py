@@ -36,6 +36,7 @@ COMMANDS = {
     "tokens": "API tokens",
     "audit": "Search, export and verify the audit",
     "command": "Order something done with channel days",
+    "todos": "To-Dos: the queue, and acts on it",
     "schemas": "Check contracts, register them",
 }
 

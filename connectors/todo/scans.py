@@ -105,15 +105,13 @@ _PLACES: Final = (
     "SELECT device, argMax(service_point, day) AS service_point, argMax(account, day) AS account, argMax(zone, day) AS zone "
     "FROM final_days WHERE device IN {devices:Array(String)} GROUP BY device"
 )
-_GONE: Final = """
-SELECT t.id AS id, t.version AS version FROM
-(SELECT * FROM todo_queue WHERE rule != '' AND last_seen < toDateTime({now:Int64}, 'UTC') - INTERVAL {settle:Int64} SECOND) AS t
-LEFT JOIN (SELECT device, channel, rule, count() AS open FROM exceptions WHERE status = 'open' GROUP BY device, channel, rule) AS single
-ON single.device = t.device AND single.channel = t.channel AND single.rule = t.rule
-LEFT JOIN (SELECT payload, rule, count() AS open FROM exceptions WHERE status = 'open' GROUP BY payload, rule) AS many
-ON many.payload = t.payload AND many.rule = t.rule
-WHERE if(t.grouped, many.open, single.open) = 0
-"""
+_QUIET: Final = "last_seen < toDateTime({now:Int64}, 'UTC') - INTERVAL {settle:Int64} SECOND"
+_GONE: Final = (
+    f"SELECT t.id AS id, t.version AS version FROM (SELECT * FROM todo_queue WHERE rule != '' AND NOT grouped AND {_QUIET}) AS t LEFT JOIN "
+    "(SELECT device, channel, rule, count() AS still FROM exceptions WHERE status = 'open' GROUP BY device, channel, rule) AS e "
+    "ON e.device = t.device AND e.channel = t.channel AND e.rule = t.rule WHERE e.still = 0"
+)
+_GROUPED: Final = f"SELECT * FROM todo_queue WHERE rule != '' AND grouped AND {_QUIET}"
 
 
 class Scanner:
@@ -154,7 +152,9 @@ class Scanner:
         for kind in self.settings.types:
             if kind.scan is not None:
                 counts[kind.id] = self._search(kind, SCANS[kind.scan], now)
-        gone = self.todos.reader.rows(_GONE, {"now": now, "settle": SETTLE})
+        when = {"now": now, "settle": SETTLE}
+        grouped = self.todos.reader.rows(_GROUPED, when)
+        gone = self.todos.reader.rows(_GONE, when) + [todo for todo in grouped if not self.todos.exceptions(todo, 1, only_open=True)]
         self._tell("gone", now, ({"todo": r["id"], "version": int(r["version"]), "detail": "no exception is open any more"} for r in gone))
         log.info("searched for to-dos", gone=len(gone), **counts)
         return counts
