@@ -49,7 +49,7 @@ def table(columns: Mapping[str, pa.Array | Array]) -> pa.Table:
 
 
 def column(values: list[Any], kind: pa.DataType) -> pa.Array:
-    """A column of Python values: text, bytes, integers, decimals, dicts of text, lists; None only among integers.
+    """A column of Python values: text, bytes, integers, truths, decimals, dicts of text, lists; None only among integers.
 
     Raises ValueError, TypeError or OverflowError on a value the type cannot hold.
     """
@@ -68,6 +68,9 @@ def column(values: list[Any], kind: pa.DataType) -> pa.Array:
     if pa.types.is_list(kind):
         counts = np.fromiter(map(len, values), np.int64, len(values))
         return lists(column([one for row in values for one in row], kind.value_type), counts)
+    if pa.types.is_boolean(kind):  # Arrow holds them as bits
+        bits = np.packbits(np.array(values, np.bool_), bitorder="little")
+        return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(bits)])
     if None in values:
         there = np.array([value is not None for value in values])
         filled = np.array([0 if value is None else value for value in values], np.dtype(str(kind)))

@@ -207,7 +207,9 @@ def behind(todo: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         return "", {}
     if todo["grouped"]:
         return (
-            "rule = {rule:String} AND payload = {payload:String} AND start >= {start:DateTime('UTC')} AND start <= {end:DateTime('UTC')}",
+            "rule = {rule:String} AND payload = {payload:String} AND start >= {start:DateTime('UTC')} AND start <= {end:DateTime('UTC')} "
+            "AND id NOT IN (SELECT arrayJoin(exceptions) FROM todo_queue WHERE NOT grouped AND rule = {rule:String} AND payload = "
+            "{payload:String})",  # the first of a storm have To-Dos of their own
             {"rule": todo["rule"], "payload": todo["payload"], "start": cursor_text(todo["start"]), "end": cursor_text(todo["end"])},
         )
     where = "device = {device:String} AND channel = {channel:String} AND rule = {rule:String}"

@@ -106,3 +106,9 @@ def test_commands_over_files_do_without_pandas(command: str, tmp_path: object) -
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_truths_are_bits_in_any_number() -> None:
+    for count in (1, 7, 8, 9, 301):
+        values = [number % 3 == 2 for number in range(count)]
+        assert column(values, pa.bool_()).to_pylist() == values
