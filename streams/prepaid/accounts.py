@@ -1,11 +1,13 @@
 """The accounts of one partition as a table: one row per account, and small odd things as entries beside it.
 
 Entries: ``m/<account>/<first day>`` a billing month, ``r/<account>`` requests taken, ``d/<account>`` debts, ``c/<account>`` the device
-command under way, ``t/<account>`` top-ups that may be reversed.
+command under way, ``t/<account>`` top-ups that may be reversed, ``p/<account>`` tariffs by date where the tariff has changed. Requests
+and top-ups are series: their number under the name itself, and ``<name>/<page>`` for each page of them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Final
 
 import numpy as np
@@ -19,6 +21,7 @@ ACCOUNTS: Final = "accounts"
 TOTALS: Final = "totals"
 NEVER: Final = np.iinfo(np.int64).max
 PACE_DAYS: Final = 7
+SERIES_PAGE: Final = 32
 (ACTIVE, LOW, ZERO, EMERGENCY, GRACE, CUT_PENDING, CUT_SENT, CUT, BACK_PENDING, BACK_SENT, CLOSED) = range(11)
 STATES: Final = (
     "active", "low", "zero", "emergency", "grace", "disconnect-pending", "disconnect-sent", "disconnected", "reconnect-pending",
@@ -31,6 +34,8 @@ _LONGS: Final = (
     "postings", "version", "unsure",  # unsure: charges that may still change
     "measured",  # end of the last measured consumption
     "told_zero", "grace_until",
+    "begun",  # what had gone out when the account was enrolled last
+    "seen",  # end of the newest consumption told of: its device is the one that is there
 )  # fmt: skip
 
 
@@ -91,3 +96,26 @@ class Accounts:
         """Sets an entry; None removes it."""
         data = None if value is None else orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
         self.state.put("/".join(map(str, (kind, *names))), data)
+
+    # --- series: the newest so many items of a kind, in pages, so that one more costs the same however many there are ------------------
+
+    def append(self, item: list[Any], kind: str, account: str, most: int) -> None:
+        """Adds an item, and drops the page of items older than the newest ``most``."""
+        number = int(self.get(kind, account) or 0)
+        page = number // SERIES_PAGE
+        self.put([*(self.get(kind, account, page) or []), item], kind, account, page)
+        self.put(number + 1, kind, account)
+        if number % SERIES_PAGE == 0:
+            old = page - -(-most // SERIES_PAGE) - 1
+            if old >= 0:
+                self.put(None, kind, account, old)
+
+    def pages(self, kind: str, account: str, text: str) -> Iterator[tuple[int, list[list[Any]]]]:
+        """The pages that may name a text, newest first, with their numbers."""
+        needle = orjson.dumps(text)
+        for page in range((int(self.get(kind, account) or 0) - 1) // SERIES_PAGE, -1, -1):
+            data = self.state.entries.get(f"{kind}/{account}/{page}")
+            if data is None:
+                break
+            if needle in data:
+                yield page, orjson.loads(data)

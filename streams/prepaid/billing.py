@@ -9,7 +9,7 @@ from typing import Any, Final
 from schemas.topology.prepaid import PrepaidSettings
 from schemas.units import convert, resolve
 from streams import calendar
-from streams.prepaid.accounts import EMERGENCY, Accounts
+from streams.prepaid.accounts import Accounts
 from streams.prepaid.charging import EPOCH, Day, Month, PriceList, month_of
 from streams.prepaid.ledger import Ledger, day_text
 from streams.prepaid.money import divide, rounded
@@ -48,7 +48,7 @@ class Billing:
         account, table = event["account"], self.accounts.table
         row = table.index[account]
         number = (date.fromisoformat(event["day"]) - EPOCH).days
-        prices = self.prices.get(table.text["tariff"][row])
+        prices = self._prices(row)
         if prices is None or not int(table["first"][row]) <= number <= int(table["last"][row]):
             return [], ""
         if resolve(event["unit"]).dimension != resolve(prices.unit).dimension:
@@ -61,7 +61,8 @@ class Billing:
         source = "/".join((event["device"], event["channel"], event["unit"], event["measure"], _begin(event)))
         if sources.get(source, [0])[0] >= event["version"]:
             return [], ""
-        correction = self._charged(row, number, sources) and not any(known[1] for known in sources.values())
+        settled = number < int(table["through"][row]) or (source in sources and self._charged(row, number, sources))
+        correction = settled and bool(sources) and not any(known[1] for known in sources.values())
         sources.pop(PROVISIONAL, None)
         unsure = int(event["provisional"] or event["status"] != "final")
         sources[source] = [event["version"], int(event["status"] == "open"), unsure, *_amounts(event, prices.unit)]
@@ -74,11 +75,14 @@ class Billing:
 
     def _seen(self, row: int, event: dict[str, Any], unsure: int) -> None:
         table = self.accounts.table
-        for name in ("service_point", "device", "zone"):
-            if event[name] and table.text[name][row] != event[name]:
-                table.text[name][row] = event[name]
+        end = int(event["end"].timestamp())
+        if end >= table["seen"][row]:  # a correction from before a meter exchange does not bring the old meter back
+            table["seen"][row] = end
+            for name in ("service_point", "device", "zone"):
+                if event[name] and table.text[name][row] != event[name]:
+                    table.text[name][row] = event[name]
         if not unsure:
-            table["measured"][row] = max(table["measured"][row], int(event["end"].timestamp()))
+            table["measured"][row] = max(table["measured"][row], end)
         self.accounts.touch(row)
 
     def _oldest(self, row: int) -> int:
@@ -107,9 +111,10 @@ class Billing:
         """Posts the difference between what a month costs by now and what was posted of it. ``kind`` empty: that of each component."""
         table = self.accounts.table
         row = table.index[account]
-        prices = self.prices[table.text["tariff"][row]]
+        prices = self._prices(row)
+        assert prices is not None, "callers charge only what has a price"
         days = {int(n): sources for n, sources in month["days"].items() if self._charged(row, int(n), sources)}
-        if not (self.settings.emergency.pauses_fixed and table["state"][row] == EMERGENCY):
+        if not (self.settings.emergency.pauses_fixed and table["owed"][row] > 0):
             month["fixed"] = max(month["fixed"], max(days, default=span[0] - 1) + 1)
         first = max(span[0], int(table["first"][row]))
         last = min(span[1], int(table["last"][row]) + 1)
@@ -186,11 +191,11 @@ class Billing:
         if not known:
             month["days"][str(number)] = {PROVISIONAL: [0, 0, 1, self._average(account, first), 0, 0]}
         table["through"][row] = number + 1
-        self._forget(account, row, number)
-        if self.prices.get(table.text["tariff"][row]) is None:
-            return []
+        late = self._forget(account, row, number, at)
+        if self._prices(row) is None:
+            return late
         kind = "TRUE_UP" if correction else ""
-        return self.charge(account, month, (first, end), kind, cause=f"day/{account}/{number}", at=at, number=number)
+        return late + self.charge(account, month, (first, end), kind, cause=f"day/{account}/{number}", at=at, number=number)
 
     def _average(self, account: str, first: int) -> dict[str, int]:
         if self.settings.provisional == "none":
@@ -204,25 +209,91 @@ class Billing:
         names = sorted({name for lines in newest for name in lines})
         return {name: divide(sum(lines.get(name, 0) for lines in newest), len(newest)) for name in names}
 
-    def _forget(self, account: str, row: int, number: int) -> None:
-        """At the first day of a month, the month that can no longer be corrected is dropped."""
+    def _forget(self, account: str, row: int, number: int, at: int) -> list[dict[str, Any]]:
+        """At the first day of a month, the month that can no longer be corrected is dropped; what still waits in it is charged."""
         if month_of(number, self.settings.cycle_day)[0] != number:
-            return
-        old = month_of(self._oldest(row) - 1, self.settings.cycle_day)[0]
-        known = self.accounts.get("m", account, old)
+            return []
+        span = month_of(self._oldest(row) - 1, self.settings.cycle_day)
+        known, postings = self.accounts.get("m", account, span[0]), list[dict[str, Any]]()
         if known is not None:
+            if self._prices(row) is not None and known["fixed"] < span[1]:
+                known["fixed"] = span[1]
+                postings = self.charge(account, known, span, "TRUE_UP", cause=f"day/{account}/{number}", at=at, number=span[1] - 1)
             self.accounts.table["unsure"][row] -= known["unsure"]
-            self.accounts.put(None, "m", account, old)
+            self.accounts.put(None, "m", account, span[0])
+        return postings
 
     def catch_up(self, row: int, cause: str, at: int) -> list[dict[str, Any]]:
-        """Charges what waited while emergency credit was in use: fixed charges of the days gone by."""
+        """Charges what waited while emergency credit was in use, once it is paid back: fixed charges, month by month."""
         table = self.accounts.table
-        account, number = table.keys[row], int(table["through"][row]) - 1
-        first, end = month_of(number, self.settings.cycle_day)
-        found = self.accounts.get("m", account, first)
-        if found is None or self.prices.get(table.text["tariff"][row]) is None:
+        if not self.settings.emergency.pauses_fixed or table["owed"][row] > 0:
             return []
-        return self.charge(account, found, (first, end), "TRUE_UP", cause=cause, at=at, number=number)
+        return [posting for number in self._last_days(row) for posting in self._again(row, number, cause, at)]
+
+    def _last_days(self, row: int) -> list[int]:
+        """The last day charged of each month that may still change, oldest first."""
+        table, cycle = self.accounts.table, self.settings.cycle_day
+        number, oldest, found = int(table["through"][row]) - 1, self._oldest(row), list[int]()
+        while number >= max(oldest, int(table["first"][row])):
+            found.append(number)
+            number = month_of(number, cycle)[0] - 1
+        return found[::-1]
+
+    def _again(self, row: int, number: int, cause: str, at: int) -> list[dict[str, Any]]:
+        account, span = self.accounts.table.keys[row], month_of(number, self.settings.cycle_day)
+        found = self.accounts.get("m", account, span[0])
+        if found is None or self._prices(row) is None:
+            return []
+        return self.charge(account, found, span, "TRUE_UP", cause=cause, at=at, number=number)
+
+    # --- coming and going -------------------------------------------------------------------------------------------------------------
+
+    def begin(self, row: int) -> None:
+        """An account is enrolled, perhaps again: what was known of the time before is settled and forgotten."""
+        table = self.accounts.table
+        account, prefix = table.keys[row], f"m/{table.keys[row]}/"
+        for key in [key for key in self.accounts.state.entries if key.startswith(prefix)] if table["postings"][row] else []:
+            self.accounts.put(None, *key.split("/", 1))
+        self.accounts.put(None, "p", account)
+        table["unsure"][row], table["begun"][row] = 0, table["debited"][row]
+
+    def ends(self, row: int, last: int, cause: str, at: int) -> list[dict[str, Any]]:
+        """Sets the last day of an account; days behind it that are charged already are taken back."""
+        table = self.accounts.table
+        account, postings = table.keys[row], list[dict[str, Any]]()
+        table["last"][row] = last
+        self.accounts.touch(row)
+        first = month_of(last + 1, self.settings.cycle_day)[0]
+        while first <= int(table["seen"][row]) // 86_400 + 1 or first < int(table["through"][row]):
+            month, span = self.accounts.get("m", account, first), month_of(first, self.settings.cycle_day)
+            if month is not None and self._prices(row) is not None:
+                month["days"] = {number: sources for number, sources in month["days"].items() if int(number) <= last}
+                month["fixed"] = min(month["fixed"], max(last + 1, span[0]))
+                postings += self.charge(account, month, span, "TRUE_UP", cause=cause, at=at, number=max(last, span[0]))
+            first = span[1]
+        return postings
+
+    # --- prices -----------------------------------------------------------------------------------------------------------------------
+
+    def assign(self, row: int, tariff: str, since: int) -> None:
+        """Gives an account another tariff from a local day on; days before it keep theirs."""
+        table = self.accounts.table
+        account = table.keys[row]
+        history = self.accounts.get("p", account) or [[int(table["first"][row]), table.text["tariff"][row]]]
+        kept = [entry for entry in history if entry[0] < since]
+        self.accounts.put([*kept, [since, tariff]] if kept else None, "p", account)
+        table.text["tariff"][row] = tariff
+        self.accounts.touch(row)
+
+    def _prices(self, row: int) -> PriceList | None:
+        """The prices of an account; None: its tariff is no longer in the topology."""
+        table = self.accounts.table
+        history = self.accounts.get("p", table.keys[row])
+        if history is None:
+            return self.prices.get(table.text["tariff"][row])
+        if any(name not in self.prices for _, name in history):
+            return None
+        return PriceList.joined([(since, self.prices[name]) for since, name in history])
 
 
 def _begin(event: dict[str, Any]) -> str:

@@ -7,7 +7,8 @@ which reads come changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Final
@@ -95,6 +96,22 @@ class PriceList:
     def __init__(self, tariff: Tariff, currency: Currency) -> None:
         self.id, self.unit = tariff.id, tariff.unit
         self.versions = [Prices(version, currency) for version in tariff.versions]
+
+    @classmethod
+    def joined(cls, parts: Sequence[tuple[int, PriceList]]) -> PriceList:
+        """Several tariffs one after the other, each from a local day on (days since 1970), the first from the beginning."""
+        whole = copy(parts[-1][1])
+        whole.versions = []
+        for position, (since, part) in enumerate(parts):
+            begin = -1 if position == 0 else since
+            end = parts[position + 1][0] if position + 1 < len(parts) else None
+            held = part.of(since)
+            for version in [held, *(v for v in part.versions if v.since > since and v is not held)]:
+                if end is None or max(version.since, begin) < end:
+                    dated = copy(version)
+                    dated.since = max(version.since, begin) if version is not held else begin
+                    whole.versions.append(dated)
+        return whole
 
     def of(self, day: int) -> Prices:
         """The version that holds on a local day; before the first date, the first."""

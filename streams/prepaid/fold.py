@@ -11,6 +11,7 @@ import orjson
 
 from schemas.identity import identity
 from schemas.topology.prepaid import PrepaidSettings
+from streams import calendar
 from streams.prepaid.accounts import CLOSED, STATES, Accounts, make_table
 from streams.prepaid.billing import Billing
 from streams.prepaid.ledger import Ledger, time_of
@@ -142,14 +143,11 @@ class PrepaidFold:
         table = self.accounts.table
         tariff = self.settings.tariff_of(table.keys[row], current["rate"] or "")
         points = next(iter(current["service_points"]), "")
-        for name, text in (
-            ("zone", current["zone"]),
-            ("service_point", points),
-            ("rate", current["rate"]),
-            ("tariff", getattr(tariff, "id", "")),
-        ):
+        for name, text in (("zone", current["zone"]), ("service_point", points), ("rate", current["rate"])):
             if text:
                 table.text[name][row] = text
+        if tariff is not None and tariff.id != table.text["tariff"][row]:
+            self.billing.assign(row, tariff.id, int(calendar.day_of(table.text["zone"][row], int(current["from"]))))
         self.accounts.touch(row)
 
     # --- time ---------------------------------------------------------------------------------------------------------------------

@@ -50,8 +50,8 @@ class Requests:
         """Carries a request out: postings, notices, commands, and the outcome as the last record."""
         account, id = request["account"], request["id"]
         content = content_of(request)
-        taken = self.accounts.get("r", account) or []
-        before = next((known for number, known in taken if number == id), None)
+        pages = self.accounts.pages("r", account, id)
+        before = next((known for _, page in pages for number, known in page if number == id), None)
         if before is not None:
             status = "duplicate" if before == content else "conflict"
             detail = "" if before == content else "another request of this id was taken before"
@@ -71,7 +71,7 @@ class Requests:
                 raise RefusedError(f"there is no action {request['action'][:40]!r}")
         except RefusedError as refused:
             return [self._outcome(request, at, "refused", str(refused))]
-        self.accounts.put([*taken, [id, content]][-REMEMBERED:], "r", account)
+        self.accounts.append([id, content], "r", account, REMEMBERED)
         row = self._row(account)
         said = self.supply.evaluate(row, at, id)  # the order of records is: money, what it led to, the outcome
         status = "posted" if postings else "done"
@@ -111,14 +111,12 @@ class Requests:
             raise RefusedError(f"a top-up is from {self.settings.topup_least} to {self.settings.topup_most} {self.settings.currency.code}")
         channel = request["channel"] or "unnamed"
         postings = [self._post(row, "TOPUP", f"cash:{channel}", "customer", amount, request, at)]
-        taken = self.accounts.get("t", table.keys[row]) or []
-        self.accounts.put([*taken, [request["id"], request["reference"], amount, channel, 0]][-REVERSIBLE:], "t", table.keys[row])
+        self.accounts.append([request["id"], request["reference"], amount, channel, 0], "t", table.keys[row], REVERSIBLE)
         rest = amount * self.settings.recovery.most_of_topup // 100
         owed = min(int(table["owed"][row]), rest)
         if owed:
             postings.append(self._post(row, "EMERGENCY_REPAY", "customer", "emergency", owed, request, at))
-            if not table["owed"][row] and self.settings.emergency.pauses_fixed:
-                postings += self.billing.catch_up(row, request["id"], at)
+            postings += self.billing.catch_up(row, request["id"], at)
         share = min(amount * self.settings.recovery.share_of_topup // 100, rest - owed)
         postings += self.recover(row, share, request["id"], at)
         return postings, [self.supply.notice(row, "topup.posted", at, request["id"], amount=amount)]
@@ -165,8 +163,10 @@ class Requests:
     def _reversal(self, row: int, request: dict[str, Any], at: int) -> tuple[list[dict[str, Any]], Outputs]:
         """A payment that bounced: its amount is taken back; where that uses the balance up, the grace begins anew (domain 5.3)."""
         account = self.accounts.table.keys[row]
-        topups = self.accounts.get("t", account) or []
-        found = next((t for t in topups if request["reference"] in (t[0], t[1]) and request["reference"]), None)
+        pages = list(self.accounts.pages("t", account, request["reference"])) if request["reference"] else []
+        named = [(n, page, t) for n, page in pages for t in page if request["reference"] in (t[0], t[1])]
+        # a payment's reference may have been used twice: the one that stands is meant
+        number, page, found = next((one for one in named if not one[2][4]), named[0] if named else (0, [], None))
         if found is None:
             raise RefusedError(f"there is no top-up {request['reference']!r} that can be reversed")
         if found[4]:
@@ -174,7 +174,7 @@ class Requests:
         if request["amount"] is not None and request["amount"] != found[2]:
             raise RefusedError(f"that top-up was {self.settings.currency.text(found[2])}: a reversal takes back all of it")
         found[4] = 1
-        self.accounts.put(topups, "t", account)
+        self.accounts.put(page, "t", account, number)
         posting = self._post(row, "REVERSAL", "customer", f"cash:{found[3]}", found[2], request, at)
         for name in ("told_zero", "grace_until", "warned"):
             self.accounts.table[name][row] = 0
@@ -235,14 +235,25 @@ class Requests:
             raise RefusedError("opening and arrears are not negative: what the customer owes is arrears")
         zone = str(terms.get("zone") or self.zone)
         first = _day(terms["from"]) if terms.get("from") else int(calendar.day_of(zone, at)) + 1
+        if known is not None and first < int(self.accounts.table["through"][known]):
+            raise RefusedError("days of the time before have been charged: the account can begin again only behind them")
         row = self.accounts.add(account)
         table = self.accounts.table
+        self.billing.begin(row)
         for name in ("state", "told_zero", "grace_until", "warned", "pace_days"):
             table[name][row] = 0
+        if self.supply.was_off(row):
+            table["state"][row] = CUT
         table["first"][row] = table["through"][row] = first
         table["last"][row], table["armed"][row] = 2**31 - 1, 255
         table["load"][row] = parse(str(terms.get("load", "0")))
-        for name, text in (("zone", zone), ("tariff", str(tariff)), ("rate", rate), ("device", str(terms.get("device", ""))), ("hold", "")):
+        for name, text in (
+            ("zone", zone),
+            ("tariff", str(tariff)),
+            ("rate", rate),
+            ("device", str(terms.get("device") or table.text["device"][row])),
+            ("hold", ""),
+        ):
             table.text[name][row] = text
         table.text["service_point"][row] = str(terms.get("service_point", ""))
         self.accounts.touch(row)
@@ -255,12 +266,19 @@ class Requests:
         return postings
 
     def _postpaid(self, row: int, request: dict[str, Any], at: int) -> tuple[list[dict[str, Any]], Outputs]:
-        """Back to postpaid: balance and debts are handed over; what is used from today on is billed there."""
+        """Back to postpaid: balance and debts are handed over; what is used from today on is billed there.
+
+        Days before today that are not charged yet are charged now, as far as they are known; what becomes known later is handed over.
+        """
         table = self.accounts.table
         if table["state"][row] == CLOSED:
             raise RefusedError("the account is closed")
-        postings = self._settle(row, request, at, "postpaid")
-        self._end(row, int(calendar.day_of(table.text["zone"][row], at)) - 1)
+        last = max(int(calendar.day_of(table.text["zone"][row], at)) - 1, int(table["first"][row]) - 1)
+        postings = self.billing.ends(row, last, request["id"], at)
+        while int(table["through"][row]) <= last:
+            postings += self.billing.provide(row, at)
+        postings += self._settle(row, request, at, "postpaid")
+        self._end(row, last)
         return postings, [self.supply.notice(row, "closed", at, request["id"])]
 
     def _close(self, row: int, request: dict[str, Any], at: int) -> tuple[list[dict[str, Any]], Outputs]:
@@ -270,9 +288,8 @@ class Requests:
             raise RefusedError("the account is closed already")
         terms = _terms(request)
         today = int(calendar.day_of(table.text["zone"][row], at))
-        table["last"][row] = max(_day(terms["day"]) if terms.get("day") else today, int(table["first"][row]) - 1)
-        self.accounts.touch(row)
-        return [], []
+        last = max(_day(terms["day"]) if terms.get("day") else today, int(table["first"][row]) - 1)
+        return self.billing.ends(row, last, request["id"], at), []
 
     def refund(self, row: int, cause: str, at: int) -> list[dict[str, Any]]:
         """Closes an account whose last day is charged: debts are met as far as the balance goes, what is left is paid back or owed."""
@@ -293,6 +310,7 @@ class Requests:
         owed = int(table["owed"][row])
         if owed:
             postings.append(self._post(row, "EMERGENCY_REPAY", "customer", "emergency", owed, request, at))
+            postings += self.billing.catch_up(row, request["id"], at)
         balance = int(table["balance"][row])
         if balance > 0:
             kind = "REFUND" if side == "refund" else "MIGRATION_CLOSING"
@@ -307,6 +325,7 @@ class Requests:
 
     def _end(self, row: int, last: int) -> None:
         table = self.accounts.table
+        self.supply.ends(row)
         table["last"][row], table["state"][row] = last, CLOSED
         self.accounts.touch(row)
 

@@ -101,7 +101,7 @@ class Supply:
 
     def _used_up(self, row: int) -> bool:
         table = self.accounts.table
-        return int(table["balance"][row]) <= self.below and bool(table["debited"][row])  # a fresh account has not used anything up
+        return int(table["balance"][row]) <= self.below and bool(table["debited"][row] > table["begun"][row])  # fresh: nothing is used up
 
     def certain(self, row: int, at: int) -> bool:
         """Whether the balance may be acted on: reads are fresh, and it is below the limit even without what may still change."""
@@ -288,6 +288,18 @@ class Supply:
         id = self._send(row, action, at, cause, out, manual=action == "disconnect")
         self.accounts.table["next"][row] = self._next(row, at)
         return id, out
+
+    def ends(self, row: int) -> None:
+        """The account is closed: commands under way are nobody's any more; whether supply is off stays known."""
+        account, off = self.accounts.table.keys[row], int(self.accounts.table["state"][row]) in (CUT_SENT, CUT, BACK_PENDING, BACK_SENT)
+        self.accounts.put({"past": [], "tries": 0, "off": True} if off else None, "c", account)
+
+    def was_off(self, row: int) -> bool:
+        """Whether supply was off, or may have been, when the account was closed; forgets it: from now on the state says so."""
+        account = self.accounts.table.keys[row]
+        off = bool((self.accounts.get("c", account) or {}).get("off"))
+        self.accounts.put(None, "c", account)
+        return off
 
     # --- when to look again, and what to say ----------------------------------------------------------------------------------------------
 

@@ -8,16 +8,20 @@ from typing import Any
 
 
 def bill(
-    tariff: dict[str, Any], usage: dict[date, dict[str, Fraction]], enrolled: date, through: date, cents: int = 100
+    tariff: dict[str, Any], usage: dict[date, dict[str, Fraction]], enrolled: date, through: date, cents: int = 100, whole: bool = False
 ) -> dict[date, int]:
-    """Calendar month → its charges in cents for the days up to ``through`` (included), each component rounded half to even once."""
+    """Calendar month → its charges in cents for the days up to ``through`` (included), each component rounded half to even once.
+
+    Usage names TOU periods; ``>`` is what was received from the customer and ``^`` the day's highest demand in kW. With ``whole``,
+    everything told is measured, so that complete months are closed and the minimum bill counts.
+    """
     months: dict[date, int] = {}
     first = enrolled.replace(day=1)
     while first <= through:
         after = (first + timedelta(days=32)).replace(day=1)
         days = [first + timedelta(days=n) for n in range((after - first).days)]
         live = [day for day in days if enrolled <= day <= through]
-        months[first] = sum(round(part * cents) for part in _month(tariff, usage, live, len(days)).values())
+        months[first] = sum(round(part * cents) for part in _month(tariff, usage, live, len(days), whole).values())
         first = after
     return months
 
@@ -30,12 +34,15 @@ def _version(tariff: dict[str, Any], day: date) -> dict[str, Any]:
     return dict(found)
 
 
-def _month(tariff: dict[str, Any], usage: dict[date, dict[str, Fraction]], live: list[date], length: int) -> dict[str, Fraction]:
-    parts: dict[str, Fraction] = {"energy": Fraction(0), "fixed": Fraction(0)}
-    consumed = Fraction(0)
+def _month(
+    tariff: dict[str, Any], usage: dict[date, dict[str, Fraction]], live: list[date], length: int, whole: bool
+) -> dict[str, Fraction]:
+    parts: dict[str, Fraction] = {"energy": Fraction(0), "fixed": Fraction(0), "export": Fraction(0)}
+    consumed = peak = Fraction(0)
     for day in live:
         version = _version(tariff, day)
-        lines = usage.get(day, {})
+        told = usage.get(day, {})
+        lines = {name: quantity for name, quantity in told.items() if name not in (">", "^")}
         for tou, quantity in sorted(lines.items()):
             if "slabs" not in version:
                 parts["energy"] += quantity * Fraction(version.get("rates", {}).get(tou, version["rate"]))
@@ -44,16 +51,32 @@ def _month(tariff: dict[str, Any], usage: dict[date, dict[str, Fraction]], live:
         if "slabs" in version:
             parts["energy"] += _slabs(version["slabs"], consumed + sum(lines.values())) - _slabs(version["slabs"], consumed)
         consumed += sum(lines.values())
+        peak = max(peak, told.get("^", Fraction(0)))
+        parts["export"] -= told.get(">", Fraction(0)) * Fraction(version.get("export", "0"))
         parts["fixed"] += Fraction(version.get("fixed", "0")) / length
     version = _version(tariff, max((day for day in live if day in usage), default=live[0] if live else date(2000, 1, 1)))
+    parts["demand"] = peak * Fraction(version.get("demand", "0"))
     for subsidy in version.get("subsidies", []):
-        if "lapses_above" not in subsidy or consumed <= Fraction(subsidy["lapses_above"]):
-            covered = min(consumed, Fraction(subsidy.get("up_to", str(10**9))))
-            parts["subsidy"] = -covered * Fraction(subsidy["per_unit"])
-    base = sum(parts.values())
+        parts[f"subsidy {subsidy['id']}"] = -_given(subsidy, consumed, parts["energy"], Fraction(len(live), length))
+    if whole and len(live) == length:
+        parts["minimum"] = max(Fraction(0), Fraction(version.get("minimum", "0")) - sum(parts.values()) + parts["export"])
+    base = sum(parts.values()) - parts["export"]
     for tax in version.get("taxes", []):
         parts[f"tax {tax['id']}"] = base * Fraction(tax["percent"]) / 100
     return parts
+
+
+def _given(subsidy: dict[str, str], consumed: Fraction, energy: Fraction, share: Fraction) -> Fraction:
+    if "lapses_above" in subsidy and consumed > Fraction(subsidy["lapses_above"]):
+        return Fraction(0)
+    if "per_month" in subsidy:
+        return Fraction(subsidy["per_month"]) * share
+    if consumed <= 0:
+        return Fraction(0)
+    covered = min(consumed, Fraction(subsidy.get("up_to", str(10**9))))
+    if "per_unit" in subsidy:
+        return covered * Fraction(subsidy["per_unit"])
+    return energy * covered / consumed * Fraction(subsidy["percent"]) / 100
 
 
 def _slabs(slabs: list[dict[str, str]], quantity: Fraction) -> Fraction:

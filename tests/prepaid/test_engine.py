@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.prepaid.driver import Driver, settings
+from tests.prepaid.driver import TARIFF, Driver, second, settings
 
 CUT = {"grace": "1d", "max_read_age": "2d", "command_life": "15m", "retries": 1, "reconnect_above": "1", "protected": []}
 
@@ -233,4 +233,118 @@ def test_where_the_proof_fails_posting_stops_and_goes_on_when_it_holds_again() -
     driver.fold.accounts.table["balance"][0] -= 1
     driver.give("PrepaidRequest", {"id": "y", "account": "", "action": "resume"})
     assert driver.kinds() == ["TOPUP", "ENERGY"]
+    driver.check()
+
+
+def _charges(driver: Driver, component: str = "") -> int:
+    return -sum(int(p["change"]) for p in driver.said["Posting"] if p["component"] and component in p["component"])
+
+
+def test_another_tariff_counts_from_its_day_on_and_leaves_the_days_before_alone() -> None:
+    other = {"id": "dear", "versions": [{"rate": "1.00", "fixed": "31"}]}
+    rules = [{"tariff": "dear", "rates": ["dear"]}, {"tariff": "home"}]
+    driver = Driver(settings(tariffs=[TARIFF, other], assign=rules))
+    driver.ask("enrol", amount=None, terms={"opening": 10000})
+    for day in driver.days("2026-03-02", 4):
+        driver.use(day, "10")
+    driver.tick("2026-03-06T10:00")
+    period = {
+        "from": second("2026-03-04T00:00"), "to": None, "payment": "prepaid", "rate": "dear", "zone": driver.zone,
+        "service_points": ["sp1"],
+    }  # fmt: skip
+    driver.give("UsageSubscription", {"subscription": "a1", "version": 2, "periods": [period]})
+    driver.use("2026-03-02", "20", version=2)  # a correction from before the change has the old price
+    assert _charges(driver) == 20 * 30 + 10 * 30 + 2 * (10 * 100) + 200
+    driver.restart()
+    driver.use("2026-03-06", "1")
+    assert _charges(driver) == 20 * 30 + 10 * 30 + 21 * 100 + 300
+    driver.check()
+
+
+def test_closing_on_a_past_day_takes_back_what_was_charged_behind_it() -> None:
+    driver = Driver(settings(tariffs=[{"id": "home", "versions": [{"rate": "0.30", "fixed": "31"}]}]))
+    driver.ask("enrol", terms={"opening": 10000})
+    for day in driver.days("2026-03-02", 6):
+        driver.use(day, "10")
+    driver.tick("2026-03-08T13:00")
+    driver.ask("close", terms={"day": "2026-03-04"})
+    assert _charges(driver) == 3 * 400
+    driver.tick("2026-03-08T14:00")
+    assert driver.account()["state"] == "closed"
+    assert next(p["amount"] for p in driver.said["Posting"] if p["kind"] == "REFUND") == 10000 - 1200
+    driver.check()
+
+
+def test_who_goes_back_to_postpaid_pays_every_day_before() -> None:
+    driver = Driver(settings(tariffs=[{"id": "home", "versions": [{"rate": "0.30", "fixed": "31"}]}]))
+    driver.ask("enrol", terms={"opening": 10000})
+    driver.use("2026-03-02", "10")
+    driver.tick("2026-03-04T09:00")
+    driver.ask("postpaid")
+    assert _charges(driver, "fixed") == 200, "the day nobody told of is charged too"
+    driver.use("2026-03-03", "20")
+    assert _charges(driver) == 200 + 30 * 30
+    assert driver.account()["balance"] == 0
+    driver.check()
+
+
+def test_an_account_that_begins_again_starts_clean() -> None:
+    driver = Driver(settings(tariffs=[{"id": "home", "versions": [{"rate": "0.30", "fixed": "31", "minimum": "40"}]}]))
+    driver.ask("enrol", terms={"opening": 10000})
+    driver.use("2026-03-02", "10")
+    driver.tick("2026-03-03T09:00")
+    driver.ask("postpaid")
+    assert driver.ask("enrol", terms={"from": "2026-03-02"})["status"] == "refused"
+    driver.tick("2026-03-10T09:00")
+    driver.ask("enrol")
+    assert driver.account()["state"] == "active", "nothing has been used up yet"
+    driver.use("2026-03-11", "1")
+    assert _charges(driver) == 400 + 130
+    driver.check()
+
+
+def test_a_correction_of_the_old_meter_does_not_make_it_the_one_to_cut() -> None:
+    driver = Driver(settings())
+    driver.ask("enrol")
+    driver.use("2026-03-02", "1", device="old")
+    driver.use("2026-03-03", "1", device="new")
+    driver.use("2026-03-02", "2", device="old", version=2)
+    assert driver.account()["device"] == "new"
+
+
+def test_fixed_charges_that_waited_over_the_end_of_a_month_are_all_charged_when_emergency_credit_is_paid_back() -> None:
+    of = settings(
+        tariffs=[{"id": "home", "versions": [{"rate": "0.30", "fixed": "31"}]}],
+        emergency={"limit": "50", "below": "1", "pauses_fixed": True},
+    )  # fmt: skip
+    driver = Driver(of, at="2026-03-28T12:00")
+    driver.ask("enrol")
+    assert driver.ask("emergency")["status"] == "posted"
+    for day in driver.days("2026-03-29", 6):
+        driver.use(day, "1")
+    driver.tick("2026-04-04T14:00")
+    assert _charges(driver, "fixed") == 0
+    driver.ask("topup", amount=9000)
+    assert _charges(driver, "fixed") == 3 * 100 + 310  # three days of March, three of April at 31/30
+    driver.check()
+
+
+def test_a_second_channel_of_a_day_is_no_correction() -> None:
+    driver = Driver(settings(tariffs=[{"id": "home", "versions": [{"rate": "0.30", "export": "0.10"}]}]))
+    driver.ask("enrol")
+    driver.use("2026-03-02", "10")
+    driver.use("2026-03-02", "3", channel="2.8.0", direction="received", id="x")
+    assert driver.kinds() == ["ENERGY", "EXPORT"]
+
+
+def test_payments_are_recognised_however_many_came_since() -> None:
+    driver = Driver(settings())
+    driver.ask("enrol")
+    for number in range(100):
+        driver.ask("topup", id=f"t{number}", amount=100 + number, reference=f"bank{number}")
+    driver.restart()
+    assert driver.ask("topup", id="t3", amount=103, reference="bank3")["status"] == "duplicate"
+    assert driver.ask("topup", id="t3", amount=104, reference="bank3")["status"] == "conflict"
+    assert driver.ask("reversal", reference="bank3")["status"] == "posted"
+    assert driver.ask("reversal", reference="t3")["status"] == "refused"
     driver.check()

@@ -13,6 +13,7 @@ import pytest
 
 from tests.prepaid.driver import Driver, second, settings
 from tests.prepaid.reference import bill
+from tests.prepaid.year import Year
 
 TARIFFS: list[dict[str, Any]] = [
     {
@@ -154,3 +155,14 @@ def test_nobody_is_cut_outside_the_rules() -> None:
             assert balance[record["reference"]] < 0
             assert record["issued_at"] >= grace[record["reference"]]
     assert cuts > 3
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_year_of_everything_is_right_to_the_cent(seed: int) -> None:
+    """Four zones; the same at any size is ``python -m benchmarks.prepaid_year``."""
+    counts = Year(seed, accounts=7, days=366).run()
+    assert counts["kill"] > 3
+    kinds = ("TRUE_UP", "MINIMUM", "DEMAND", "SUBSIDY", "EXPORT", "EMERGENCY_REPAY", "REVERSAL", "FEE", "MIGRATION_CLOSING")
+    assert all(counts[f"posting {kind}"] for kind in kinds), counts
+    assert counts["disconnect"] > 5
+    assert counts["notice balance.low"] > 5
