@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -37,6 +37,7 @@ class Surroundings:
     reader: Reader
     writer: Writer
     data_dir: Path
+    services: dict[str, Any] = field(default_factory=dict)  # of the parts built before, by name
 
 
 class Service(Protocol):
@@ -201,6 +202,32 @@ def _rights_routes(part: Any) -> APIRouter:
     return routes(part)
 
 
+def _letters(around: Surroundings) -> Service:
+    """Dead letters over HTTP."""
+    from connectors.head_end.dead_letter_desk import DeadLetterDesk
+
+    return DeadLetterDesk(around.topology, around.kafka, around.writer, around.codec)
+
+
+def _letters_routes(desk: Any) -> APIRouter:
+    from connectors.head_end.dead_letter_desk import routes
+
+    return routes(desk)
+
+
+def _console(around: Surroundings) -> Service:
+    """The web console."""
+    from connectors.console.part import Console
+
+    return Console(around.reader, around.topology, around.services)
+
+
+def _console_routes(console: Any) -> APIRouter:
+    from connectors.console.routes import routes
+
+    return routes(console)
+
+
 PARTS: Final[tuple[Part, ...]] = (
     Part("rights", _rights, _rights_routes),
     Part("delivery", delivery, _subscribers),
@@ -210,6 +237,17 @@ PARTS: Final[tuple[Part, ...]] = (
     Part("enterprise", _enterprise, _enterprise_routes),
     Part("prepaid", _prepaid, _prepaid_routes),
     Part("todo", _todo, _todo_routes),
+    Part("dead-letters", _letters, _letters_routes),
+    Part("console", _console, _console_routes),  # last: it shows what the others do
 )
 RIGHTS_PART: Final = next(number for number, part in enumerate(PARTS) if part.name == "rights")
+
+
+def build_parts(around: Surroundings) -> list[Service]:
+    """The services of all parts, in their order; each finds those before it in the surroundings."""
+    for part in PARTS:
+        around.services[part.name] = part.build(around)
+    return [around.services[part.name] for part in PARTS]
+
+
 MASTER_PART: Final = next(number for number, part in enumerate(PARTS) if part.name == "master")

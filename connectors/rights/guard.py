@@ -17,6 +17,7 @@ import structlog
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection, Request
+from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from connectors.head_end import problems
@@ -71,6 +72,9 @@ class Guard:
         refusal = refusal or self._refused(who, rule, method, headers)
         if refusal is not None:
             self._tell_refusal(who, rule, key or "unknown", method, path, refusal)
+            if refusal.status == 401 and path.startswith("/console") and "text/html" in headers.get("accept", ""):
+                await RedirectResponse("/console/login", 303)(scope, receive, send)
+                return
             await self._answer(scope, receive, send, refusal)
             return
         scope.setdefault("state", {}).update(principal=who, rights=self.rights, rule_key=key)

@@ -135,7 +135,7 @@ class HubProcess:
         from connectors.head_end.publish import KeyLog, Publisher, Writer
         from connectors.head_end.reading import StoreReader
         from connectors.kafka.watch import Watch
-        from mdh.parts import MASTER_PART, PARTS, RIGHTS_PART, Service, Surroundings
+        from mdh.parts import MASTER_PART, PARTS, RIGHTS_PART, Service, Surroundings, build_parts
 
         log = structlog.get_logger(__name__)
         store = self._open_store()
@@ -150,7 +150,7 @@ class HubProcess:
         figures = Figures(store, self.topology.topics[TICKS].partitions)
         reader = StoreReader(store, self.topology.topics[self.topology.agents["ingest"].inbox].partitions)
         around = Surroundings(self.topology, self.kafka, self.codec, store, reader, writer, self.data_dir)
-        services: list[Service] = [part.build(around) for part in PARTS]
+        services: list[Service] = build_parts(around)
         desk = self._desk(publisher, reader, store, sink, services[MASTER_PART])
         routers = [part.routes(service) for part, service in zip(PARTS, services, strict=True) if part.routes]
         app = create_app(desk, routers, cast(Any, services[RIGHTS_PART]).rights)

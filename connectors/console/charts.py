@@ -1,0 +1,239 @@
+"""Charts as SVG, drawn on the server: no script is needed to read them, and colours come from the style sheet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import numpy.typing as npt
+from markupsafe import Markup, escape
+
+from connectors.console.curve import Curve
+
+WIDTH: Final = 960
+HEIGHT: Final = 320
+LEFT: Final = 56
+RIGHT: Final = 12
+TOP: Final = 14
+BOTTOM: Final = 34
+_STEPS: Final = (300, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400, 172_800, 604_800, 1_209_600, 2_592_000)
+_KINDS: Final = ("regular", "estimate", "suspect", "edited", "outage", "missing", "invalid", "verified")
+
+
+def ceiling(value: float) -> float:
+    """The next round number not below a value: 1, 2, 2.5 or 5 times a power of ten."""
+    if value <= 0:
+        return 1.0
+    power = 10.0 ** np.floor(np.log10(value))
+    return float(next(step * power for step in (1, 2, 2.5, 5, 10) if step * power >= value * 0.999_999))
+
+
+def number(value: float) -> str:
+    """A number on an axis."""
+    return f"{value:.6g}" if abs(value) < 1e6 else f"{value:.2e}"
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """The values of one kind, and the class that colours them."""
+
+    name: str
+    style: str
+    values: Sequence[float]
+
+
+def stacked(labels: Sequence[str], series: Sequence[Series], title: str, *, height: int = 160, width: int = 480) -> Markup:
+    """Stacked bars, one per label. Each bar says its figures when it is pointed at; empty Markup without any value."""
+    totals = [sum(values) for values in zip(*(one.values for one in series), strict=True)] if labels else []
+    if not any(totals):
+        return Markup()
+    top, left, floor = ceiling(max(totals)), 46, height - 22
+    step = (width - left) / len(labels)
+    out = [_open(width, height, title)]
+    for part in (0, 0.5, 1):
+        y = floor - (floor - 8) * part
+        out.append(f'<line class="grid" x1="{left}" x2="{width}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        out.append(f'<text class="tick" x="{left - 5}" y="{y + 4:.1f}" text-anchor="end">{_short(top * part)}</text>')
+    every = max(1, -(-len(labels) // 7))
+    for place, label in enumerate(labels):
+        x, y = left + place * step, float(floor)
+        told = "; ".join(f"{one.name} {one.values[place]:,.0f}" for one in series if one.values[place])
+        out.append(f"<g><title>{escape(label)}: {escape(told)}</title>")
+        out.append(f'<rect class="hit" x="{x:.1f}" y="8" width="{step:.1f}" height="{floor - 8}"/>')
+        for one in series:
+            tall = (floor - 8) * one.values[place] / top
+            y -= tall
+            if tall > 0:
+                out.append(
+                    f'<rect class="fill-{one.style}" x="{x + step * 0.1:.1f}" y="{y:.2f}" width="{step * 0.8:.1f}" height="{tall:.2f}"/>'
+                )
+        out.append("</g>")
+        if place % every == 0:
+            out.append(f'<text class="tick" x="{x + step / 2:.1f}" y="{height - 6}" text-anchor="middle">{escape(label)}</text>')
+    return Markup("".join([*out, "</svg>"]))
+
+
+def curve_chart(curve: Curve, zone: ZoneInfo, title: str, words: dict[str, str]) -> Markup:
+    """A load curve: final values by quality, what came where it differs, the expected band, register readings, events, outages."""
+    scale = _Scale.of(curve, zone)
+    out = [_open(WIDTH, HEIGHT, title, "curve")]
+    out += _frame(scale, curve.unit)
+    out += _shades(scale, curve, words)
+    out += _band(scale, curve)
+    out += _received(scale, curve)
+    out += _finals(scale, curve)
+    out += _marks(scale, curve, words)
+    out.append(f'<line class="cursor" y1="{TOP}" y2="{HEIGHT - BOTTOM}" x1="-9" x2="-9"/>')
+    out.append(f'<rect class="select" y="{TOP}" height="{HEIGHT - TOP - BOTTOM}" x="-9" width="0"/></svg>')
+    return Markup("".join(out))
+
+
+@dataclass(frozen=True, slots=True)
+class _Scale:
+    begin: int
+    end: int
+    low: float
+    high: float
+    zone: ZoneInfo
+
+    @classmethod
+    def of(cls, curve: Curve, zone: ZoneInfo) -> _Scale:
+        seen = [curve.value[curve.has], curve.received[curve.sent]]
+        peak = max((float(part.max()) for part in seen if part.size), default=0.0)
+        band = float(np.nanmax(curve.upper)) if curve.upper.size and not np.isnan(curve.upper).all() else 0.0
+        least = min((float(part.min()) for part in seen if part.size), default=0.0)
+        return cls(curve.begin, curve.end, -ceiling(-least) if least < 0 else 0.0, ceiling(max(peak, band)), zone)
+
+    def x(self, at: float) -> float:
+        return LEFT + (WIDTH - LEFT - RIGHT) * (at - self.begin) / max(self.end - self.begin, 1)
+
+    def y(self, value: float) -> float:
+        return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (value - self.low) / (self.high - self.low)
+
+
+def _open(width: int, height: int, title: str, style: str = "bars") -> str:
+    return f'<svg class="{style}" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title)}">'
+
+
+def _short(value: float) -> str:
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g}{letter}"
+    return f"{value:.3g}"
+
+
+def _frame(scale: _Scale, unit: str) -> list[str]:
+    out = []
+    size = ceiling((scale.high - scale.low) / 5)
+    for part in range(int(np.ceil(scale.low / size)), int(scale.high / size + 1.001)):
+        value = part * size
+        y = scale.y(value)
+        out.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        out.append(f'<text class="tick" x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{number(value)}</text>')
+    out.append(f'<text class="tick" x="4" y="{TOP - 3}">{escape(unit)}</text>')
+    step = next((size for size in _STEPS if (scale.end - scale.begin) / size <= 9), _STEPS[-1])
+    for at in _moments(scale, step):
+        local = datetime.fromtimestamp(at, UTC).astimezone(scale.zone)
+        label = f"{local:%d %b}" if step >= 86_400 or (local.hour, local.minute) == (0, 0) else f"{local:%H:%M}"
+        x = scale.x(at)
+        out.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>')
+        if x < WIDTH - RIGHT - 14:
+            out.append(f'<text class="tick" x="{x:.1f}" y="{HEIGHT - BOTTOM + 22}" text-anchor="middle">{label}</text>')
+    return out
+
+
+def _moments(scale: _Scale, step: int) -> list[int]:
+    """Marks at round local times."""
+    found: list[int] = []
+    at = scale.begin
+    while at <= scale.end:
+        offset = datetime.fromtimestamp(at, UTC).astimezone(scale.zone).utcoffset()
+        beyond = (at + (int(offset.total_seconds()) if offset else 0)) % step
+        if beyond and found and beyond <= step // 2:  # the clock was put forward
+            at -= beyond
+        elif beyond:
+            at += step - beyond
+            continue
+        found.append(at)
+        at += step
+    return found
+
+
+def _shades(scale: _Scale, curve: Curve, words: dict[str, str]) -> list[str]:
+    out = []
+    tall = HEIGHT - TOP - BOTTOM
+    for begin, end in curve.outages:
+        x, right = scale.x(max(begin, scale.begin)), scale.x(min(end, scale.end))
+        out.append(f'<rect class="shade-outage" x="{x:.1f}" y="{TOP}" width="{max(right - x, 1):.1f}" height="{tall}">')
+        out.append(f"<title>{escape(words['outage'])}</title></rect>")
+    for first, last in _runs(~curve.has & (curve.condition > 0)):
+        x, right = scale.x(int(curve.start[first])), scale.x(int(curve.start[last]) + curve.seconds)
+        out.append(f'<rect class="shade-missing" x="{x:.1f}" y="{TOP}" width="{max(right - x, 1):.1f}" height="{tall}">')
+        out.append(f"<title>{escape(words['missing'])}</title></rect>")
+    for begin, end, rule in curve.doubts:
+        x, right = scale.x(max(begin, scale.begin)), scale.x(min(end, scale.end))
+        out.append(f'<rect class="shade-doubt" x="{x:.1f}" y="{HEIGHT - BOTTOM - 4}" width="{max(right - x, 2):.1f}" height="4">')
+        out.append(f"<title>{escape(rule)}</title></rect>")
+    return out
+
+
+def _band(scale: _Scale, curve: Curve) -> list[str]:
+    out = []
+    for first, last in _runs(~np.isnan(curve.upper)):
+        part = slice(first, last + 1)
+        at = curve.start[part] + curve.seconds / 2
+        top = [f"{scale.x(t):.1f},{scale.y(v):.1f}" for t, v in zip(at, curve.upper[part], strict=True)]
+        low = [f"{scale.x(t):.1f},{scale.y(v):.1f}" for t, v in zip(at[::-1], curve.lower[part][::-1], strict=True)]
+        middle = [f"{scale.x(t):.1f},{scale.y(v):.1f}" for t, v in zip(at, curve.middle[part], strict=True)]
+        out.append(f'<polygon class="band" points="{" ".join(top + low)}"/><polyline class="median" points="{" ".join(middle)}"/>')
+    return out
+
+
+def _steps(scale: _Scale, curve: Curve, values: npt.NDArray[np.float64], first: int, last: int) -> str:
+    points = []
+    for place in range(first, last + 1):
+        y = scale.y(float(values[place]))
+        begin = int(curve.start[place])
+        points.append(f"{scale.x(begin):.1f},{y:.1f} {scale.x(begin + curve.seconds):.1f},{y:.1f}")
+    return " ".join(points)
+
+
+def _received(scale: _Scale, curve: Curve) -> list[str]:
+    differs = curve.sent & (~curve.has | (np.abs(curve.received - curve.value) > 1e-9))
+    return [f'<polyline class="received" points="{_steps(scale, curve, curve.received, a, b)}"/>' for a, b in _runs(differs)]
+
+
+def _finals(scale: _Scale, curve: Curve) -> list[str]:
+    out = [f'<polyline class="final" points="{_steps(scale, curve, curve.value, a, b)}"/>' for a, b in _runs(curve.has)]
+    for kind in _KINDS:
+        if kind == "regular":
+            continue
+        for first, last in _runs(curve.has & (curve.kind == kind)):
+            out.append(f'<polyline class="line-{kind}" points="{_steps(scale, curve, curve.value, first, last)}"/>')
+    return out
+
+
+def _marks(scale: _Scale, curve: Curve, words: dict[str, str]) -> list[str]:
+    out = []
+    floor = HEIGHT - BOTTOM
+    for at, reading in curve.registers:
+        x = scale.x(at)
+        out.append(
+            f'<path class="register" d="M{x:.1f} {floor + 2} l4 7 h-8 z">'
+            f"<title>{escape(words['register'])}: {escape(reading)}</title></path>"
+        )
+    for at, kind in curve.events:
+        x = scale.x(at)
+        out.append(f'<g class="event"><title>{escape(kind)}</title><line x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{floor}"/>')
+        out.append(f'<circle cx="{x:.1f}" cy="{TOP}" r="4"/></g>')
+    return out
+
+
+def _runs(mask: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """First and last place of every run of True."""
+    edges = np.flatnonzero(np.diff(np.concatenate(([0], mask.astype(np.int8), [0]))))
+    return [(int(a), int(b) - 1) for a, b in zip(edges[::2], edges[1::2], strict=True)]

@@ -1,0 +1,209 @@
+"""What the page of a meter shows: everything the store knows of one device."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any, Final
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from connectors.console.curve import Rows
+from connectors.console.words import aware
+
+FOUND: Final = 100
+Row = dict[str, Any]
+_KNOWN: Final = """
+SELECT device, any(point) AS service_point, any(holder) AS account, min(began) AS since FROM (
+    SELECT if(device != '', device, id) AS device, service_point AS point, account AS holder, valid_from AS began FROM master
+    WHERE kind IN ('device', 'install', 'component', 'channel')
+        AND (startsWith(id, {q:String}) OR startsWith(device, {q:String}) OR service_point = {q:String} OR account = {q:String}
+            OR JSONExtractString(attributes, 'serial') = {q:String})
+    ORDER BY valid_from DESC LIMIT 2000
+) GROUP BY device ORDER BY device LIMIT {most:UInt32}
+"""
+_HEARD: Final = """
+SELECT device, argMax(service_point, day) AS service_point, argMax(account, day) AS account, max(day) AS last FROM final_days
+WHERE {where} GROUP BY device ORDER BY device LIMIT {{most:UInt32}}
+"""
+
+
+def search(reader: Rows, text: str) -> list[Row]:
+    """Devices whose name begins with a text, or that serve a service point or account of that name."""
+    asked = {"q": text, "most": FOUND + 1}
+    by_name = "startsWith(device, {q:String})" if text else "day >= (SELECT max(day) FROM final_days) - 1"
+    found = {row["device"]: row for row in reader.rows(_HEARD.format(where=by_name), asked)}
+    if text:
+        for row in reader.rows(_KNOWN, asked):
+            found.setdefault(row["device"], row)
+        if not found:
+            where = "final_days.service_point = {q:String} OR final_days.account = {q:String}"
+            found = {row["device"]: row for row in reader.rows(_HEARD.format(where=where), asked)}
+    return [found[name] for name in sorted(found)][: FOUND + 1]
+
+
+def channels(reader: Rows, device: str) -> list[Row]:
+    """The channels of a device with their newest day, interval lengths and registers alike (0 seconds)."""
+    return reader.rows(
+        """
+        SELECT * FROM (
+        SELECT channel, seconds, argMax(unit, day) AS unit, argMax(zone, day) AS zone, min(day) AS first, max(day) AS last, count() AS days,
+            argMax(service_point, day) AS service_point, argMax(account, day) AS account, argMax(source, day) AS source,
+            max(day_start) AS newest
+        FROM final_days WHERE device = {device:String} GROUP BY channel, seconds
+        UNION ALL
+        SELECT channel, 0, argMax(unit, at), argMax(zone, at), toDate32(min(at)), toDate32(max(at)), count(), argMax(service_point, at),
+            argMax(account, at), argMax(source, at), max(at)
+        FROM register_reads WHERE device = {device:String} GROUP BY channel
+        ) ORDER BY seconds = 0, channel
+        """,
+        {"device": device},
+    )
+
+
+def installs(reader: Rows, device: str) -> list[Row]:
+    """What master data say of the device: each object and span."""
+    rows = reader.rows(
+        "SELECT kind, id, span, valid_from, valid_to, service_point, account, attributes, version, changed_at, source FROM master "
+        "WHERE id = {device:String} OR device = {device:String} OR startsWith(id, concat({device:String}, '/')) "
+        "ORDER BY kind, id, span LIMIT 200",
+        {"device": device},
+    )
+    return [{**row, "told": attributes(row["attributes"])} for row in rows]
+
+
+def attributes(body: str) -> list[tuple[str, str]]:
+    """The attributes of a master data body as pairs of texts; what is empty is left out."""
+    try:
+        tree = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return []
+    pairs = [(str(name), value) for name, value in tree.items() if value not in (None, "", [], {})] if isinstance(tree, dict) else []
+    return [(name, value if isinstance(value, str) else orjson.dumps(value).decode()) for name, value in pairs]
+
+
+def changes(reader: Rows, device: str) -> list[Row]:
+    """Versions of the master data of the device."""
+    return reader.rows(
+        "SELECT kind, id, version, changed_at, source, user, action FROM master_history "
+        "WHERE id = {device:String} OR startsWith(id, concat({device:String}, '/')) ORDER BY changed_at DESC LIMIT 100",
+        {"device": device},
+    )
+
+
+def registers(reader: Rows, device: str) -> list[Row]:
+    """The newest readings of registers."""
+    return reader.rows(
+        "SELECT channel, at, reading, unit, condition, condition_name, method, version FROM registers WHERE device = {device:String} "
+        "ORDER BY at DESC, channel LIMIT 60",
+        {"device": device},
+    )
+
+
+def exceptions(reader: Rows, device: str) -> list[Row]:
+    """The newest exceptions, open ones first."""
+    return reader.rows(
+        "SELECT rule, severity, channel, start, end, status, detail, count, id FROM exceptions WHERE device = {device:String} "
+        "ORDER BY status != 'open', start DESC LIMIT 100",
+        {"device": device},
+    )
+
+
+def determinants(reader: Rows, device: str) -> list[Row]:
+    """Bill determinants of the device, every version, the newest period first."""
+    return reader.rows(
+        "SELECT account, channel, period, period_start, period_end, kind, tou, unit, quantity, version, status, condition, actual, slots, "
+        "reason, replaces FROM bill_determinants WHERE device = {device:String} "
+        "ORDER BY period_start DESC, kind, tou, version DESC LIMIT 150",
+        {"device": device},
+    )
+
+
+def audit(reader: Rows, device: str) -> list[Row]:
+    """What people did with the device's data."""
+    return reader.rows(
+        "SELECT at, actor, action, outcome, detail, reason, channel, start, end FROM audit WHERE device = {device:String} "
+        "ORDER BY at DESC LIMIT 100",
+        {"device": device},
+    )
+
+
+def events(reader: Rows, device: str) -> list[Row]:
+    """What the device told of itself."""
+    return reader.rows(
+        "SELECT kind, at, code, severity, detail, source FROM device_events WHERE device = {device:String} ORDER BY at DESC LIMIT 100",
+        {"device": device},
+    )
+
+
+def commands(reader: Rows, device: str) -> list[Row]:
+    """Commands to the device and their answers."""
+    return reader.rows(
+        "SELECT action, issued_at, by, reason, status, replied_at, detail FROM device_commands WHERE device = {device:String} "
+        "ORDER BY issued_at DESC LIMIT 50",
+        {"device": device},
+    )
+
+
+def prepaid(reader: Rows, accounts: list[str]) -> tuple[list[Row], list[Row]]:
+    """Prepaid accounts of the device and their newest postings."""
+    if not accounts:
+        return [], []
+    found = reader.rows("SELECT * FROM prepaid_accounts WHERE account IN {accounts:Array(String)}", {"accounts": accounts})
+    if not found:
+        return [], []
+    postings = reader.rows(
+        "SELECT account, sequence, at, kind, component, amount, currency, balance, provisional, reason FROM prepaid_ledger "
+        "WHERE account IN {accounts:Array(String)} ORDER BY sequence DESC LIMIT 50",
+        {"accounts": [row["account"] for row in found]},
+    )
+    return found, postings
+
+
+_READS: Final = """
+SELECT device, channel, start, seconds, value, unit, condition, condition_name, method, version, state, service_point, account, source
+FROM intervals
+WHERE device = {device:String} AND channel = {channel:String} AND start >= {first:DateTime('UTC')} AND start < {last:DateTime('UTC')}
+    AND day >= toDate32({first:DateTime('UTC')}) - 1 AND day <= toDate32({last:DateTime('UTC')}) + 1
+ORDER BY start, seconds LIMIT {most:UInt32}
+"""
+
+
+def intervals(reader: Rows, device: str, channel: str, begin: datetime, end: datetime, most: int = 200_000) -> list[Row]:
+    """Final intervals of [begin, end)."""
+    bound = {"device": device, "channel": channel, "first": str(int(begin.timestamp())), "last": str(int(end.timestamp())), "most": most}
+    return reader.rows(_READS, bound)
+
+
+def as_csv(rows: list[Row]) -> Iterator[bytes]:
+    """Rows as CSV in UTF-8; times in UTC with Z. Texts that a spreadsheet would take for a formula are led by an apostrophe."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\r\n")
+    if rows:
+        writer.writerow(rows[0])
+    for row in rows:
+        writer.writerow([_cell(value) for value in row.values()])
+        if text.tell() > 1 << 16:
+            yield text.getvalue().encode()
+            text.seek(0)
+            text.truncate()
+    yield text.getvalue().encode()
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return f"{aware(value):%Y-%m-%dT%H:%M:%SZ}"
+    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
+        return f"'{value}"
+    return "" if value is None else value
+
+
+def as_parquet(rows: list[Mapping[str, Any]] | list[Row]) -> bytes:
+    """Rows as one Parquet file; values stay exact decimals."""
+    sink = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist([dict(row) for row in rows]), sink)
+    return sink.getvalue()
