@@ -83,9 +83,12 @@ def _followed(chains: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> dict[str
         first = chain.get(1)
         if first is None or not first["after"]:
             continue
-        follows = orjson.loads(first["after"]).get("follows")
-        if follows:
-            found[follows["writer"]] = Head(follows["writer"], int(follows["sequence"]), follows["hash"])
+        try:
+            follows = orjson.loads(first["after"])["follows"]
+            if follows:
+                found[follows["writer"]] = Head(follows["writer"], int(follows["sequence"]), follows["hash"])
+        except (ValueError, KeyError, TypeError):
+            continue  # it was changed, which its hash tells
     return found
 
 
