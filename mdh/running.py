@@ -61,6 +61,12 @@ def kafka_of(broker: str | None, url: str | None, data_dir: Path | None) -> Kafk
     return settings.kafka.at(broker or (state.broker if state else None))
 
 
+def credentials(token: str | None = None) -> dict[str, str]:
+    """Headers that say who asks: with the API token given, else that of ``MDH_TOKEN``; none without one."""
+    held = (os.environ.get("MDH_TOKEN", "") if token is None else token).strip()
+    return {"Authorization": f"Bearer {held}"} if held else {}
+
+
 class HubClient:
     """Calls to a hub. Every failure is a UsageError that says what to do; a busy hub is asked again for ``patience`` seconds."""
 
@@ -72,8 +78,7 @@ class HubClient:
         host = httpx.URL(self.url).host if "://" in url else ""
         local = host in ("localhost", "::1") or host.startswith("127.")
         # A proxy of the environment is for the world outside, not for a hub on this machine
-        token = os.environ.get("MDH_TOKEN", "") if token is None else token
-        headers = {"Authorization": f"Bearer {token.strip()}"} if token.strip() else {}
+        headers = credentials(token)
         self._client = httpx.Client(timeout=httpx.Timeout(60.0, connect=5.0), trust_env=not local, headers=headers)
 
     def __enter__(self) -> Self:

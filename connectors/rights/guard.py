@@ -236,7 +236,7 @@ async def _things(request: HTTPConnection, rule: Rule) -> list[tuple[str, str]]:
     for place in rule.places:
         source, name, kind = place.split(":")
         if source == "body" and body is None:
-            body = await Request(request.scope, request._receive).json() if isinstance(request, Request) else {}
+            body = await request.json() if isinstance(request, Request) else {}
         held: Any = {"path": request.path_params, "query": request.query_params, "body": body if isinstance(body, dict) else {}}[source]
         value = held.get(name)
         if kind == "master":

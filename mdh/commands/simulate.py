@@ -128,12 +128,12 @@ def _converse(cis: str, url: str | None, prefix: str) -> None:
     from connectors.enterprise.simulator.ccb import Ccb, sync_to_bill
     from connectors.enterprise.simulator.hub import Hub, SimulationError
     from connectors.enterprise.simulator.sap import Sap, meter_to_cash
-    from mdh.running import hub_url
+    from mdh.running import credentials, hub_url
 
     if cis not in ("sap", "oracle"):
         raise UsageError(f"--cis must be sap or oracle, not {cis!r}")
     meter = f"{prefix}{time.time_ns() // 1_000_000 % 10_000_000_000:010d}"
-    with httpx.Client(base_url=hub_url(url), timeout=60, trust_env=False) as client:
+    with httpx.Client(base_url=hub_url(url), timeout=60, trust_env=False, headers=credentials()) as client:
         hub = Hub(client, patience=180, say=lambda line: print(line, file=sys.stderr, flush=True))
         try:
             story = meter_to_cash(Sap(hub), meter) if cis == "sap" else sync_to_bill(Ccb(hub), meter)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from mdh.errors import UsageError
-from mdh.running import hub_url, reason_of
+from mdh.running import credentials, hub_url, reason_of
 
 TIMEOUT = 120.0  # the hub ends queries long before
 
@@ -31,7 +31,7 @@ def main(
         raise UsageError("the query is empty")
     address = f"{(url := hub_url(url, data_dir))}/v1/sql"
     try:
-        with httpx.stream("POST", address, json={"sql": statement}, timeout=TIMEOUT) as answer:
+        with httpx.stream("POST", address, json={"sql": statement}, timeout=TIMEOUT, headers=credentials()) as answer:
             if answer.status_code != 200:
                 answer.read()
                 raise UsageError(reason_of(answer))
