@@ -15,7 +15,7 @@ STAMP := $(VENV)/.stamp
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo up test lint format bench docs lock lock-kafka clean
+.PHONY: help install demo up test lint format bench docs pictures lock lock-kafka clean
 
 help: ## Show what there is to do
 	@echo "Meter Data Hub: make TARGET"
@@ -52,6 +52,9 @@ docs: install ## Write the generated pages anew: topics, settings, AsyncAPI, met
 	@$(PY) -m mdh.docs_rules docs/rules
 	@$(PY) -m mdh.docs_usage docs/usage
 	@echo "wrote docs/topics.md docs/topology-reference.md docs/asyncapi.yaml docs/metrics.md docs/openapi.json docs/rules docs/usage"
+
+pictures: install ## Draw the screens of the console anew (needs Chromium; CHROMIUM=/path)
+	@$(PY) -m tests.console.pictures docs/img
 
 lock: install ## Resolve the dependencies anew into requirements.lock
 	@command -v uv >/dev/null || $(PIP) install uv

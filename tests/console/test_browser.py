@@ -1,0 +1,48 @@
+"""The console in a real Chromium: no script errors, nothing that axe objects to, keys that work."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, sync_playwright
+
+from tests.console.conftest import Served
+
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+
+
+@pytest.fixture(scope="module")
+def page() -> Iterator[Page]:
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser.new_page(viewport={"width": 1366, "height": 850})
+        browser.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("path", ["", "todos?open=t0", "meters", "meters/M1000", "exceptions", "rules", "operations", "login"])
+def test_a_screen_has_no_script_errors_and_axe_is_content(served: Served, page: Page, path: str, scheme: str) -> None:
+    errors: list[str] = []
+    page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(f"{served.url}/console/{path}")
+    page.wait_for_load_state("networkidle")
+
+    assert not errors
+    assert [(one["id"], one["nodes"][0]["html"][:200]) for one in Axe().run(page).response["violations"]] == []
+
+
+def test_keys_move_through_the_queue(served: Served, page: Page) -> None:
+    page.goto(f"{served.url}/console/todos")
+    page.keyboard.press("j")
+    page.wait_for_selector("[data-card='t0'] ~ section svg.curve")
+    page.keyboard.press("j")
+    page.wait_for_selector("[data-card='t4']")
+    page.keyboard.press("x")
+
+    assert page.locator("[data-count]").text_content() == "1"
