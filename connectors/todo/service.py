@@ -15,6 +15,7 @@ from connectors.head_end.orders import OrderBook
 from connectors.head_end.outcomes import awaited, send
 from connectors.head_end.problems import ProblemError
 from connectors.head_end.publish import RefusedError, Writer, check_label
+from connectors.rights.principal import acting
 from connectors.todo.questions import Questions, Selection, shown
 from schemas.codec import Codec
 from schemas.identity import identity
@@ -68,6 +69,7 @@ class TodoService(Questions):
 
         With a ``key`` it is done once however often it is sent. Raises Problem 404, 409 with the To-Do as it stands, 422, 503.
         """
+        user = acting(user)
         _label("user", user, required=True)
         for name in ("to", "role", "reason"):
             _label(name, str(fields.get(name, "")))
@@ -115,6 +117,7 @@ class TodoService(Questions):
 
     def undo(self, act: str, user: str) -> dict[str, Any]:
         """Takes an act back, where nobody has gone on since. Raises Problem 404, 422, 503."""
+        user = acting(user)
         _label("user", user, required=True)
         rows = self.reader.rows(
             "SELECT DISTINCT id FROM todo_outcome_log WHERE (id = {act:String} OR startsWith(id, {part:String})) AND action != 'undo' "
@@ -136,6 +139,7 @@ class TodoService(Questions):
 
     def bulk(self, asked: BulkAct) -> dict[str, Any]:
         """Counts, does at once, or leaves a large act to a second person. Raises Problem 422, 503."""
+        asked = asked.model_copy(update={"user": acting(asked.user)})
         _label("user", asked.user, required=True)
         found = self._found(asked)
         large = len(found) > self.settings.bulk_alone
@@ -156,6 +160,7 @@ class TodoService(Questions):
 
     def decide(self, id_: str, user: str, *, approve: bool, count: int | None = None, reason: str = "") -> dict[str, Any]:
         """Approves or rejects a large act of somebody else. Raises Problem 403, 404, 409, 503."""
+        user = acting(user)
         _label("user", user, required=True)
         order = self.orders.decidable(id_, user, approve=approve)
         asked = BulkAct.model_validate_json(order.request)
