@@ -105,10 +105,12 @@ def light(tmp_path: Path) -> Iterator[LightHub]:
 @pytest.mark.broker
 def test_the_state_file_tells_others_where_the_hub_is_and_goes_with_it(light: LightHub) -> None:
     with light:
-        state = read_state(light.place.root)
-        assert state
+        expected = {"kafka", "hub", "worker-0", "worker-1", "worker-insights", "worker-office"}
+        deadline = time.monotonic() + 30
+        while (state := read_state(light.place.root)) is None or set(state.processes) != expected:
+            assert time.monotonic() < deadline, state
+            time.sleep(0.1)
         assert (state.pid, state.url, state.broker) == (os.getpid(), light.url, light.broker)
-        assert set(state.processes) == {"kafka", "hub", "worker-0", "worker-1", "worker-insights"}
         assert urllib.request.urlopen(state.url).status == 200
 
         os.kill(state.processes["worker-1"], signal.SIGKILL)
