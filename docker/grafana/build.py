@@ -306,6 +306,30 @@ def store(dashboard: board.Dashboard) -> None:
             span=12,
         ),
         chart("Time to answer", "By route", "s", *quantiles("mdh_http_request_seconds", "route"), span=12),
+        chart(
+            "Delivered",
+            "Items that subscribers have taken",
+            "ops",
+            q(f"sum by (subscriber) (rate(mdh_delivered_items_total[{RATE}]))", "{{subscriber}}"),
+        ),
+        chart("Deliveries", "By outcome", "ops", q(f"sum by (outcome) (rate(mdh_deliveries_total[{RATE}]))", "{{outcome}}")),
+        chart("Time of a delivery", "One successful attempt", "s", *quantiles("mdh_delivery_seconds", "kind")),
+        chart(
+            "Deliveries that wait",
+            "Age of the oldest, records, and receivers that are left alone",
+            "short",
+            q("max by (subscriber) (mdh_delivery_oldest_seconds)", "{{subscriber}} s"),
+            q("sum by (subscriber) (mdh_delivery_waiting_records)", "{{subscriber}} records"),
+            q("max by (subscriber) (mdh_delivery_circuit_open)", "{{subscriber}} left alone"),
+        ),
+        chart(
+            "Commands and events",
+            "Commands decided, events of devices, messages to CIS",
+            "ops",
+            q(f"sum by (action, outcome) (rate(mdh_commands_total[{RATE}]))", "{{action}} {{outcome}}"),
+            q(f"sum by (kind) (rate(mdh_device_events_total[{RATE}]))", "event {{kind}}"),
+            q(f"sum by (system, outcome) (rate(mdh_cis_messages_total[{RATE}]))", "{{system}} {{outcome}}"),
+        ),
     ):
         dashboard.with_panel(panel)
 

@@ -114,9 +114,7 @@ class OidcSettings(Section):
     client_id: str = Field(min_length=1, max_length=200)
     public_url: str = Field(pattern=r"^https?://[^\s?#]+[^\s?#/]$", max_length=500, description="The hub as browsers reach it")
     scopes: list[str] = Field(default_factory=lambda: ["openid", "profile"], max_length=20)
-    algorithms: list[Signature] = Field(
-        default=["RS256", "ES256"], min_length=1, description="Signatures of id tokens that are taken"
-    )
+    algorithms: list[Signature] = Field(default=["RS256", "ES256"], min_length=1, description="Signatures of id tokens that are taken")
     name: str = Field(default="preferred_username", max_length=100, description="Claim that names a person here")
     realm: str = Field(default="idp", pattern=r"^[a-z][a-z0-9-]{0,39}$", description="Stands behind the names of these people: anna@idp")
     roles: list[ClaimRule] = Field(default_factory=list, max_length=200, description="Who matches none is refused")

@@ -23,9 +23,10 @@ from schemas.quantity import MICRO
 from schemas.topology.tou import DeterminantsSettings
 from streams import calendar
 from streams.determinants import periods
+from streams.determinants.kernels import BOTTOMS
 from streams.determinants.keys import keys_of, parts_of
 from streams.determinants.records import Figure, Subject, determinant
-from streams.determinants.sums import BOTTOMS, ESTIMATED, MOST
+from streams.determinants.sums import ESTIMATED, MOST
 from streams.runtime.fold import Result
 from streams.runtime.state import Column, State, Table
 

@@ -15,8 +15,8 @@ from typing import Any
 import orjson
 import pytest
 
-from connectors.subscribers.objects import sample_block
 from connectors.head_end.versions import StaleError
+from connectors.subscribers.objects import sample_block
 from connectors.subscribers.registry import Registry
 from schemas.identity import partition_of
 from schemas.topology.subscribers import Subscriber

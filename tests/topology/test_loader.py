@@ -117,7 +117,13 @@ def test_errors_of_one_section_name_line_and_place(old: str, new: str, place: st
     [
         ("vee.inbox", "retention: 30d", "retention: 30 days", "retention", "must be a duration such as 90d"),
         ("vee.inbox", "retention: 30d", "retention: 5s", "retention", "must be at least 1m"),
-        ("vee.inbox", "writers: [ingest, master, enterprise]", "writers: [gateway]", "writers", "only agents may write to the inbox of vee"),
+        (
+            "vee.inbox",
+            "writers: [ingest, master, enterprise]",
+            "writers: [gateway]",
+            "writers",
+            "only agents may write to the inbox of vee",
+        ),
         ("vee.inbox", "readers: [vee]", "readers: [vee, sinc]", "readers[1]", "'sinc' is neither an agent nor one of the parties"),
         ("vee.inbox", "readers: [vee]", "readers: [sink]", None, "agents.vee.inbox: topic vee.inbox does not name vee as a reader"),
         ("vee.inbox", "records: [ReadBlock,", "records: [RaedBlock,", "records[0]", "'RaedBlock' is no committed schema"),

@@ -73,7 +73,10 @@ def routes(part: Enterprise | None) -> APIRouter:
         status_code=202,
         response_class=Response,
         summary="Take one message, single or bulk: acknowledged once Kafka has it, confirmed later item by item",
-        responses={400: {"description": "SOAP fault: the message is refused whole"}, **problems.responses(404, 413, 503)},
+        responses={
+            400: {"description": "SOAP fault: the message is refused whole", "content": {"text/xml": {}}},
+            **problems.responses(404, 413, 503),
+        },
         openapi_extra=XML,
     )
     async def take(request: Request, service: str) -> Response:

@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from schemas import conditions as c
 from schemas.units import resolve
-from streams.determinants.sums import BOTTOMS, MOST
+from streams.determinants.kernels import BOTTOMS
+from streams.determinants.sums import MOST
 from streams.determinants.usage.exact import scale, total
 
 Array = npt.NDArray[Any]
