@@ -96,6 +96,6 @@ def test_bombs_are_refused_before_they_are_unpacked() -> None:
         list(parts(gzip.compress(b"0" * 100_000), "bomb.gz", 100, most=50_000))
 
 
-@pytest.mark.parametrize("data", [b"PK\x03\x04 not really", b"\x1f\x8b not really", gzip.compress(b"0" * 1000)[:-6]])
+@pytest.mark.parametrize("data", [b"PK\x03\x04 not really", b"\x1f\x8b not really", gzip.compress(b"0" * 1000, mtime=0)[:-6]])
 def test_broken_archives_go_whole_so_that_the_hub_keeps_and_explains_them(data: bytes) -> None:
     assert list(parts(data, "f", 5)) == [("f", data)]
