@@ -273,6 +273,7 @@ COMMANDS: Final[dict[str, str]] = {
     "command": "commands.order",
     "command bulk": "commands.bulk",
     "prepaid": "prepaid.adjust",
+    "todos": "todos.read",
     "users": "users.write",
     "users ls": "users.read",
     "users passwd": "tokens.own",

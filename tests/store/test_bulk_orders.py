@@ -36,7 +36,8 @@ class Kafka:
         return done
 
     def audit(self, body: dict[str, Any]) -> None:
-        self.store.insert_arrow("audit_events", rows.from_dicts("audit_events", [rows.with_seconds(body, "at", "start", "end")]))
+        whole = self.codec.decode(self.codec.encode("AuditEvent", body))
+        self.store.insert_arrow("audit_events", rows.from_dicts("audit_events", [rows.with_seconds(whole, "at", "start", "end")]))
 
 
 @pytest.fixture

@@ -287,7 +287,8 @@ def audit(**changes: Any) -> dict[str, Any]:
         "id": "a1", "at": datetime(2024, 3, 20, tzinfo=UTC), "actor": "clerk", "action": "accept", "command": "c1", "subject": "M1",
         "device": "M1", "channel": "A+", "start": datetime(2024, 3, 17, tzinfo=UTC), "end": datetime(2024, 3, 18, tzinfo=UTC),
         "reason": "seen", "outcome": "applied", "detail": "1 day accepted", "before": "{}",
-        "after": "{}", "bulk": "", "approved_by": "", **changes,
+        "after": "{}", "bulk": "", "approved_by": "", "principal": "", "address": "", "agent": "", "writer": "", "sequence": 0,
+        "previous": "", "hash": "", **changes,
     }  # fmt: skip
 
 
