@@ -123,39 +123,39 @@ class Requests:
 
     def recover(self, row: int, most: int, cause: str, at: int) -> list[dict[str, Any]]:
         """Takes up to an amount for debts, oldest first."""
-        account = self.accounts.table.keys[row]
-        debts, postings = self.accounts.get("d", account) or [], []
-        for debt in debts:
-            part = min(most, debt["left"])
-            if part > 0:
-                debt["left"] -= part
-                most -= part
-                posting = self.ledger.post(
-                    account, "DEBT_RECOVERY", "customer", "debt", part, cause=cause, at=at, part=debt["name"], reference=debt["name"]
-                )
-                postings.append(posting)
-        if postings:
-            self.accounts.put([debt for debt in debts if debt["left"]] or None, "d", account)
-        return postings
+        left = most
+
+        def share(debt: dict[str, Any]) -> int:
+            nonlocal left
+            part = min(left, int(debt["left"]))
+            left -= max(part, 0)
+            return part
+
+        return self._from_debts(row, share, cause, at)
 
     def daily_recovery(self, row: int, cause: str, at: int) -> list[dict[str, Any]]:
         """A day's share of each debt, as far as the balance leaves what it must."""
-        table, settings = self.accounts.table, self.settings.recovery
+        table, settings, whole = self.accounts.table, self.settings.recovery, self.settings.currency.whole
         if not table["debt"][row] or (self.settings.emergency.pauses_debt and table["owed"][row] > 0):
             return []
-        account = table.keys[row]
+
+        def share(debt: dict[str, Any]) -> int:
+            spare = int(table["balance"][row]) - whole(settings.keeps)
+            daily = debt["per_day"] if debt["per_day"] is not None else whole(settings.per_day)
+            return min(int(daily), int(debt["left"]), max(spare, 0))
+
+        return self._from_debts(row, share, cause, at)
+
+    def _from_debts(self, row: int, share: Callable[[dict[str, Any]], int], cause: str, at: int) -> list[dict[str, Any]]:
+        """Takes its share for each debt, the oldest first; debts that are paid are forgotten."""
+        account = self.accounts.table.keys[row]
         debts, postings = self.accounts.get("d", account) or [], []
         for debt in debts:
-            spare = int(table["balance"][row]) - self.settings.currency.whole(settings.keeps)
-            daily = debt["per_day"] if debt["per_day"] is not None else self.settings.currency.whole(settings.per_day)
-            part = min(daily, debt["left"], max(spare, 0))
+            part = share(debt)
             if part > 0:
                 debt["left"] -= part
-                postings.append(
-                    self.ledger.post(
-                        account, "DEBT_RECOVERY", "customer", "debt", part, cause=cause, at=at, part=debt["name"], reference=debt["name"]
-                    )
-                )
+                about = {"part": debt["name"], "reference": debt["name"]}
+                postings.append(self.ledger.post(account, "DEBT_RECOVERY", "customer", "debt", part, cause=cause, at=at, **about))
         if postings:
             self.accounts.put([debt for debt in debts if debt["left"]] or None, "d", account)
         return postings
@@ -176,8 +176,7 @@ class Requests:
         found[4] = 1
         self.accounts.put(page, "t", account, number)
         posting = self._post(row, "REVERSAL", "customer", f"cash:{found[3]}", found[2], request, at)
-        for name in ("told_zero", "grace_until", "warned"):
-            self.accounts.table[name][row] = 0
+        self.supply.calm(row)
         return [posting], [self.supply.notice(row, "topup.reversed", at, request["id"], amount=found[2])]
 
     def _adjustment(self, row: int, request: dict[str, Any], at: int) -> tuple[list[dict[str, Any]], Outputs]:
@@ -343,8 +342,7 @@ class Requests:
         if not table.text["hold"][row] and not table.text["trouble"][row]:
             raise RefusedError("there is neither a hold nor a trouble to release")
         table.text["hold"][row] = table.text["trouble"][row] = ""
-        for name in ("told_zero", "grace_until", "warned"):
-            table[name][row] = 0
+        self.supply.calm(row)
         return [], [self.supply.notice(row, "released", at, request["id"])]
 
     def _device(self, row: int, request: dict[str, Any], at: int, out: Outputs) -> str:

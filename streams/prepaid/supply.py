@@ -75,8 +75,7 @@ class Supply:
     def _with_supply(self, row: int, at: int, cause: str, out: Outputs) -> None:
         table = self.accounts.table
         if not self._used_up(row):
-            for name in ("told_zero", "grace_until", "warned"):
-                table[name][row] = 0
+            self.calm(row)
             low = table.text["level"][row]
             table["state"][row] = EMERGENCY if table["owed"][row] > 0 else LOW if low else ACTIVE
             return
@@ -98,6 +97,12 @@ class Supply:
                     out.append(self.notice(row, "disconnect.warning", at, cause, cut_from=time_of(cut)))
             if cut == at and int(table["balance"][row]) < self.below and self.certain(row, at):
                 self._send(row, "disconnect", at, cause, out)
+
+    def calm(self, row: int) -> None:
+        """Forgets that the balance was used up: the next time begins with its notice and its grace."""
+        table = self.accounts.table
+        for name in ("told_zero", "grace_until", "warned"):
+            table[name][row] = 0
 
     def _used_up(self, row: int) -> bool:
         table = self.accounts.table
@@ -277,8 +282,7 @@ class Supply:
                 out.append(("Posting", self.billing.ledger.post(account, "FEE", "customer", "revenue:fee", self.fee, cause=cause, at=at)))
         else:
             table["state"][row] = ACTIVE
-            for name in ("told_zero", "grace_until", "warned"):
-                table[name][row] = 0
+            self.calm(row)
             out.append(self.notice(row, "reconnected", at, cause))
         return out
 
