@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Mapping
 from datetime import datetime
@@ -12,8 +11,9 @@ from typing import Any, Final
 import orjson
 
 from connectors.head_end.desk import Reader
+from connectors.head_end.outcomes import awaited, send
 from connectors.head_end.problems import ProblemError
-from connectors.head_end.publish import PublishError, RefusedError, Writer, check_label
+from connectors.head_end.publish import RefusedError, Writer, check_label
 from connectors.prepaid.questions import Questions
 from connectors.rights.principal import acting, vouched
 from schemas.codec import Codec
@@ -79,13 +79,7 @@ class PrepaidService(Questions):
                 raise _conflict()
             return 200, self.in_currency(done, "balance")
         refused = max((row["at"] for row in known if row["status"] == "refused"), default=None)
-        try:
-            sent = self.writer.write(TOPIC, self.codec.encode("PrepaidRequest", body), key=account.encode(), headers={"id": _message(body)})
-            sent.result(self.writer.timeout + 5)
-        except RefusedError as error:
-            raise ProblemError(413, "too-large", str(error)) from error
-        except (PublishError, TimeoutError) as error:
-            raise ProblemError(503, "kafka-away", "Kafka does not take requests now; try again.", headers={"Retry-After": "5"}) from error
+        send(self.writer, self.codec, [(TOPIC, "PrepaidRequest", body, account, _message(body))])
         return self._answer(id, content, refused)
 
     def _request(self, account: str, action: str, key: str | None, fields: dict[str, Any]) -> dict[str, Any]:
@@ -105,30 +99,33 @@ class PrepaidService(Questions):
 
     def _answer(self, id: str, content: str, refused: datetime | None) -> tuple[int, dict[str, Any]]:
         """Waits for the outcome of this very content; ``refused``: when it was refused before."""
-        deadline, pause = time.monotonic() + self.patience, 0.05
-        while True:
+
+        def no(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+            return next((row for row in reversed(rows) if row["status"] == "refused" and row["content"] == content), None)
+
+        def decided() -> dict[str, Any] | None:
             rows = self._outcomes(id)
             if any(row["status"] == "conflict" and row["content"] == content for row in rows):
                 raise _conflict()
-            found = next((row for row in rows if row["status"] in _DONE and row["content"] == content), None)
-            if found is not None:
-                return _STATUS[found["status"]], self.in_currency(found, "balance")
-            late = time.monotonic() > deadline
-            no = next((r for r in reversed(rows) if r["status"] == "refused" and r["content"] == content), None)
-            if no is not None and (late or refused is None or no["at"] > refused):
-                unknown = no["detail"].endswith(UNKNOWN)
-                text = f"{no['detail'][:1].upper()}{no['detail'][1:]}."
-                raise ProblemError(*((404, "not-found") if unknown else (422, "refused")), text, request=id)
-            if late:
-                return 202, {"id": id, "status": "accepted"}
-            time.sleep(pause)
-            pause = min(pause * 1.5, 0.5)
+            done = next((row for row in rows if row["status"] in _DONE and row["content"] == content), None)
+            again = no(rows)
+            return done or (again if again is not None and (refused is None or again["at"] > refused) else None)
+
+        found = awaited(decided, self.patience)
+        if found is None:  # refused at the same tick as before: there is no later refusal to wait for
+            found = no(self._outcomes(id))
+        if found is None:
+            return 202, {"id": id, "status": "accepted"}
+        if found["status"] in _DONE:
+            return _STATUS[found["status"]], self.in_currency(found, "balance")
+        text = f"{found['detail'][:1].upper()}{found['detail'][1:]}."
+        raise ProblemError(*((404, "not-found") if found["detail"].endswith(UNKNOWN) else (422, "refused")), text, request=id)
 
 
 def _conflict() -> ProblemError:
     return ProblemError(409, "conflict", "Another request was made under this Idempotency-Key: take a new one for a new request.")
 
 
-def _message(body: Mapping[str, Any]) -> bytes:
+def _message(body: Mapping[str, Any]) -> str:
     """Each try is a message of its own; the engine tells repeats by the id of the request."""
-    return f"{body['id']}-{uuid.uuid4().hex[:12]}".encode()
+    return f"{body['id']}-{uuid.uuid4().hex[:12]}"
