@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import MutableMapping
 from typing import Any, Final
@@ -27,11 +28,12 @@ from connectors.rights import passwords
 from connectors.rights.policy import OPEN, Rule, match, rule_of
 from connectors.rights.principal import Principal, as_principal, current, denied
 from connectors.rights.scope import all_within
-from connectors.rights.service import COOKIE, CSRF_HEADER, BadCredentialError, Rights, cookie
+from connectors.rights.service import COOKIE, CSRF_HEADER, BadCredentialError, Rights, UnknownCredentialError, cookie
 from connectors.rights.trail import Notes, as_text, noting, redacted
 
 SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 SEEN: Final = 16_384  # bytes of bodies that the audit looks at
+LATE: Final = 2.0  # seconds that a credential may be on its way from the hub that made it
 QUIET: Final = 60.0  # seconds in which the same refusal is told once
 log = structlog.get_logger(__name__)
 
@@ -63,7 +65,8 @@ class Guard:
             await self._answer(scope, receive, send, away)
             return
         try:
-            who, refusal = self.rights.identify(headers, peer), None
+            patience = LATE if closed or path == "/v1/session" else 0.0
+            who, refusal = await self._identified(headers, peer, patience), None
         except BadCredentialError:
             nobody = Principal("", "none", address=self.rights.address_of(peer, headers), agent=headers.get("user-agent", ""))
             who, refusal = nobody, _unknown()
@@ -80,6 +83,17 @@ class Guard:
         scope.setdefault("state", {}).update(principal=who, rights=self.rights, rule_key=key)
         with as_principal(who, rule.permission if rule else ""):
             await self._pass(scope, receive, send, who, key or path, rule)
+
+    async def _identified(self, headers: Headers, peer: str, patience: float) -> Principal:
+        """Who asks. What another hub made a moment ago is waited for as long as its record is on the way. Raises BadCredentialError."""
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                return self.rights.identify(headers, peer)
+            except UnknownCredentialError:
+                if time.monotonic() >= deadline:
+                    raise
+            await asyncio.sleep(0.05)
 
     def _rule(self, key: str) -> Rule | None:
         return Rule(OPEN) if key == "GET /metrics" and self.rights.settings.open_metrics else rule_of(key)
@@ -174,7 +188,7 @@ class Guard:
         """A websocket carries the session of its browser; another site's page gets none."""
         headers, peer = Headers(scope=scope), (scope.get("client") or ("", 0))[0]
         try:
-            who = self.rights.identify(headers, peer)
+            who = await self._identified(headers, peer, LATE)
         except BadCredentialError:
             who = Principal("", "none")
         if who.via == "none" or _foreign(headers):

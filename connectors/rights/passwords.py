@@ -13,6 +13,7 @@ from argon2.exceptions import InvalidHashError, VerificationError
 
 SHORTEST: Final = 12
 LONGEST: Final = 200
+LENGTH: Final = 43  # characters of a secret
 _HASHER: Final = PasswordHasher()
 _SLOTS: Final = threading.BoundedSemaphore(2)  # each hash takes 64 MiB
 _NOBODYS: Final = _HASHER.hash(secrets.token_urlsafe(16))  # verified for accounts that do not exist, so that both take as long
@@ -44,6 +45,11 @@ def verified(kept: str, password: str) -> bool:
 def new_secret() -> str:
     """256 bits, as text for URLs, headers and cookies."""
     return secrets.token_urlsafe(32)
+
+
+def like_secret(text: str) -> bool:
+    """Whether a text could be a secret that was made here."""
+    return len(text) == LENGTH
 
 
 def digest(secret: str) -> str:

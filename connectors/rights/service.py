@@ -42,6 +42,10 @@ class BadCredentialError(Exception):
     """A token or session that does not count; never says why."""
 
 
+class UnknownCredentialError(BadCredentialError):
+    """A token or session that looks right and is not known here: made up, or made at another hub a moment ago."""
+
+
 @dataclass(frozen=True, slots=True)
 class Login:
     """A session just begun: the secret for the cookie, and who it is of."""
@@ -115,10 +119,14 @@ class Rights:
         id, _, secret = rest.partition("_")
         entry = self.accounts.get(f"token/{id}") if self.accounts and word == "mdh" else None
         digest = passwords.digest(secret)
+        if entry is None and word == "mdh" and digest.startswith(id) and passwords.like_secret(secret):
+            raise UnknownCredentialError
         if entry is None or not passwords.same(entry.spec.hash, digest) or not entry.active or entry.spec.expires <= self.clock():
             raise BadCredentialError
         user = self.user(entry.spec.owner)
-        if user is None or not user.active:
+        if user is None:
+            raise UnknownCredentialError
+        if not user.active:
             raise BadCredentialError
         spec: UserSpec = user.spec
         return Principal(
@@ -128,6 +136,8 @@ class Rights:
     def _by_session(self, secret: str) -> Principal:
         id = f"session/{passwords.digest(secret)}"
         entry = self.sessions.get(id) if self.sessions else None
+        if entry is None and passwords.like_secret(secret):
+            raise UnknownCredentialError
         if entry is None or not entry.active or entry.spec.expires <= self.clock():
             raise BadCredentialError
         spec: SessionSpec = entry.spec
@@ -136,7 +146,9 @@ class Rights:
             raise BadCredentialError
         grants, full = spec.grants, spec.full_name
         if grants is None:
-            if user is None or user.spec.epoch != spec.epoch:
+            if user is None or user.spec.epoch < spec.epoch:
+                raise UnknownCredentialError
+            if user.spec.epoch != spec.epoch:
                 raise BadCredentialError
             grants, full = user.spec.grants, user.spec.full_name
         return Principal(spec.user, "session", grants, None, self.roles, credential=entry.name[:12], full_name=full)

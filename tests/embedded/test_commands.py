@@ -48,5 +48,5 @@ def test_an_edit_and_an_outage_reach_the_store_and_the_audit(tmp_path: Path) -> 
         assert settled.json()["waiting"] == 0
         found = sql(hub.url, "SELECT count() AS n FROM intervals WHERE condition_name = 'outage' AND method = 'outage-zero'")
         assert int(found[0]["n"]) == 2
-        audit = sql(hub.url, "SELECT action, outcome FROM audit ORDER BY action")
+        audit = sql(hub.url, "SELECT action, outcome FROM audit WHERE device = 'm1' ORDER BY action")
         assert audit == [{"action": "accept", "outcome": "refused"}, {"action": "edit", "outcome": "applied"}]
