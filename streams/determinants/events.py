@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
+from fractions import Fraction
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -13,9 +15,11 @@ from schemas.block import DIRECTIONS, OPEN, DayBlock, FinalBlock, starts_of
 from schemas.conditions import NOT_RECEIVED, OUTAGE, REGULAR, SUSPECT
 from schemas.identity import identity
 from schemas.topology.usage import EventSettings
+from schemas.units import resolve
 from streams import calendar
 from streams.determinants.anonymous import is_anonymous
 from streams.determinants.keys import key_of
+from streams.determinants.sums import limits_of
 from streams.determinants.usage.book import Changed
 from streams.determinants.usage.curve import Curve
 from streams.runtime.fold import Output, Result
@@ -71,7 +75,7 @@ class UsageEvents:
         told = [row for row, account in enumerate(accounts) if self.grain_of(account) == "day"]
         if not told:
             return
-        about = _About.of(block)
+        about, highest = _About.of(block), _highest(block)
         begins = starts_of(days.lines)
         for row in told:
             span = Span(
@@ -83,7 +87,8 @@ class UsageEvents:
             part = slice(int(begins[row]), int(begins[row]) + int(days.lines[row]))
             named = [(days.tou_names[t], q) for t, q in zip(days.tou[part].tolist(), days.quantities[part].tolist(), strict=True)]
             lines = [line for line in named if line[0]] or named
-            body = _body(span, days, row, lines, about)
+            peak = highest[row] if days.seconds[row] else (0, 0)
+            body = _body(span, days, row, lines, about) | _demand(span.unit, int(days.seconds[row]), *peak)
             result.outputs += [Output(topic, "UsageEvent", body, span.account.encode()) for topic in self._topics]
 
     def intervals(self, changes: list[Changed], block: FinalBlock, lines_of: LinesOf, result: Result) -> None:
@@ -114,6 +119,7 @@ class UsageEvents:
                     "actual": int(code >= REGULAR), "estimated": int(300_000 <= code < SUSPECT), "missing": int(0 < code < OUTAGE),
                     "provisional": code < REGULAR, "status": _STATUS[int(block.state[change.row])], "version": version,
                     "replaces": span.identity(replaces) if int(had[1][slot]) else "",
+                    **_demand(span.unit, channel.seconds, amount, span.start + channel.seconds if makes_maximum(code) else 0),
                 }  # fmt: skip
                 result.outputs += [Output(topic, "UsageEvent", body, span.account.encode()) for topic in self._topics]
 
@@ -166,6 +172,41 @@ def _body(span: Span, days: DayBlock, row: int, lines: list[tuple[str, int]], ab
         "provisional": state == OPEN or actual < slots, "status": _STATUS[state], "version": int(days.version[row]),
         "replaces": "" if day in about.first else span.identity(int(days.replaces[row])),
     }  # fmt: skip
+
+
+def makes_maximum(code: Any) -> Any:
+    """Whether intervals of these conditions count for a maximum: usable ones, but for suspect ones (lumps, clock adjustments)."""
+    return (code >= OUTAGE) & ((code < SUSPECT) | (code >= REGULAR))
+
+
+def _highest(block: FinalBlock) -> list[tuple[int, int]]:
+    """Of each row the largest interval (millionths) that counts, of equal ones the first, and the UTC second of its end (0: none)."""
+    if not len(block.values) or not block.seconds.any():
+        return [(0, 0)] * len(block)
+    size = block.count.astype(np.int64)
+    fit = makes_maximum(block.conditions) & (np.abs(block.values) <= np.repeat(limits_of(np.maximum(block.seconds, 1)), size))
+    values = np.where(fit, block.values, np.iinfo(np.int64).min)
+    begins, found = starts_of(block.count), []
+    for row, (begin, many, seconds) in enumerate(zip(begins.tolist(), size.tolist(), block.seconds.tolist(), strict=True)):
+        slot = int(values[begin : begin + many].argmax()) if many and seconds else -1
+        has = slot >= 0 and bool(fit[begin + slot])
+        found.append((int(values[begin + slot]), int(block.start[row]) + (slot + 1) * seconds) if has else (0, 0))
+    return found
+
+
+@lru_cache(maxsize=1024)
+def _kilowatts(unit: str, seconds: int) -> Fraction | None:
+    """What energy of one interval is multiplied by to be its mean power in kW; None: the unit is not one of energy."""
+    found, kwh = resolve(unit), resolve("kWh")
+    return found.ratio / kwh.ratio * Fraction(3600, seconds) if seconds and found.dimension == kwh.dimension else None
+
+
+def _demand(unit: str, seconds: int, amount: int, end: int) -> dict[str, Any]:
+    """Demand of an event: the power of its highest interval, that interval's length and end. ``end`` 0: none counts."""
+    factor = _kilowatts(unit, seconds) if end else None
+    if factor is None:
+        return {"demand": None, "demand_seconds": 0, "demand_end": None}
+    return {"demand": _decimal(round(amount * factor)), "demand_seconds": seconds, "demand_end": end * 1000}
 
 
 def _decimal(micros: int) -> Decimal:

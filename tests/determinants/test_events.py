@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
 from schemas.block import EXCEPTION, OPEN
-from schemas.conditions import EST_LIKE_DAY, MISSING, REGULAR
+from schemas.conditions import EST_LIKE_DAY, MISSING, REGULAR, SUSPECT
 from schemas.topology.usage import EventSettings, UsageSettings
+from streams import calendar
 from tests.determinants.kit import Hub, Row, day_number
 
 MONDAY = day_number("2026-03-02")
@@ -57,3 +59,30 @@ def test_a_register_that_checks_intervals_is_not_told_beside_them() -> None:
     hub.restart()
     hub.give(Row(MONDAY, [5, 9], channel="1.8.0", version=2, replaces=1, **reads))
     assert len(hub.events) == 1
+
+
+def test_the_days_highest_interval_is_told_as_power() -> None:
+    hub = Hub()
+    values = [250_000] * 96
+    values[30], values[60], values[70] = 900_000, 5_000_000, 900_000
+    codes = [REGULAR] * 96
+    codes[60] = SUSPECT  # a lump makes no maximum
+    start = int(calendar.start_of("Europe/Berlin", MONDAY))
+    hub.give(
+        Row(MONDAY, values, codes),
+        Row(MONDAY, [value * 1000 for value in values], codes, device="wh", unit="Wh"),
+        Row(MONDAY, values, codes, device="gas", unit="m3"),
+        Row(MONDAY, values, [MISSING] * 96, device="dead"),
+        Row(MONDAY, [5, 7], seconds=0, times=[1_772_409_600, 1_772_450_000], device="scalar"),
+    )
+    said = {body["device"]: (body["demand"], body["demand_seconds"], body["demand_end"]) for body in hub.events}
+    told = (Decimal("3.6"), 900, datetime.fromtimestamp(start + 31 * 900, UTC))
+    assert said == {"m1": told, "wh": told, **dict.fromkeys(("gas", "dead", "scalar"), (None, 0, None))}
+    hub.give(Row(MONDAY, values, version=2, replaces=1))
+    assert hub.events[-1]["demand"] == 20
+
+
+def test_an_interval_told_alone_has_its_own_power() -> None:
+    hub = Hub(usage=UsageSettings(events=EventSettings(intervals=("a*",))))
+    hub.give(Row(MONDAY, [250_000] * 96, [MISSING] + [REGULAR] * 95))
+    assert [body["demand"] for body in hub.events] == [None] + [Decimal(1)] * 95

@@ -90,6 +90,7 @@ class Driver:
             "channel": "1.8.0", "direction": "delivered", "zone": self.zone, "measure": "interval", "grain": "day", "day": day,
             "start": start, "end": end, "unit": "kWh", "quantity": Decimal(quantity), "lines": lines, "condition": 500_000, "slots": 96,
             "actual": 96, "estimated": 0, "missing": 0, "provisional": False, "status": "final", "version": version, "replaces": "",
+            "demand": None, "demand_seconds": 0, "demand_end": None,
         }  # fmt: skip
         self.give("UsageEvent", body | fields)
 

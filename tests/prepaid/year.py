@@ -232,7 +232,8 @@ class Year:
             "start": datetime.fromtimestamp(start, UTC), "end": datetime.fromtimestamp(end, UTC), "unit": "kWh",
             "quantity": sum((part["quantity"] for part in parts), Decimal(0)), "lines": parts, "condition": 500_000, "slots": 96,
             "actual": 96 - unsure, "estimated": int(unsure), "missing": 0, "provisional": unsure, "status": "final", "version": version,
-            "replaces": "", "demand": None if demand is None else _decimal(demand),
+            "replaces": "", "demand": None if demand is None else _decimal(demand), "demand_seconds": 0 if demand is None else 1800,
+            "demand_end": None if demand is None else datetime.fromtimestamp(end, UTC),
         }  # fmt: skip
         if not unsure:
             life.measured = max(life.measured, end)
