@@ -7,12 +7,11 @@ import hashlib
 
 def identity(*parts: str | bytes | int) -> str:
     """32 hex digits of the hash over the parts, each delimited by its length."""
-    digest = hashlib.blake2b(digest_size=16)
+    pieces: list[bytes] = []
     for part in parts:
         data = part if isinstance(part, bytes) else str(part).encode()
-        digest.update(len(data).to_bytes(8, "little"))
-        digest.update(data)
-    return digest.hexdigest()
+        pieces += (len(data).to_bytes(8, "little"), data)
+    return hashlib.blake2b(b"".join(pieces), digest_size=16).hexdigest()
 
 
 def murmur2(data: bytes) -> int:

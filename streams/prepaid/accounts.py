@@ -69,11 +69,7 @@ class Accounts:
 
     def __init__(self, state: State) -> None:
         self.state = state
-
-    @property
-    def table(self) -> Table:
-        """The table of accounts."""
-        return self.state.table(ACCOUNTS)
+        self.table = state.table(ACCOUNTS)
 
     def row(self, account: str) -> int | None:
         """The row of an account; None: not enrolled."""
@@ -85,11 +81,11 @@ class Accounts:
 
     def touch(self, row: int) -> None:
         """Says that a row changed."""
-        self.table.mark(np.array([row]))
+        self.table.touch(row)
 
     def get(self, kind: str, *names: str | int) -> Any:
         """An entry as JSON; None: there is none."""
-        data = self.state.entries.get("/".join(map(str, (kind, *names))))
+        data = self.state.entries.get("/".join([kind, *map(str, names)]))
         return None if data is None else orjson.loads(data)
 
     def put(self, value: Any, kind: str, *names: str | int) -> None:

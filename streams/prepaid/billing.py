@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import date
 from typing import Any, Final
 
@@ -10,7 +10,7 @@ from schemas.topology.prepaid import PrepaidSettings
 from schemas.units import convert, resolve
 from streams import calendar
 from streams.prepaid.accounts import Accounts
-from streams.prepaid.charging import EPOCH, Day, Month, PriceList, month_of
+from streams.prepaid.charging import EPOCH, Day, Month, PriceList, Tally, month_of
 from streams.prepaid.ledger import Ledger, day_text
 from streams.prepaid.money import divide, rounded
 
@@ -25,9 +25,13 @@ _KINDS: Final = {
     "subsidy": "SUBSIDY",
 }
 _MICRO: Final = 1_000_000
-Known = dict[
-    str, Any
-]  # of a month: days {number: {source: [version, open, unsure, lines, received, demand]}}, posted, unsure, fixed, closed
+APART: Final = "*"  # the source that stands for many, which are an entry of their own
+FEW: Final = 4  # sources of a day that are kept with its month
+_ALL_OPEN, _SOME_OPEN = 1, 2
+Known = dict[str, Any]
+"""What is known of a month: ``days`` {number: {source: [version, open, unsure, lines, received, demand]}}, ``posted`` by component,
+``unsure``, ``fixed`` (fixed charges are due before this day), and ``walk``: what the days before the newest one charged come to.
+"""
 
 
 class Billing:
@@ -36,6 +40,7 @@ class Billing:
     def __init__(self, settings: PrepaidSettings, accounts: Accounts, ledger: Ledger) -> None:
         self.settings, self.accounts, self.ledger = settings, accounts, ledger
         self.prices = {tariff.id: PriceList(tariff, settings.currency) for tariff in settings.tariffs}
+        self._joined: dict[tuple[tuple[int, str], ...], PriceList] = {}
 
     # --- usage --------------------------------------------------------------------------------------------------------------------
 
@@ -57,17 +62,18 @@ class Billing:
         if first < self._oldest(row):
             return [], f"{event['day']} is too far back: charges of its month are final"
         month = self._month(account, first)
-        sources = month["days"].setdefault(str(number), {})
+        sources = self._sources(account, month, number)
         source = "/".join((event["device"], event["channel"], event["unit"], event["measure"], _begin(event)))
         if sources.get(source, [0])[0] >= event["version"]:
             return [], ""
-        settled = number < int(table["through"][row]) or (source in sources and self._charged(row, number, sources))
+        settled = number < int(table["through"][row]) or (source in sources and self._charged(row, number, month["days"][str(number)]))
         correction = settled and bool(sources) and not any(known[1] for known in sources.values())
         sources.pop(PROVISIONAL, None)
         unsure = int(event["provisional"] or event["status"] != "final")
         sources[source] = [event["version"], int(event["status"] == "open"), unsure, *_amounts(event, prices.unit)]
+        self._keep(account, month, number, sources)
         self._seen(row, event, unsure)
-        if not self._charged(row, number, sources):
+        if not self._charged(row, number, month["days"][str(number)]):
             self.accounts.put(month, "m", account, first)
             return [], ""
         kind = "TRUE_UP" if correction else ""
@@ -95,11 +101,32 @@ class Billing:
         found = self.accounts.get("m", account, first)
         return found if found is not None else {"days": {}, "posted": {}, "unsure": 0, "fixed": first}
 
+    def _sources(self, account: str, month: Known, number: int) -> dict[str, list[Any]]:
+        """All that was told of a day, by source."""
+        near: dict[str, list[Any]] = month["days"].get(str(number), {})
+        return self.accounts.get("u", account, number) if APART in near else near
+
+    def _keep(self, account: str, month: Known, number: int, sources: dict[str, list[Any]]) -> None:
+        """Sets what was told of a day: with its month, or apart with only the sum in the month, as for intervals told one by one."""
+        if len(sources) > FEW:
+            self.accounts.put(sources, "u", account, number)
+            opened = [known[1] for known in sources.values()]
+            day, unsure = _sum(sources), max(known[2] for known in sources.values())
+            state = 0 if not any(opened) else _ALL_OPEN if all(opened) else _SOME_OPEN
+            sources = {APART: [0, state, unsure, day.lines, day.received, day.demand]}
+        month["days"][str(number)] = sources
+
+    def _drop(self, account: str, month: Known, numbers: Iterable[str]) -> None:
+        """Forgets days of a month."""
+        for number in list(numbers):
+            if APART in month["days"].pop(number):
+                self.accounts.put(None, "u", account, number)
+
     def _charged(self, row: int, number: int, sources: dict[str, list[Any]]) -> bool:
         """Whether a day counts: something of it is known that is not open, or it must be charged with what there is."""
         if not sources:
             return False
-        if self.settings.charging == "continuous" or number < int(self.accounts.table["through"][row]):
+        if number < int(self.accounts.table["through"][row]) or self.settings.charging == "continuous":
             return True
         return any(not known[1] for known in sources.values())
 
@@ -108,49 +135,91 @@ class Billing:
     def charge(
         self, account: str, month: Known, span: tuple[int, int], kind: str, *, cause: str, at: int, number: int
     ) -> list[dict[str, Any]]:
-        """Posts the difference between what a month costs by now and what was posted of it. ``kind`` empty: that of each component."""
+        """Posts the difference between what a month costs by now and what was posted of it. ``kind`` empty: that of each component.
+
+        Called for each day that begins to count, and for each that changes.
+        """
         table = self.accounts.table
         row = table.index[account]
         prices = self._prices(row)
         assert prices is not None, "callers charge only what has a price"
-        days = {int(n): sources for n, sources in month["days"].items() if self._charged(row, int(n), sources)}
+        every, sure = self._tallies(row, month, prices, number)
         if not (self.settings.emergency.pauses_fixed and table["owed"][row] > 0):
-            month["fixed"] = max(month["fixed"], max(days, default=span[0] - 1) + 1)
+            month["fixed"] = max(month["fixed"], every.last + 1 if every.count else span[0])
         first = max(span[0], int(table["first"][row]))
         last = min(span[1], int(table["last"][row]) + 1)
-        settled = {n for n, sources in days.items() if not any(known[2] for known in sources.values())}
-        closed = first == span[0] and last == span[1] and len(settled) == span[1] - span[0]
+        closed = first == span[0] and last == span[1] and sure.count == span[1] - span[0]
 
-        def costs(of: set[int] | dict[int, Any], closed: bool = False) -> dict[str, int]:
-            summed = {n: _sum(days[n]) for n in of}
+        def costs(tally: Tally, closed: bool = False) -> dict[str, int]:
             # what fell due before enrolment is nobody's: fixed charges begin with the first day
-            whole = Month(span[0], span[1], summed, month["fixed"], int(table["load"][row]), closed)
-            return {name: rounded(exact) for name, exact in prices.charges(whole, first).items()}
+            whole = Month(span[0], span[1], {}, month["fixed"], int(table["load"][row]), closed)
+            return {name: rounded(exact) for name, exact in prices.total(tally, whole, first).items()}
 
-        target = costs(days, closed)
-        unsure = 0 if len(settled) == len(days) else sum(target.values()) - sum(costs(settled).values())
+        target = costs(every, closed)
+        unsure = 0 if sure.count == every.count else sum(target.values()) - sum(costs(sure).values())
         table["unsure"][row] += unsure - month["unsure"]
         month["unsure"] = unsure
-        postings = []
-        day, begin = day_text(number), day_text(span[0])
-        for component in sorted({*target, *month["posted"]}):
-            change = target.get(component, 0) - month["posted"].get(component, 0)
-            if not change:
-                continue
-            month["posted"][component] = target.get(component, 0)
-            sides = ("customer", _other_side(component))
-            debit, credit = sides if change > 0 else sides[::-1]
-            name = kind or _KINDS[component.partition("/")[0]]
-            postings.append(
-                self.ledger.post(
-                    account, name, debit, credit, abs(change), cause=cause, at=at, part=f"{component}/{day}", component=component,
-                    day=day, month=begin, provisional=number not in settled,
-                )
-            )  # fmt: skip
+        known = month["days"].get(str(number), {})
+        about = {
+            "cause": cause, "at": at, "day": day_text(number), "month": day_text(span[0]),
+            "provisional": not self._charged(row, number, known) or _doubtful(known),
+        }  # fmt: skip
+        postings = self._post(account, month["posted"], target, kind, about)
         self.accounts.put(month, "m", account, span[0])
         self._pace(row, number, -sum(posting["change"] for posting in postings))
         self.accounts.touch(row)
         return postings
+
+    def _post(self, account: str, posted: dict[str, int], target: dict[str, int], kind: str, about: dict[str, Any]) -> list[dict[str, Any]]:
+        """Brings what was posted by component to what it must be."""
+        postings = []
+        for component in sorted({*target, *posted}):
+            change = target.get(component, 0) - posted.get(component, 0)
+            if not change:
+                continue
+            posted[component] = target.get(component, 0)
+            sides = ("customer", _other_side(component))
+            debit, credit = sides if change > 0 else sides[::-1]
+            name = kind or _KINDS[component.partition("/")[0]]
+            part = f"{component}/{about['day']}"
+            postings.append(self.ledger.post(account, name, debit, credit, abs(change), part=part, component=component, **about))
+        return postings
+
+    def _tallies(self, row: int, month: Known, prices: PriceList, number: int) -> tuple[Tally, Tally]:
+        """What the days of a month that count come to, and those of them that are certain.
+
+        The month keeps both up to the day before the newest one (``walk``). So a day at the end costs the same on any day of the month;
+        a correction of an earlier one, or other prices, walk through the month anew.
+        """
+        days, walk = month["days"], month.get("walk")
+        newest = str(number)
+        if walk is None or walk["of"] != self._mark(prices) or number < walk["to"]:
+            counted = sorted(int(n) for n, sources in days.items() if self._charged(row, int(n), sources))
+            every, sure = Tally(), Tally()
+            for day in counted[:-1]:
+                self._add(prices, every, sure, day, days[str(day)])
+            to = counted[-1] if counted else -1
+        else:
+            every, sure, to = _tally(walk["all"]), _tally(walk["sure"] or walk["all"]), walk["to"]
+            if number > to and newest in days:
+                if to >= 0:
+                    self._add(prices, every, sure, to, days[str(to)])
+                to = number
+        kept = _packed(every)
+        month["walk"] = {"of": self._mark(prices), "to": to, "all": kept, "sure": None if sure == every else _packed(sure)}
+        if to >= 0:
+            self._add(prices, every, sure, to, days[str(to)])
+        return every, sure
+
+    @staticmethod
+    def _add(prices: PriceList, every: Tally, sure: Tally, number: int, sources: dict[str, list[Any]]) -> None:
+        day = _sum(sources)
+        prices.add(every, number, day)
+        if not _doubtful(sources):
+            prices.add(sure, number, day)
+
+    def _mark(self, prices: PriceList) -> str:
+        return f"{prices.mark}/{self.settings.charging}"
 
     def _pace(self, row: int, number: int, amount: int) -> None:
         """Notes what a day cost; corrections of days before the newest do not change the pace."""
@@ -187,13 +256,18 @@ class Billing:
         first, end = month_of(number, self.settings.cycle_day)
         month = self._month(account, first)
         known = month["days"].get(str(number), {})
-        correction = self._charged(row, number, known) and not any(told[1] for told in known.values())
+        charged = self._charged(row, number, known)
+        correction = charged and not any(told[1] for told in known.values())
         if not known:
             month["days"][str(number)] = {PROVISIONAL: [0, 0, 1, self._average(account, first), 0, 0]}
         table["through"][row] = number + 1
+        self.accounts.touch(row)
         late = self._forget(account, row, number, at)
-        if self._prices(row) is None:
+        prices = self._prices(row)
+        if prices is None:
             return late
+        if charged and month["fixed"] > number and month["walk"]["of"] == self._mark(prices):
+            return late  # it was charged when it was told of
         kind = "TRUE_UP" if correction else ""
         return late + self.charge(account, month, (first, end), kind, cause=f"day/{account}/{number}", at=at, number=number)
 
@@ -220,6 +294,7 @@ class Billing:
                 known["fixed"] = span[1]
                 postings = self.charge(account, known, span, "TRUE_UP", cause=f"day/{account}/{number}", at=at, number=span[1] - 1)
             self.accounts.table["unsure"][row] -= known["unsure"]
+            self._drop(account, known, known["days"])
             self.accounts.put(None, "m", account, span[0])
         return postings
 
@@ -251,8 +326,9 @@ class Billing:
     def begin(self, row: int) -> None:
         """An account is enrolled, perhaps again: what was known of the time before is settled and forgotten."""
         table = self.accounts.table
-        account, prefix = table.keys[row], f"m/{table.keys[row]}/"
-        for key in [key for key in self.accounts.state.entries if key.startswith(prefix)] if table["postings"][row] else []:
+        account, entries = table.keys[row], self.accounts.state.entries
+        prefixes = (f"m/{account}/", f"u/{account}/")
+        for key in [key for key in entries if key.startswith(prefixes)] if table["postings"][row] else []:
             self.accounts.put(None, *key.split("/", 1))
         self.accounts.put(None, "p", account)
         table["unsure"][row], table["begun"][row] = 0, table["debited"][row]
@@ -267,7 +343,8 @@ class Billing:
         while first <= int(table["seen"][row]) // 86_400 + 1 or first < int(table["through"][row]):
             month, span = self.accounts.get("m", account, first), month_of(first, self.settings.cycle_day)
             if month is not None and self._prices(row) is not None:
-                month["days"] = {number: sources for number, sources in month["days"].items() if int(number) <= last}
+                self._drop(account, month, [number for number in month["days"] if int(number) > last])
+                month.pop("walk", None)
                 month["fixed"] = min(month["fixed"], max(last + 1, span[0]))
                 postings += self.charge(account, month, span, "TRUE_UP", cause=cause, at=at, number=max(last, span[0]))
             first = span[1]
@@ -293,7 +370,10 @@ class Billing:
             return self.prices.get(table.text["tariff"][row])
         if any(name not in self.prices for _, name in history):
             return None
-        return PriceList.joined([(since, self.prices[name]) for since, name in history])
+        told = tuple((since, name) for since, name in history)
+        if told not in self._joined:
+            self._joined[told] = PriceList.joined([(since, self.prices[name]) for since, name in history])
+        return self._joined[told]
 
 
 def _begin(event: dict[str, Any]) -> str:
@@ -302,7 +382,8 @@ def _begin(event: dict[str, Any]) -> str:
 
 def _amounts(event: dict[str, Any], unit: str) -> Iterator[Any]:
     """Lines, what was received, and the highest demand of an event, in millionths of the tariff's unit and of a kW."""
-    lines = {line["tou"]: convert(int(line["quantity"] * _MICRO), event["unit"], unit) for line in event["lines"]}
+    told = ((line["tou"], int(line["quantity"] * _MICRO)) for line in event["lines"])
+    lines = dict(told) if event["unit"] == unit else {tou: convert(quantity, event["unit"], unit) for tou, quantity in told}
     received = event["direction"] == "received"
     yield {} if received else lines
     yield sum(lines.values()) if received else 0
@@ -311,13 +392,30 @@ def _amounts(event: dict[str, Any], unit: str) -> Iterator[Any]:
 
 
 def _sum(sources: dict[str, list[Any]]) -> Day:
-    day = Day()
-    for _, _, _, lines, received, demand in sources.values():
+    """A day's consumption. The highest powers of several meters are taken as one, span by span: they share the connection."""
+    day, demands = Day(), dict[str, int]()
+    for source, (_, _, _, lines, received, demand) in sources.items():
         for tou, quantity in lines.items():
             day.lines[tou] = day.lines.get(tou, 0) + quantity
         day.received += received
-        day.demand += demand  # the highest powers of several meters are taken as one: they share the connection
+        if demand:
+            begin = source.rpartition("/")[2]
+            demands[begin] = demands.get(begin, 0) + demand
+    day.demand = max(demands.values(), default=0)
     return day
+
+
+def _doubtful(sources: dict[str, list[Any]]) -> bool:
+    return any(known[2] for known in sources.values())
+
+
+def _packed(tally: Tally) -> list[Any]:
+    """Charges are exact and may be larger than numbers of JSON are safe for: they are texts."""
+    return [tally.last, tally.count, str(tally.energy), str(tally.export), str(tally.consumed), tally.peak]
+
+
+def _tally(kept: list[Any]) -> Tally:
+    return Tally(kept[0], kept[1], int(kept[2]), int(kept[3]), int(kept[4]), kept[5])
 
 
 def _other_side(component: str) -> str:

@@ -11,8 +11,10 @@ from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from datetime import date, timedelta
+from functools import cache
 from typing import Final
 
+from schemas.identity import identity
 from schemas.quantity import parse
 from schemas.topology.prepaid import Currency, Subsidy, Tariff, TariffVersion
 from streams.prepaid.money import EXACT, divide, part_of, share
@@ -45,6 +47,18 @@ class Month:
     fixed_until: int  # fixed charges are due for the days before this one
     load: int = 0  # sanctioned load, 10⁻⁶ kW
     closed: bool = False  # it is over and nothing of it is missing: the minimum bill counts
+
+
+@dataclass(slots=True)
+class Tally:
+    """What days of a month, taken in their order, come to: all that the days behind them and the month's charges need of them."""
+
+    last: int = -1  # the newest day; -1: none yet
+    count: int = 0
+    energy: Exact = 0
+    export: Exact = 0
+    consumed: int = 0  # 10⁻⁶ of the tariff's unit
+    peak: int = 0  # 10⁻⁶ kW
 
 
 class Prices:
@@ -96,12 +110,14 @@ class PriceList:
     def __init__(self, tariff: Tariff, currency: Currency) -> None:
         self.id, self.unit = tariff.id, tariff.unit
         self.versions = [Prices(version, currency) for version in tariff.versions]
+        self.mark = identity(currency.model_dump_json(), tariff.model_dump_json())[:16]  # two lists of one mark charge the same
 
     @classmethod
     def joined(cls, parts: Sequence[tuple[int, PriceList]]) -> PriceList:
         """Several tariffs one after the other, each from a local day on (days since 1970), the first from the beginning."""
         whole = copy(parts[-1][1])
         whole.versions = []
+        whole.mark = identity(*(text for since, part in parts for text in (since, part.mark)))[:16]
         for position, (since, part) in enumerate(parts):
             begin = -1 if position == 0 else since
             end = parts[position + 1][0] if position + 1 < len(parts) else None
@@ -129,20 +145,30 @@ class PriceList:
         order of its days, each day at the prices of that day; demand, subsidies, minimum and taxes follow the version of the last
         day known. Sources: domain 2.4 and 5.3 (marginal price over the cumulative consumption of the month, minimum bill).
         """
-        found: dict[str, Exact] = {}
-        consumed = peak = 0
+        tally = Tally()
         for number in sorted(month.days):
-            day, prices = month.days[number], self.of(number)
-            _add(found, "energy", _energy(day, prices, consumed))
-            _add(found, "export", -day.received * prices.export)
-            consumed += day.consumed
-            peak = max(peak, day.demand)
-        since = month.first if fixed_from is None else fixed_from
+            self.add(tally, number, month.days[number])
+        return self.total(tally, month, month.first if fixed_from is None else fixed_from)
+
+    def add(self, tally: Tally, number: int, day: Day) -> None:
+        """Takes the next day in, which lies behind all that were taken before."""
+        prices = self.of(number)
+        tally.energy += _energy(day, prices, tally.consumed)
+        tally.export -= day.received * prices.export
+        tally.consumed += day.consumed
+        tally.peak = max(tally.peak, day.demand)
+        tally.last, tally.count = number, tally.count + 1
+
+    def total(self, tally: Tally, month: Month, since: int) -> dict[str, Exact]:
+        """The charges of a month of whose days the tally is, as :meth:`charges`; ``month.days`` is not looked at."""
+        found: dict[str, Exact] = {}
+        _add(found, "energy", tally.energy)
+        _add(found, "export", tally.export)
         self._fixed(found, month, since)
-        prices = self.of(max(month.days, default=month.first))
-        _add(found, "demand", peak * prices.demand)
+        prices = self.of(tally.last if tally.count else month.first)
+        _add(found, "demand", tally.peak * prices.demand)
         for grant in prices.subsidies:
-            _add(found, f"subsidy/{grant.id}", -grant.amount(month, since, consumed, found.get("energy", 0)))
+            _add(found, f"subsidy/{grant.id}", -grant.amount(month, since, tally.consumed, tally.energy))
         if month.closed and prices.minimum:
             before = sum(amount for name, amount in found.items() if name != "export")
             _add(found, "minimum", max(0, prices.minimum - before))
@@ -155,10 +181,13 @@ class PriceList:
     def _fixed(self, found: dict[str, Exact], month: Month, since: int) -> None:
         """By day, so that a tariff that changes within the month counts from its date; a whole month is exact."""
         days: dict[Exact, int] = {}
-        for number in range(since, min(month.fixed_until, month.end)):
-            prices = self.of(number)
+        end = min(month.fixed_until, month.end)
+        while since < end:
+            prices = self.of(since)
+            until = min((version.since for version in self.versions if version.since > since), default=end)
             whole = prices.fixed + prices.fixed_per_kw * month.load
-            days[whole] = days.get(whole, 0) + 1
+            days[whole] = days.get(whole, 0) + min(until, end) - since
+            since = min(until, end)
         for whole, count in days.items():
             _add(found, "fixed", divide(whole * count, month.end - month.first))
 
@@ -195,6 +224,7 @@ def _climb(slabs: tuple[tuple[int | None, int], ...], at: int, quantity: int) ->
     return total
 
 
+@cache
 def month_of(day: int, cycle_day: int) -> tuple[int, int]:
     """The billing month of a local day: its first day and the one behind its last, days since 1970."""
     at = EPOCH + timedelta(days=day)

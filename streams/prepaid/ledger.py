@@ -80,11 +80,11 @@ class Ledger:
 
     def _total(self, debit: str, credit: str, amount: int) -> None:
         totals = self.accounts.state.table(TOTALS)
-        rows = totals.add(CLASSES)
+        if not len(totals):
+            totals.add(CLASSES)
         for side, name in (("debit", debit), ("credit", credit)):
-            at = CLASSES.index(name) if name in CLASSES else CLASSES.index("other")
-            totals[side][rows[at]] += amount
-        totals.mark(rows)
+            totals[side][totals.index.get(name, len(CLASSES) - 1)] += amount
+        totals.touch(0)
 
     def proof(self, partition: int, at: int) -> dict[str, Any]:
         """Whether all adds up now: debits and credits, balances against totals and against what came in and went out."""

@@ -122,6 +122,13 @@ class Table:
             some = everywhere if places is None else distinct(pages * self._places + places).tolist()
             self._dirty_places.update(some)
 
+    def touch(self, row: int) -> None:
+        """Says that one row changed, all of it."""
+        page = row // PAGE
+        self._dirty.add(page)
+        if self._places:
+            self._dirty_places.update(range(page * self._places, (page + 1) * self._places))
+
     def nbytes(self) -> int:
         """Memory of the rows there are, without Python's strings and without room for more rows."""
         return sum(array[: len(self.keys)].nbytes for array in self._arrays.values())
