@@ -22,10 +22,10 @@ TOTALS: Final = "totals"
 NEVER: Final = np.iinfo(np.int64).max
 PACE_DAYS: Final = 7
 SERIES_PAGE: Final = 32
-(ACTIVE, LOW, ZERO, EMERGENCY, GRACE, CUT_PENDING, CUT_SENT, CUT, BACK_PENDING, BACK_SENT, CLOSED) = range(11)
+(ACTIVE, LOW, ZERO, EMERGENCY, GRACE, CUT_PENDING, CUT_SENT, CUT, BACK_PENDING, BACK_SENT, CLOSED, HOLD, SILENT) = range(13)
 STATES: Final = (
     "active", "low", "zero", "emergency", "grace", "disconnect-pending", "disconnect-sent", "disconnected", "reconnect-pending",
-    "reconnect-sent", "closed",
+    "reconnect-sent", "closed", "hold", "communication-failure",
 )  # fmt: skip
 CLASSES: Final = ("customer", "debt", "emergency", "other")  # of ledger accounts, for the hourly proof
 _LONGS: Final = (

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from schemas.identity import identity
 from schemas.topology.prepaid import PrepaidSettings
+from streams import calendar
 from streams.prepaid.accounts import (
     ACTIVE,
     BACK_PENDING,
@@ -20,8 +21,10 @@ from streams.prepaid.accounts import (
     CUT_SENT,
     EMERGENCY,
     GRACE,
+    HOLD,
     LOW,
     NEVER,
+    SILENT,
     ZERO,
     Accounts,
 )
@@ -30,8 +33,9 @@ from streams.prepaid.ledger import time_of
 from streams.prepaid.windows import Windows
 
 REMEMBERED: Final = 8  # commands of an account whose late answers are still understood
+_READS: Final = "reads:"  # how a trouble begins that ends with fresh reads
 RECHECK: Final = 3600  # how often what keeps a cut waiting is looked at again where no moment is known
-_ON: Final = frozenset((ACTIVE, LOW, ZERO, EMERGENCY, GRACE, CUT_PENDING))
+_ON: Final = frozenset((ACTIVE, LOW, ZERO, EMERGENCY, GRACE, CUT_PENDING, HOLD, SILENT))
 _LOUD: Final = frozenset(("balance.zero", "topup.posted", "topup.reversed", "disconnected", "reconnected"))  # told at any hour
 Outputs = list[tuple[str, dict[str, Any]]]  # record type and body
 
@@ -61,10 +65,10 @@ class Supply:
         self._thresholds(row, at, cause, out)
         if state == CUT_SENT:
             self._cut_under_way(row, at, cause, out)
-        elif state in (CUT, BACK_PENDING):
+        elif state == CUT:
             if not self._by_request(row) and self._may_return(row):
                 self._send(row, "connect", at, cause, out)
-        elif state == BACK_SENT:
+        elif state in (BACK_SENT, BACK_PENDING):
             self._return_under_way(row, at, cause, out)
         else:
             self._with_supply(row, at, cause, out)
@@ -74,29 +78,55 @@ class Supply:
 
     def _with_supply(self, row: int, at: int, cause: str, out: Outputs) -> None:
         table = self.accounts.table
+        if table.text["trouble"][row].startswith(_READS) and not self._stale(row, at):
+            table.text["trouble"][row] = ""
         if not self._used_up(row):
-            self.calm(row)
+            if int(table["balance"][row]) > self.below + self.hysteresis:
+                self.calm(row)
+            table["grace_until"][row] = table["warned"][row] = 0  # the grace begins anew even where the notice does not
             low = table.text["level"][row]
             table["state"][row] = EMERGENCY if table["owed"][row] > 0 else LOW if low else ACTIVE
             return
+        if not table["grace_until"][row]:
+            table["grace_until"][row] = at + self.rules.grace
         if not table["told_zero"][row]:
             table["told_zero"][row] = at
-            table["grace_until"][row] = at + self.rules.grace
             cut = self.cut_from(row, at)
             out.append(self.notice(row, "balance.zero", at, cause, cut_from=None if cut is None else time_of(cut)))
-        if not self.rules.enabled or table.text["hold"][row] or table.text["trouble"][row]:
+        if not self.rules.enabled:
             table["state"][row] = ZERO
+        elif table.text["hold"][row] or table.text["trouble"][row]:
+            table["state"][row] = HOLD if table.text["hold"][row] else SILENT
         elif at < table["grace_until"][row]:
             table["state"][row] = GRACE
         else:
             table["state"][row] = CUT_PENDING
-            cut = self.cut_from(row, at)
-            if not table["warned"][row]:
-                table["warned"][row] = 1
-                if cut is not None and cut > at:
-                    out.append(self.notice(row, "disconnect.warning", at, cause, cut_from=time_of(cut)))
-            if cut == at and int(table["balance"][row]) < self.below and self.certain(row, at):
-                self._send(row, "disconnect", at, cause, out)
+            self._cut_due(row, at, cause, out)
+
+    def _cut_due(self, row: int, at: int, cause: str, out: Outputs) -> None:
+        """The grace is over: a warning once, and the cut as soon as nothing speaks against it."""
+        table = self.accounts.table
+        cut = self.cut_from(row, at)
+        if not table["warned"][row]:
+            table["warned"][row] = 1
+            if cut is not None and cut > at:
+                out.append(self.notice(row, "disconnect.warning", at, cause, cut_from=time_of(cut)))
+        if cut != at or int(table["balance"][row]) >= self.below:
+            return
+        if self.certain(row, at):
+            self._send(row, "disconnect", at, cause, out)
+        elif self._stale(row, at) and at - self._begun(row) > self.rules.max_read_age:
+            self._silent(row, at, cause, out)
+
+    def _silent(self, row: int, at: int, cause: str, out: Outputs) -> None:
+        """Nothing fresh is known of the consumption: nobody is cut; the device is asked for a read, and people are told."""
+        table = self.accounts.table
+        measured = int(table["measured"][row])
+        since = f"none measured since {time_of(measured):%Y-%m-%d %H:%M} UTC" if measured else "none measured yet"
+        table["state"][row], table.text["trouble"][row] = SILENT, f"{_READS} {since}"
+        out.append(self.notice(row, "command.failed", at, cause, detail=table.text["trouble"][row]))
+        if table.text["device"][row]:
+            out.append(self.command(row, self.command_id(row, "read", cause, at), "read", at, table.keys[row]))
 
     def calm(self, row: int) -> None:
         """Forgets that the balance was used up: the next time begins with its notice and its grace."""
@@ -106,12 +136,25 @@ class Supply:
 
     def _used_up(self, row: int) -> bool:
         table = self.accounts.table
-        return int(table["balance"][row]) <= self.below and bool(table["debited"][row] > table["begun"][row])  # fresh: nothing is used up
+        return int(table["balance"][row]) <= self.below and not self._fresh(row)
+
+    def _fresh(self, row: int) -> bool:
+        """Whether nothing has been charged yet: then nothing is used up, and no threshold was crossed."""
+        table = self.accounts.table
+        return bool(table["debited"][row] <= table["begun"][row])
+
+    def _stale(self, row: int, at: int) -> bool:
+        return at - int(self.accounts.table["measured"][row]) > self.rules.max_read_age
+
+    def _begun(self, row: int) -> int:
+        """When the first day that is charged began."""
+        table = self.accounts.table
+        return int(calendar.start_of(table.text["zone"][row], int(table["first"][row])))
 
     def certain(self, row: int, at: int) -> bool:
         """Whether the balance may be acted on: reads are fresh, and it is below the limit even without what may still change."""
         table = self.accounts.table
-        if at - int(table["measured"][row]) > self.rules.max_read_age:
+        if self._stale(row, at):
             return False
         return not self.rules.only_on_measured or int(table["balance"][row]) + max(int(table["unsure"][row]), 0) < self.below
 
@@ -134,13 +177,14 @@ class Supply:
         table = self.accounts.table
         balance, daily = int(table["balance"][row]), self.billing.daily(row)
         armed, level, crossed = int(table["armed"][row]), "", None
+        fresh = self._fresh(row)  # who begins below a threshold is told with the first consumption
         for bit, (name, amount, days) in enumerate(self.limits):
             limit = amount if amount is not None else (days or 0) * daily if daily > 0 else None
             if limit is None:
                 continue
             if balance <= limit:
                 level = name
-                if armed >> bit & 1:
+                if armed >> bit & 1 and not fresh:
                     crossed, armed = name, armed & ~(1 << bit)
             elif balance > limit + self.hysteresis:
                 armed |= 1 << bit
@@ -194,20 +238,19 @@ class Supply:
         return "DeviceCommand", body if limit is None else body | {"limit": limit}
 
     def _cut_under_way(self, row: int, at: int, cause: str, out: Outputs) -> None:
-        now = self.accounts.get("c", self.accounts.table.keys[row])["now"]
-        if self._by_request(row):
-            return
-        if self._may_return(row) or self.accounts.table.text["hold"][row]:
+        now, manual = self.accounts.get("c", self.accounts.table.keys[row])["now"], self._by_request(row)
+        if not manual and (self._may_return(row) or self.accounts.table.text["hold"][row]):
             self._send(row, "connect", at, cause, out)  # the top-up came while the cut was under way: whatever it did is undone
         elif at >= now["expires"]:
             self._cut_failed(row, at, cause, out, "no answer in time")
 
     def _cut_failed(self, row: int, at: int, cause: str, out: Outputs, why: str) -> None:
-        """Tries again while rules still allow it, then leaves supply on and tells people."""
+        """Tries again while rules still allow it, then leaves supply on and tells people; what somebody ordered is tried once."""
         table = self.accounts.table
         account = table.keys[row]
         entry = self.accounts.get("c", account)
-        if entry["now"]["tries"] < self.rules.retries:
+        manual = bool(entry.pop("manual", False))
+        if not manual and entry["now"]["tries"] < self.rules.retries:
             allowed = self.windows.cut_allowed_from(table.text["zone"][row], at) == at
             if allowed and self.certain(row, at) and int(table["balance"][row]) < self.below and not table.text["hold"][row]:
                 self._send(row, "disconnect", at, cause, out)
@@ -218,7 +261,9 @@ class Supply:
         entry["past"] = [*entry["past"], [entry["now"]["id"], "disconnect"]][-REMEMBERED:]
         entry["now"] = None
         self.accounts.put(entry, "c", account)
-        table["state"][row] = ZERO if table.text["trouble"][row] else CUT_PENDING
+        table["state"][row] = SILENT if table.text["trouble"][row] else CUT_PENDING
+        if manual:
+            self._with_supply(row, at, cause, out)
 
     def _return_under_way(self, row: int, at: int, cause: str, out: Outputs) -> None:
         table = self.accounts.table
@@ -232,6 +277,8 @@ class Supply:
             out.append(self.notice(row, "command.failed", at, cause, detail=table.text["trouble"][row]))
         if at >= self._again(now):
             self._send(row, "connect", at, cause, out)
+        elif at >= now["expires"]:
+            table["state"][row] = BACK_PENDING
 
     def _again(self, now: dict[str, Any]) -> int:
         waits = self.rules.reconnect_waits
@@ -251,6 +298,8 @@ class Supply:
                 out += self._done(row, now["action"], at, cause)
             elif reply["status"] == "failed" and now["action"] == "disconnect":
                 self._cut_failed(row, at, cause, out, reply["detail"] or reply["code"] or "refused by the device")
+            elif reply["status"] == "failed":
+                table["state"][row] = BACK_PENDING  # until the next try
         elif reply["status"] == "done":
             late = next((i for i, (id, _) in enumerate(entry["past"]) if id == reply["command"]), None)
             if late is not None and not entry["past"][late][1].endswith(" done"):
@@ -266,7 +315,7 @@ class Supply:
         state = int(table["state"][row])
         if action == "disconnect" and state in _ON:
             out += self._done(row, "disconnect", at, cause)
-        elif action == "disconnect" and state == BACK_SENT:
+        elif action == "disconnect" and state in (BACK_SENT, BACK_PENDING):
             self._send(row, "connect", at, cause, out)  # it may have come after the device had reconnected
         elif action == "connect" and state == CUT:
             table["state"][row] = CUT_PENDING
@@ -316,10 +365,13 @@ class Supply:
         elif state == CUT_PENDING:
             cut = self.cut_from(row, at)
             times.append(cut if cut is not None and cut > at else at + RECHECK)
-        elif state in (CUT_SENT, BACK_SENT):
+        elif state in (CUT_SENT, BACK_SENT, BACK_PENDING):
             now = self.accounts.get("c", table.keys[row])["now"]
-            times.append(now["expires"] if state == CUT_SENT else self._again(now))
-            if state == BACK_SENT and not now["told"]:
+            if state != BACK_PENDING:
+                times.append(now["expires"])
+            if state != CUT_SENT:
+                times.append(self._again(now))
+            if state != CUT_SENT and not now["told"]:
                 times.append(now["since"] + self.rules.alarm_after)
         return min(times)
 

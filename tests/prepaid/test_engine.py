@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from decimal import Decimal
+
 from tests.prepaid.driver import TARIFF, Driver, second, settings
 
 CUT = {"grace": "1d", "max_read_age": "2d", "command_life": "15m", "retries": 1, "reconnect_above": "1", "protected": []}
@@ -124,13 +127,21 @@ def test_nobody_is_cut_on_old_or_estimated_reads_on_hold_or_in_protected_times()
     driver.ask("hold", reason="medical")
     driver.tick("2026-03-04T09:00")
     assert not driver.said["DeviceCommand"], "hold"
+    assert driver.account()["state"] == "hold"
     driver.ask("release")
     assert driver.said["DeviceCommand"], "nothing speaks against it any more"
 
     stale = enrolled(disconnection=CUT)
     stale.use("2026-03-02", "10")
     stale.tick("2026-03-10T10:00")
-    assert not stale.said["DeviceCommand"], "the last measured read is a week old"
+    assert [c["action"] for c in stale.said["DeviceCommand"]] == ["read"], "the last measured read is a week old"
+    assert (stale.account()["state"], stale.notices()[-1]) == ("communication-failure", "command.failed")
+    stale.tick("2026-03-10T11:00")
+    assert stale.notices().count("command.failed") == 1
+    for day in stale.days("2026-03-03", 7):
+        stale.use(day, "10")
+    assert stale.said["DeviceCommand"][-1]["action"] == "disconnect", "fresh reads have come"
+    assert stale.account()["trouble"] == ""
 
 
 def test_a_cut_that_is_not_answered_is_tried_again_and_then_left_to_people() -> None:
@@ -143,7 +154,7 @@ def test_a_cut_that_is_not_answered_is_tried_again_and_then_left_to_people() -> 
     driver.tick("2026-03-03T12:30")
     assert len(driver.said["DeviceCommand"]) == 2
     assert driver.account()["trouble"]
-    assert driver.account()["state"] == "zero"
+    assert driver.account()["state"] == "communication-failure"
     assert driver.notices()[-1] == "command.failed"
 
 
@@ -347,4 +358,126 @@ def test_payments_are_recognised_however_many_came_since() -> None:
     assert driver.ask("topup", id="t3", amount=104, reference="bank3")["status"] == "conflict"
     assert driver.ask("reversal", reference="bank3")["status"] == "posted"
     assert driver.ask("reversal", reference="t3")["status"] == "refused"
+    driver.check()
+
+
+def test_a_balance_around_zero_is_told_once_and_each_time_begins_with_a_grace() -> None:
+    driver = enrolled(disconnection=CUT, hysteresis="1")
+    driver.ask("topup", amount=300)
+    driver.tick("2026-03-03T10:00")
+    driver.use("2026-03-02", "10")  # 0.00
+    assert driver.notices().count("balance.zero") == 1
+    driver.ask("topup", amount=50)
+    driver.tick("2026-03-04T10:00")
+    driver.use("2026-03-03", "2")  # −0.10, a day later
+    assert driver.notices().count("balance.zero") == 1, "it was never above the hysteresis"
+    assert driver.account()["state"] == "grace"
+    driver.tick("2026-03-05T09:59")
+    driver.use("2026-03-04", "0")
+    assert not driver.said["DeviceCommand"]
+    driver.tick("2026-03-05T10:00")
+    assert driver.said["DeviceCommand"][-1]["action"] == "disconnect"
+    driver.reply()
+    driver.ask("topup", amount=500)
+    driver.reply()
+    driver.use("2026-03-05", "20")
+    assert driver.notices().count("balance.zero") == 2
+    driver.check()
+
+
+def test_who_begins_below_a_threshold_is_told_with_the_first_consumption() -> None:
+    driver = Driver(settings(thresholds=[{"id": "soon", "amount": "5"}]))
+    driver.ask("enrol")
+    driver.ask("topup", amount=400)
+    assert "balance.low soon" not in driver.notices(), "nothing has gone down yet"
+    driver.use("2026-03-02", "1")
+    driver.use("2026-03-03", "1")
+    assert driver.notices().count("balance.low soon") == 1
+
+
+def test_a_refused_reconnection_waits_for_its_next_try() -> None:
+    driver = enrolled(disconnection=CUT | {"grace": "0s", "reconnect_waits": ["1m", "1h"]})
+    driver.tick("2026-03-03T10:00")
+    driver.use("2026-03-02", "10")
+    driver.reply()
+    driver.ask("topup", amount=1000)
+    driver.reply("failed")
+    assert driver.account()["state"] == "reconnect-pending"
+    driver.tick("2026-03-03T10:01")
+    assert driver.account()["state"] == "reconnect-sent"
+    driver.tick("2026-03-03T10:20")  # its life is over, the next try is not due
+    assert driver.account()["state"] == "reconnect-pending"
+    driver.tick("2026-03-03T11:01")
+    assert [c["action"] for c in driver.said["DeviceCommand"]].count("connect") == 3
+    driver.reply()
+    assert driver.account()["state"] == "active"
+
+
+def test_an_ordered_cut_that_is_not_answered_is_told_and_not_repeated() -> None:
+    driver = enrolled(disconnection=CUT)
+    driver.ask("topup", amount=1000)
+    driver.use("2026-03-02", "1")
+    driver.ask("disconnect", reason="works in the street")
+    driver.tick("2026-03-02T15:00")
+    driver.tick("2026-03-02T16:00")
+    assert [c["action"] for c in driver.said["DeviceCommand"]] == ["disconnect"]
+    assert driver.notices().count("command.failed") == 1
+    assert driver.account()["state"] == "active"
+
+
+def test_intervals_told_one_by_one_cost_what_their_day_costs() -> None:
+    parts = {"tariffs": [{"id": "home", "versions": [{"rate": "0.30", "demand": "2"}]}]}
+    driver = enrolled(charging="continuous", **parts)
+    start = second("2026-03-02T00:00")
+
+    def tell(slot: int, quantity: str, version: int = 1, status: str = "final") -> None:
+        begin, end = (datetime.fromtimestamp(start + 900 * n, UTC) for n in (slot, slot + 1))
+        about = {"grain": "interval", "start": begin, "end": end, "id": f"i/{slot}/{version}", "status": status}
+        driver.use("2026-03-02", quantity, version=version, demand=Decimal(quantity) * 4, **about)
+
+    for slot in range(96):
+        tell(slot, "0.25")
+        if slot == 40:
+            driver.restart()
+    assert _charges(driver, "energy") == 24 * 30
+    assert _charges(driver, "demand") == 200
+    tell(7, "1.25", version=2)
+    tell(7, "1.25", version=2)
+    assert _charges(driver) == 25 * 30 + 1000
+    assert driver.kinds()[-2:] == ["TRUE_UP", "TRUE_UP"]
+    driver.check()
+
+
+def test_in_a_daily_tariff_intervals_wait_until_none_of_the_day_is_open() -> None:
+    driver = enrolled()
+    start = second("2026-03-02T00:00")
+    for status in ("open", "final"):
+        for slot in range(96):
+            begin, end = (datetime.fromtimestamp(start + 900 * n, UTC) for n in (slot, slot + 1))
+            driver.use(
+                "2026-03-02", "0.25", version=1 + (status == "final"), grain="interval", start=begin, end=end, id=f"{status}{slot}",
+                status=status,
+            )  # fmt: skip
+    assert [p["amount"] for p in driver.said["Posting"]] == [24 * 30]
+    driver.check()
+
+
+def test_months_begin_on_the_day_of_the_cycle() -> None:
+    of = settings(tariffs=[{"id": "home", "versions": [{"slabs": [{"up_to": "20", "rate": "0.10"}, {"rate": "1"}]}]}], cycle_day=10)
+    driver = Driver(of, at="2026-03-07T12:00")
+    driver.ask("enrol")
+    for day in driver.days("2026-03-08", 4):
+        driver.use(day, "10")
+    assert _charges(driver) == 400, "two days of the old month, two of the new one, all in the first step"
+    assert {p["month"] for p in driver.said["Posting"]} == {"2026-02-10", "2026-03-10"}
+
+
+def test_prices_put_right_count_for_the_whole_month() -> None:
+    driver = enrolled()
+    for day in driver.days("2026-03-02", 3):
+        driver.use(day, "10")
+    driver.settings = settings(tariffs=[{"id": "home", "versions": [{"rate": "0.40"}]}])
+    driver.restart()
+    driver.use("2026-03-05", "10")
+    assert _charges(driver) == 4 * 400
     driver.check()
