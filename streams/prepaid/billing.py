@@ -237,7 +237,7 @@ class Billing:
         """The mean charge of the last days charged, rounded; 0 where none is known."""
         table = self.accounts.table
         days = int(table["pace_days"][row])
-        return divide(int(table["pace"][row, :days].sum()), days) if days else 0
+        return divide(sum(table["pace"][row, :days].tolist()), days) if days else 0
 
     # --- days nobody has told of ----------------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import numpy as np
+import orjson
 
 from schemas.identity import identity
 from streams.prepaid.accounts import CLASSES, TOTALS, Accounts
@@ -24,10 +25,10 @@ CHAINED: Final = (
 
 
 def chain_hash(previous: str, posting: dict[str, Any]) -> str:
-    """The hash of a posting: over the one before and every field, its time as whole milliseconds."""
+    """The hash of a posting: over the one before, its time in milliseconds, and every field (``CHAINED``), as a JSON array."""
     at = posting["at"]
     stamp = round(at.timestamp() * 1000) if isinstance(at, datetime) else int(at)
-    return identity(previous, stamp, *(str(posting[name]) for name in CHAINED))
+    return identity(previous, orjson.dumps([stamp, *map(posting.__getitem__, CHAINED)]))
 
 
 def time_of(second: int) -> datetime:

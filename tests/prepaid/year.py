@@ -56,7 +56,12 @@ TARIFFS: list[dict[str, Any]] = [
 ]  # fmt: skip
 FIRST = date(2024, 2, 20)  # a leap day is near
 ZONES = ("Europe/Berlin", "America/New_York", "Asia/Kolkata", "Australia/Lord_Howe")
+CYCLES = (1, 10, 28)
 GRACE, HYSTERESIS, LOW = 86_400, 100, 500
+SILENT = (90, 102)  # days on which nothing comes from some meters
+PARTS = 6  # intervals of a day that is told piece by piece
+BATCH = 40  # messages of a transaction, about
+Told = dict[str, int]  # of a day: millionths by TOU period, ``>`` what was received, ``^`` the highest demand
 CORRECTED = 100  # days back to which reads are corrected: well within `correctable`
 
 
@@ -66,7 +71,9 @@ class Life:
 
     rate: str
     tariff: dict[str, Any]
-    usage: dict[date, dict[str, Fraction]] = field(default_factory=dict)
+    usage: dict[date, Told] = field(default_factory=dict)
+    sure: dict[date, Told] = field(default_factory=dict)  # what was told as measured, as it was told last
+    months: dict[tuple[date, date], int] = field(default_factory=dict)  # what they cost by what is sure
     version: Counter[tuple[date, str]] = field(default_factory=Counter)
     late: list[tuple[date, date]] = field(default_factory=list)  # when told, which day
     spans: list[tuple[date, date]] = field(default_factory=list)  # enrolments that have ended
@@ -91,6 +98,7 @@ class Ledger:
         self.hash: dict[str, str] = defaultdict(str)
         self.zero: dict[str, int] = {}
         self.highest: dict[str, int] = {}  # balance since the last low notice
+        self.above: dict[str, int] = {}  # balance since the last notice that it is used up
         self.commands: list[dict[str, Any]] = []
 
     def posting(self, p: dict[str, Any]) -> None:
@@ -106,8 +114,9 @@ class Ledger:
         assert p["previous"] == self.hash[account]
         self.hash[account] = chain_hash(self.hash[account], p)
         assert self.hash[account] == p["hash"]
-        if account in self.highest:
-            self.highest[account] = max(self.highest[account], balance)
+        for highest in (self.highest, self.above):
+            if account in highest:
+                highest[account] = max(highest[account], balance)
         if p["component"]:
             self.charged[account, p["month"]] -= p["change"]
         else:
@@ -120,7 +129,11 @@ class Ledger:
         self.counts[f"notice {n['kind']}"] += 1
         account = n["account"]
         if n["kind"] == "balance.zero":
-            self.zero[account] = int(n["at"].timestamp())
+            assert n["balance"] <= 0
+            assert account not in self.above or self.above[account] > HYSTERESIS, "told twice that it is used up"
+            self.zero[account], self.above[account] = int(n["at"].timestamp()), n["balance"]
+        if n["kind"] in ("reconnected", "released", "topup.reversed", "enrolled"):  # the grace begins anew, with its notice
+            self.above.pop(account, None)
         if n["kind"] == "enrolled":
             self.highest.pop(account, None)
         if n["kind"] == "balance.low" and n["level"] == "low":
@@ -138,6 +151,7 @@ class Year:
         self.settings = settings(
             tariffs=TARIFFS, assign=[{"tariff": t["id"], "rates": [t["id"]]} for t in TARIFFS], correctable=6, hysteresis="1",
             thresholds=[{"id": "low", "amount": "5"}, {"id": "days", "days": 3}],
+            cycle_day=CYCLES[seed % len(CYCLES)],
             emergency={"limit": "10", "below": "3", "pauses_fixed": True}, recovery={"per_day": "0.35", "share_of_topup": 15},
             disconnection={
                 "grace": "1d", "protected": [{"days": ["sat-sun"]}, {"days": ["mon-fri"], "from": "16:00"}], "fee": "2.50",
@@ -147,35 +161,51 @@ class Year:
         self.rows: dict[bytes, bytes | None] = {}
         self.ledger, self.number, self.now = Ledger(), 0, 0
         self.outcome: dict[str, Any] = {}
-        self.restarts: set[int] = set()
+        self.batch: list[tuple[Message, list[tuple[str, Any]]]] = []  # since the last commit
         self.lives = {f"a{seed}-{n}": Life(t["id"], t) for n in range(accounts) for t in [TARIFFS[n % len(TARIFFS)]]}
 
     # --- the engine ----------------------------------------------------------------------------------------------------------------
 
     def give(self, kind: str, body: dict[str, Any]) -> None:
         self.number += 1
-        for output in self.fold.apply(Message(kind, body, f"m{self.number}")).outputs:
-            CODEC.encode(output.type, output.body)
-            if output.type == "Posting":
-                self.ledger.posting(output.body)
-            elif output.type == "PrepaidNotice":
-                self.ledger.notice(output.body)
-            elif output.type == "DeviceCommand":
-                self._command(output.body)
-            elif output.type == "PrepaidOutcome":
-                self.outcome = output.body
-                self.ledger.counts[f"outcome {output.body['status']}"] += 1
-            elif output.type == "PrepaidProof":
-                assert output.body["holds"], output.body["detail"]
-        if self.rng.random() < self.kills / (self.days * 5 * (len(self.lives) + 1)):
-            self.restart()
+        message = Message(kind, body, f"m{self.number}")
+        outputs = [(output.type, output.body) for output in self.fold.apply(message).outputs]
+        self.batch.append((message, outputs))
+        for name, record in outputs:
+            self._said(name, record)
+        chance = self.rng.random()
+        if chance < self.kills / (self.days * 5 * (len(self.lives) + 1)):
+            self.kill()
+        elif chance > 1 - 1 / BATCH:
+            self.commit()
 
-    def restart(self) -> None:
-        """Killed: a new fold from the rows of the state topic."""
+    def _said(self, name: str, record: dict[str, Any]) -> None:
+        CODEC.encode(name, record)
+        if name == "Posting":
+            self.ledger.posting(record)
+        elif name == "PrepaidNotice":
+            self.ledger.notice(record)
+        elif name == "DeviceCommand":
+            self._command(record)
+        elif name == "PrepaidOutcome":
+            self.outcome = record
+            self.ledger.counts[f"outcome {record['status']}"] += 1
+        elif name == "PrepaidProof":
+            assert record["holds"], record["detail"]
+
+    def commit(self) -> None:
+        """The transaction of what was folded since the last one."""
         self.rows.update(self.fold.state.take_changed())
+        self.batch.clear()
+
+    def kill(self) -> None:
+        """Killed before the commit: a new fold from the rows of the state topic, which gets the same messages again and says the same."""
         digest = self.fold.state.digest()
         self.fold = PrepaidFold(self.settings, self.zone, 0)
         self.fold.state.load_all({key: value for key, value in self.rows.items() if value is not None})
+        for message, outputs in self.batch:
+            again = [(output.type, output.body) for output in self.fold.apply(message).outputs]
+            assert again == outputs, (message, again, outputs)
         assert self.fold.state.digest() == digest
         self.ledger.counts["kill"] += 1
 
@@ -185,6 +215,7 @@ class Year:
         self.ledger.counts[command["action"]] += 1
         if command["action"] != "disconnect":
             return
+        assert self._certain(account, at) < 0, "cut on what is not certain"
         local, life = datetime.fromtimestamp(at, ZoneInfo(self.zone)), self.lives[account]
         assert local.weekday() < 5, local
         assert local.hour < 16, local
@@ -193,6 +224,30 @@ class Year:
         assert at - life.measured <= 172_800, "cut on old reads"
         assert not life.held, "cut on hold"
         assert command["device"] == f"{account}/{life.meter}" or at - self.start(FIRST) < 90_000 or life.late, "a meter long gone"
+
+    def _certain(self, account: str, at: int) -> int:
+        """The balance by what was measured alone; fixed charges up to the day before."""
+        life = self.lives[account]
+        through = datetime.fromtimestamp(at, ZoneInfo(self.zone)).date() - timedelta(days=1)
+        charged = 0
+        for first, last in [*life.spans, *([(life.since, through)] if life.since is not None else [])]:
+            while first <= last:  # month by month: those that are over seldom change
+                end = min(last, self.month_of(first)[1] - timedelta(days=1))
+                if (first, end) not in life.months:
+                    life.months[first, end] = sum(self._bill(life, life.sure, first, end).values())
+                charged += life.months[first, end]
+                first = end + timedelta(days=1)
+        return self.ledger.other[account] - charged
+
+    def month_of(self, day: date) -> tuple[date, date]:
+        """First day of a billing month, and of the one behind it."""
+        first = day.replace(day=self.settings.cycle_day)
+        first = first if first <= day else (first.replace(day=1) - timedelta(days=1)).replace(day=self.settings.cycle_day)
+        return first, (first.replace(day=1) + timedelta(days=32)).replace(day=self.settings.cycle_day)
+
+    def _bill(self, life: Life, usage: dict[date, Told], first: date, last: date) -> dict[date, int]:
+        own = {day: {name: Fraction(part, 1_000_000) for name, part in told.items()} for day, told in usage.items() if first <= day <= last}
+        return bill(life.tariff, own, first, last, whole=True, cycle=self.settings.cycle_day)
 
     def start(self, day: date) -> int:
         return int(calendar.start_of(self.zone, (day - date(1970, 1, 1)).days))
@@ -208,35 +263,47 @@ class Year:
         return str(self.outcome["status"])
 
     def tell(self, account: str, day: date, again: bool = False, unsure: bool = False) -> None:
-        """The day's usage as it is known now, by channel."""
+        """The day's usage as it is known now, by channel; of every twenty-fifth account interval by interval."""
         life = self.lives[account]
         told = life.usage[day]
+        if not unsure:
+            life.sure[day] = dict(told)
+            life.months = {span: charged for span, charged in life.months.items() if not span[0] <= day <= span[1]}
         lines = {name: part for name, part in told.items() if name not in (">", "^")}
-        self._event(account, day, "1.8.0", "delivered", lines, told.get("^"), again, unsure)
+        if int(account.rpartition("-")[2]) % 25 == 4:
+            for part in range(PARTS):
+                own = {name: _share(quantity, part) for name, quantity in lines.items()}
+                self._event(account, day, "1.8.0", "delivered", own, told.get("^"), again, unsure, part)
+        else:
+            self._event(account, day, "1.8.0", "delivered", lines, told.get("^"), again, unsure)
         if ">" in told:
             self._event(account, day, "2.8.0", "received", {"": told[">"]}, None, again, unsure)
 
     def _event(
-        self, account: str, day: date, channel: str, direction: str, lines: dict[str, Fraction], demand: Any, again: bool, unsure: bool
-    ) -> None:
-        life = self.lives[account]
-        life.version[day, channel] += not again
-        version = life.version[day, channel]
+        self, account: str, day: date, channel: str, direction: str, lines: Told, demand: int | None, again: bool, unsure: bool,
+        part: int | None = None,
+    ) -> None:  # fmt: skip
+        life, name = self.lives[account], channel if part is None else f"{channel}/{part}"
+        life.version[day, name] += not again
+        version = life.version[day, name]
         # the meter of a day stays the one it was told of first: versions are of one channel of one device
         device = f"{account}/{self.meter_of(account, day)}"
         start, end = self.start(day), self.start(day + timedelta(days=1))
+        if not unsure:
+            life.measured = max(life.measured, end if part is None else start + (end - start) // PARTS * (part + 1))
+        if part is not None:
+            start, end = (start + (end - start) // PARTS * (part + more) for more in (0, 1))
         parts: list[dict[str, Any]] = [{"tou": name, "quantity": _decimal(part)} for name, part in lines.items()]
         body = {
-            "id": f"u/{account}/{day}/{channel}/{version}", "account": account, "service_point": "sp", "device": device,
-            "channel": channel, "direction": direction, "zone": self.zone, "measure": "interval", "grain": "day", "day": str(day),
+            "id": f"u/{account}/{day}/{name}/{version}", "account": account, "service_point": "sp", "device": device,
+            "channel": channel, "direction": direction, "zone": self.zone, "measure": "interval",
+            "grain": "day" if part is None else "interval", "day": str(day),
             "start": datetime.fromtimestamp(start, UTC), "end": datetime.fromtimestamp(end, UTC), "unit": "kWh",
             "quantity": sum((part["quantity"] for part in parts), Decimal(0)), "lines": parts, "condition": 500_000, "slots": 96,
             "actual": 96 - unsure, "estimated": int(unsure), "missing": 0, "provisional": unsure, "status": "final", "version": version,
             "replaces": "", "demand": None if demand is None else _decimal(demand), "demand_seconds": 0 if demand is None else 1800,
             "demand_end": None if demand is None else datetime.fromtimestamp(end, UTC),
         }  # fmt: skip
-        if not unsure:
-            life.measured = max(life.measured, end)
         self.ledger.counts["usage events"] += 1
         self.give("UsageEvent", body)
 
@@ -288,13 +355,15 @@ class Year:
 
     def _use(self, name: str, day: date) -> None:
         life, rng = self.lives[name], self.rng
-        life.usage[day] = {tou: Fraction(rng.randrange(0, 5_000_000), 1_000_000) for tou in ("peak", "offpeak", "")}
+        life.usage[day] = {tou: rng.randrange(0, 5_000_000) for tou in ("peak", "offpeak", "")}
         if life.rate == "flat":
-            life.usage[day][">"] = Fraction(rng.randrange(0, 3_000_000), 1_000_000)
+            life.usage[day][">"] = rng.randrange(0, 3_000_000)
         if life.rate == "tou":
-            life.usage[day]["^"] = Fraction(rng.randrange(500_000, 6_000_000), 1_000_000)
+            life.usage[day]["^"] = rng.randrange(500_000, 6_000_000)
         fate = rng.random()
-        if fate < 0.05:
+        if int(name.rpartition("-")[2]) % 11 == 6 and SILENT[0] <= (day - FIRST).days < SILENT[1]:
+            life.late.append((FIRST + timedelta(days=SILENT[1]), day))  # the head end is away
+        elif fate < 0.05:
             life.late.append((day + timedelta(days=rng.randrange(1, 60)), day))
         elif fate < 0.08:  # an estimate first, the measurement later
             self.tell(name, day, unsure=True)
@@ -308,7 +377,7 @@ class Year:
             earlier = rng.choice(known)
             if not any(d == earlier for _, d in life.late):
                 # more than was taken may come back: a register that ran backwards
-                life.usage[earlier]["peak"] = Fraction(rng.randrange(-2_000_000, 9_000_000), 1_000_000)
+                life.usage[earlier]["peak"] = rng.randrange(-2_000_000, 9_000_000)
                 self.tell(name, earlier)
 
     def _late(self, name: str, day: date) -> None:
@@ -343,8 +412,7 @@ class Year:
         if number == 300:  # long final: refused, and nothing changes
             old = next((d for d in life.usage if d >= (life.since or d)), day)
             if (day - old).days > 230:
-                lines = {"": Fraction(77)}
-                self._event(name, old, "1.8.0", "delivered", lines, None, False, False)
+                self._event(name, old, "1.8.0", "delivered", {"": 77_000_000}, None, False, False)
                 assert self.outcome["status"] == "refused"
 
     def _leave(self, name: str, day: date, how: str) -> None:
@@ -377,8 +445,7 @@ class Year:
         for name, life in self.lives.items():
             expected: dict[str, int] = defaultdict(int)
             for first, end in [*life.spans, *([(life.since, last)] if life.since is not None else [])]:
-                own = {day: told for day, told in life.usage.items() if first <= day <= end}
-                for month, amount in bill(life.tariff, own, first, end, whole=True).items():
+                for month, amount in self._bill(life, life.usage, first, end).items():
                     expected[str(month)] += amount
             found = {month: amount for (account, month), amount in self.ledger.charged.items() if account == name and amount}
             assert found == {month: amount for month, amount in expected.items() if amount}, (name, found, dict(expected))
@@ -394,5 +461,10 @@ class Year:
         assert proof["holds"], proof["detail"]
 
 
-def _decimal(part: Fraction) -> Decimal:
-    return Decimal(int(part * 1_000_000)).scaleb(-6)
+def _decimal(part: int) -> Decimal:
+    return Decimal(part).scaleb(-6)
+
+
+def _share(quantity: int, part: int) -> int:
+    """The part of a day's quantity that falls into one of its intervals; all of them add up to it."""
+    return quantity * (part + 1) // PARTS - quantity * part // PARTS
