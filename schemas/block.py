@@ -325,7 +325,10 @@ class DayBlock(Block):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RecallBlock(Block):
-    """Channel days VEE asks the store for. The answer is one FinalBlock with a row for each; ``count`` 0 where the store has none."""
+    """Channel days VEE asks the store for. The answer is one FinalBlock with a row for each; ``count`` 0 where the store has none.
+
+    Interval length 0 asks for the register readings of a UTC day and those around it (streams/vee/older.py): a row for each version.
+    """
 
     SCHEMA: ClassVar[str] = "Recall"
 

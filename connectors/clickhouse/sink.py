@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
@@ -20,6 +20,7 @@ import structlog
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from connectors.clickhouse import rows
+from connectors.clickhouse.rows import second
 from connectors.clickhouse.store import TOO_MANY_PARTS, Store, StoreError
 from connectors.clickhouse.tables import TABLES
 from connectors.kafka.client import consumer as make_consumer
@@ -33,6 +34,8 @@ from schemas.identity import identity
 from schemas.topology import Topology
 from schemas.topology.topics import RAW
 from streams.runtime.lane import ID, PARENT, PAYLOAD, RECEIPT
+from streams.vee.older import AROUND, StoredReading
+from streams.vee.older import answer as window
 
 TICK: Final = "tick/"
 DAYS_PER_QUERY: Final = 1000
@@ -560,21 +563,70 @@ def _parcels(recalls: Sequence[Recall]) -> Iterator[list[Recall]]:
 
 
 def stored_days(store: Store, recalls: Sequence[Recall]) -> list[FinalBlock]:
-    """The answer to each recall: the current rows of ``final_days``, and a row without slots for days the store has not."""
-    asked = {place for recall in recalls for place in recall.days.places()}
+    """The answer to each recall: the current rows of ``final_days``, and a row without slots for days the store has not.
+
+    Rows of interval length 0 ask for windows of register readings (streams/vee/older.py).
+    """
+    asked = {place for recall in recalls for place in recall.days.places() if place[2]}
+    windows = _windows(store, sorted({place for recall in recalls for place in recall.days.places() if not place[2]}))
+    found, at = _found_days(store, sorted(asked)) if asked else (None, {})
+    answers = []
+    for recall in recalls:
+        places = [place for place in recall.days.places() if place[2]]
+        parts = [window for place in recall.days.places() if not place[2] for window in windows(place, recall)]
+        if places and found is not None:
+            rows_ = integers(np.array([at[place] for place in places if place in at], np.int64))
+            absent = [place for place in places if place not in at]
+            parts.insert(0, rows.recalled(found.take(rows_), absent, recall.id, recall.payload))
+        answers.append(FinalBlock.join(parts) if len(parts) > 1 else parts[0])
+    return answers
+
+
+def _found_days(store: Store, asked: list[tuple[str, str, int, int]]) -> tuple[pa.Table, dict[tuple[str, str, int, int], int]]:
+    """The rows of ``final_days`` there are of these places, and where each is."""
     found = store.query_arrow(
         "SELECT * EXCEPT (day), toInt32(day) AS day FROM final_days FINAL "
         "WHERE (device, channel) IN {channels:Array(Tuple(String, String))} "
         "AND (device, toString(channel), toInt32(seconds), toInt32(day)) IN {days:Array(Tuple(String, String, Int32, Int32))}",
-        {"channels": sorted({place[:2] for place in asked}), "days": sorted(asked)},
+        {"channels": sorted({place[:2] for place in asked}), "days": asked},
         {"do_not_merge_across_partitions_select_final": "1"},
     )
     keyed = zip(*(found[name].to_pylist() for name in ("device", "channel", "seconds", "day")), strict=True)
-    at = {key: i for i, key in enumerate(keyed)}
-    answers = []
-    for recall in recalls:
-        places = recall.days.places()
-        rows_ = integers(np.array([at[place] for place in places if place in at], np.int64))
-        absent = [place for place in places if place not in at]
-        answers.append(rows.recalled(found.take(rows_), absent, recall.id, recall.payload))
+    return found, {key: i for i, key in enumerate(keyed)}
+
+
+def _windows(store: Store, asked: list[tuple[str, str, int, int]]) -> Callable[[tuple[str, str, int, int], Recall], list[FinalBlock]]:
+    """Answers for windows of register readings: those of the day, and the nearest before and behind."""
+    readings: dict[tuple[str, str, int], list[tuple[StoredReading, str]]] = {}
+    if asked:
+        days = [(device, channel, day) for device, channel, _, day in asked]
+        reads = (
+            "SELECT p.device AS device, p.channel AS channel, p.day AS day, r.at AS at, r.reading AS reading, r.condition AS condition, "
+            "r.method AS method, r.version AS version, r.unit AS unit FROM "
+            "(SELECT * FROM register_reads FINAL WHERE (device, channel) IN {channels:Array(Tuple(String, String))}) AS r INNER JOIN "
+            "(SELECT t.1 AS device, t.2 AS channel, toInt64(t.3) AS day FROM "
+            "(SELECT arrayJoin({days:Array(Tuple(String, String, Int32))}) AS t)) AS p "
+            "ON r.device = p.device AND toString(r.channel) = p.channel WHERE r.condition != 0 AND "
+        )
+        by = f"LIMIT {AROUND} BY p.device, p.channel, p.day"
+        when = ("toInt64(toUnixTimestamp(r.at))", "p.day * 86400", "(p.day + 1) * 86400")
+        parts = (
+            f"{reads} {when[0]} < {when[1]} ORDER BY r.at DESC {by}", f"{reads} {when[0]} >= {when[1]} AND {when[0]} < {when[2]}",
+            f"{reads} {when[0]} >= {when[2]} ORDER BY r.at {by}",
+        )  # fmt: skip
+        for query in parts:
+            found = store.query_arrow(query, {"channels": sorted({place[:2] for place in asked}), "days": days})
+            names = ("device", "channel", "day", "at", "reading", "condition", "method", "version", "unit")
+            for device, channel, day, at, *rest, unit in zip(*(found[name].to_pylist() for name in names), strict=True):
+                readings.setdefault((device, channel, day), []).append((StoredReading(second(at), *rest), unit))
+
+    def answers(place: tuple[str, str, int, int], recall: Recall) -> list[FinalBlock]:
+        device, channel, _, day = place
+        found = sorted(readings.get((device, channel, day), []), key=lambda one: one[0].at)
+        units = list(dict.fromkeys(unit for _, unit in found)) or [""]
+        return [
+            window(device, channel, unit, day, [one for one, own in found if own == unit], id=recall.id, payload=recall.payload)
+            for unit in units
+        ]
+
     return answers

@@ -25,6 +25,7 @@ from schemas.units import resolve
 from streams.insights.fold import InsightsFold
 from streams.runtime.fold import Message
 from streams.vee.fold import VeeFold
+from streams.vee.older import StoredReading, answer, around
 
 _STATES: Final = {OPEN: "open", FINALIZED: "finalized", EXCEPTION: "exception"}
 _Channel = tuple[str, str, int]
@@ -174,6 +175,11 @@ class Bench:
                 reads[at] = (int(block.values[cell]), int(block.conditions[cell]), int(block.methods[cell]), block, row)
 
     def _answer(self, device: str, channel: str, seconds: int, day: int) -> FinalBlock:
+        if not seconds:
+            reads = self.registers.get((device, channel), {})
+            held = [StoredReading(at, *reads[at][:3], int(reads[at][3].version[reads[at][4]])) for at in sorted(reads) if reads[at][1]]
+            unit = next((block.unit[row].as_py() for *_, block, row in reads.values()), "")
+            return answer(device, channel, unit, day, around(held, day))
         stored = self.days.get((device, channel, seconds, day))
         if stored is not None:
             return stored[0].take(np.array([stored[1]]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Final
 
@@ -13,9 +14,10 @@ from schemas.topology.vee import Group, IntervalAdjustmentFromScalar, ScalarPror
 from streams.calendar import day_of
 from streams.runtime.state import State
 from streams.vee.admission import convert, factor
-from streams.vee.batch import Ints, Mask
+from streams.vee.batch import Array, Ints, Mask
 from streams.vee.channels import Channels, key_of
 from streams.vee.merging import STEP
+from streams.vee.older import Older
 from streams.vee.registers import NAME
 from streams.vee.stretches import Checks, Spans, rolled, steps_of
 
@@ -42,6 +44,8 @@ class Anchors:
         self._known = 0  # register rows looked at
         self._open: dict[str, set[int]] = {}  # register not seen yet → interval channels that wait for it
         self._users: dict[int, set[int]] = {}  # register row → interval channels it checks
+        self.at_hand: Callable[[], bool] = lambda: False  # whether older readings of any register are
+        self.older: Callable[[str], Older | None] = lambda _: None
 
     def refresh(self) -> None:
         """Brings the links up to the channels and registers there are."""
@@ -106,12 +110,14 @@ class Anchors:
 
     def spans(self, channels: Ints, origin: Ints, seconds: int) -> Spans:
         """What the check registers of these channels say. ``origin`` is some interval start of each: readings off its grid are left out."""
-        table = self.state.table(NAME)
         rows = self._link[channels]
-        at, values = table["at"][rows], table["value"][rows]
-        usable = (table["condition"][rows] >= MEASURED) & ((at - origin[:, None]) % seconds == 0) & (at >= 0)
+        at, values, codes, runs = self._readings(rows)
+        usable = (codes >= MEASURED) & ((at - origin[:, None]) % seconds == 0) & (at >= 0)
         which, slot = np.nonzero(usable)
-        pair = np.flatnonzero(which[1:] == which[:-1]) if len(which) else _NONE
+        pair = _NONE
+        if len(which):
+            run = runs[which, slot] if runs is not None else which
+            pair = np.flatnonzero((which[1:] == which[:-1]) & (run[1:] == run[:-1]))
         owner, a, b = which[pair], slot[pair], slot[pair + 1] if len(pair) else _NONE
         start, end = at[owner, a], at[owner, b]
         near = end - start <= self.longest
@@ -123,6 +129,47 @@ class Anchors:
         step = steps_of(np.where(usable, values, 0))[owner]
         quantity, step, strange = self._scaled(channels, register, owner, raw, step)
         return Spans(owner, start, end, quantity, step, broken | strange)
+
+    def _readings(self, rows: Ints) -> tuple[Ints, Ints, Array, Ints | None]:
+        """Times, values and codes of the readings of register rows, ascending, and in which run each is if older ones are at hand."""
+        table = self.state.table(NAME)
+        at, values, codes = table["at"][rows], table["value"][rows], table["condition"][rows]
+        some = np.flatnonzero(table["since"][rows] >= 0).tolist() if self.at_hand() else []
+        back = {k: one for k in some if (one := self.older(table.keys[int(rows[k])])) is not None and len(one)}
+        if not back:
+            return at, values, codes, None
+        width = max(map(len, back.values()))
+        more = np.full((3, len(rows), width), -1, np.int64)
+        more[1:] = 0
+        for k, one in back.items():
+            more[:, k, width - len(one) :] = one.at, one.value, one.code
+        at, values, codes = (np.concatenate(part, axis=1) for part in zip(more, (at, values, codes), strict=True))
+        runs = np.zeros(at.shape, np.int64)
+        for k, one in back.items():
+            runs[k] = one.run(at[k])
+        return at, values, codes, runs
+
+    def behind(self, channel: int, origin: int, seconds: int, times: Ints) -> list[int]:
+        """Of readings at these times of a channel's register: when the next one behind each was taken that intervals are compared with."""
+        at, _, codes, _ = self._readings(self._link[[channel]])
+        usable = np.sort(at[(codes >= MEASURED) & ((at - origin) % seconds == 0) & (at >= 0)])
+        place = np.searchsorted(usable, times, side="right")
+        found: list[int] = np.unique(usable[place[place < len(usable)]]).tolist()
+        return found
+
+    def lacking(self, channel: int, begin: int, end: int) -> int | None:
+        """From ``begin`` to ``end`` the first time of which readings of a channel's register are in the store only."""
+        if not self.has(np.array([channel]))[0]:
+            return None
+        row, table = int(self._link[channel]), self.state.table(NAME)
+        if table["since"][row] < 0 or begin >= table["at"][row, 0]:
+            return None
+        back = self.older(table.keys[row])
+        return begin if back is None else back.gap(begin, end)
+
+    def register_of(self, channel: int) -> int:
+        """The channel of the check register of a channel that :meth:`has` one."""
+        return int(self.state.table(NAME)["channel"][self._link[channel]])
 
     def _register(self, rows: Ints) -> Ints:
         return np.asarray(self.state.table(NAME)["channel"][rows].astype(np.int64))

@@ -7,7 +7,7 @@ and parked rows (parking.py). Everything published follows from it; docs/adr/001
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -16,12 +16,13 @@ from schemas.block import FinalBlock, ReadBlock
 from schemas.identity import partition_of
 from schemas.topology.vee import VeeSettings
 from schemas.units import resolve
+from streams.calendar import day_of
 from streams.runtime.fold import Message, Output, Result
 from streams.runtime.state import State, Table
 from streams.vee import admission, history, orders, ring
 from streams.vee import channels as channel_rows
 from streams.vee import registers as register_rows
-from streams.vee.admission import Admission, Refused
+from streams.vee.admission import Admission, Admitted, Part, Refused
 from streams.vee.batch import Ints
 from streams.vee.channels import Channels, key_of, names_of
 from streams.vee.clean import Clean
@@ -30,10 +31,11 @@ from streams.vee.emit import FINALS, Emitter
 from streams.vee.judging import Readings
 from streams.vee.late import LateReads
 from streams.vee.merging import Replacement
+from streams.vee.older import Older
 from streams.vee.parking import Parking
 from streams.vee.preview import preview
 from streams.vee.registers import Changed, Registers
-from streams.vee.rejudging import Judged, Rejudging
+from streams.vee.rejudging import Judged, Rejudging, Span
 from streams.vee.ring import Rings
 from streams.vee.service import Owner
 from streams.vee.spans import Segments
@@ -62,7 +64,7 @@ class VeeFold:
         self.rejudging = Rejudging(settings)
         self.parking = Parking(self.state)
         self.admission = Admission(self.channels, settings)
-        self.late = LateReads(self.channels, self.rings, self.days, self.parking, self.admission)
+        self.late = LateReads(self.channels, self.rings, self.days, self.parking, self.admission, self.registers)
 
     def _make(self, name: str) -> Table:
         if name == channel_rows.TABLE:
@@ -128,6 +130,7 @@ class VeeFold:
             result.outputs.append(Output(FINALS, message.type, body, message.key, self.partition))
         else:
             raise ValueError(f"VEE has no use for a {message.type}")
+        self.late.forget_readings()
         emitter.recalls()
         return result
 
@@ -138,9 +141,7 @@ class VeeFold:
             self._park(block, refused, emitter, version)
         changes: list[Changed] = []
         for part in admitted.registers:
-            changed = self.registers.decide(block, part.rows, part.channels, admitted.values, admitted.codes, version)
-            emitter.registers(changed, version, *self.readings.judge(changed))
-            changes.append(changed)
+            changes += self._readings(block, part, admitted, version, emitter)
         clock = max(self.now, block.received_at)
         for part in admitted.intervals:
             segments, off_grid = self.admission.segments(block, part, admitted, self.rings)
@@ -157,6 +158,89 @@ class VeeFold:
                 self._fold(part.seconds, segments, clock, version, emitter)
         for changed in changes:
             self._checked(changed, emitter)
+
+    def _readings(self, block: ReadBlock, part: Part, admitted: Admitted, version: int, emitter: Emitter) -> list[Changed]:
+        """Folds readings of registers in; those before the kept ones wait for their neighbours in the store."""
+        early = self.registers.early(block, part.rows, part.channels)
+        now = ~np.isin(part.rows, [row for row, _, _ in early])
+        changes = []
+        if now.any():
+            changes.append(self.registers.decide(block, part.rows[now], part.channels[now], admitted.values, admitted.codes, version))
+        for row, channel, old in early:
+            if not old.all():
+                rest = self.late.readings(block, row, channel, ~old, admitted)
+                told = self.admission.plain(rest)
+                one = np.zeros(1, np.int64)
+                changes.append(self.registers.decide(rest, one, np.array([channel]), told.values, told.codes, version))
+            self.late.hold_readings(block, row, channel, old, admitted, self._next("sequence"))
+        for changed in changes:
+            emitter.registers(changed, version, *self.readings.judge(changed))
+        self._pursue({(0, channel) for _, channel, _ in early}, emitter)
+        return changes
+
+    def _pursue_readings(self, channels: list[int], emitter: Emitter) -> None:
+        """Asks the store for what older readings of registers need, and decides those that have everything."""
+        ready, asked = self.late.look_readings(channels, self._changed_spans)
+        for channel, day in asked:
+            emitter.recall(channel, 0, day, self.late.home(0, channel, day))
+        for channel in ready:
+            changes = self._older_readings(channel, emitter)
+            again = [days for changed in changes for days in self._compared(channel, changed)]
+            key = self.channels.table.keys[channel]
+            self.parking.done(0, key)
+            self.late.drop_windows(key)  # the store is asked anew, behind what was told now
+            for seconds, days in again:
+                self._again(seconds, days, emitter)
+
+    def _changed_spans(self, channel: int) -> list[Span]:
+        """Time in which readings of a register are to be told again for the master data that changed."""
+        after = self.channels.judged(channel)
+        noted = self.parking.was_of(self.parking.late(0, self.channels.table.keys[channel]))
+        return [span for before in noted for span in self.rejudging.concerned_readings(before, after)]
+
+    def _older_readings(self, channel: int, emitter: Emitter) -> list[Changed]:
+        """Decides what waits for older readings of a register."""
+        late, row = self.parking.late(0, self.channels.table.keys[channel]), self.registers.row(channel)
+        older, changes = self.late.older_now(channel), []
+        was = self.parking.first_was(late)
+        if was is not None:
+            spans, known = self._changed_spans(channel), self.readings.found_before({channel: older}, {channel: was})
+            version = self._after_leaving()
+            inside = [(at, v) for at, v in zip(older.at.tolist(), older.version.tolist(), strict=True) if _within(at, spans)]
+            emitter.readings_leaving(channel, self._left(channel, was, self.channels.judged(channel), inside), version - 1)
+            changed = self.registers.anew_older(channel, version, older, spans)
+            emitter.registers(changed, version, *self.readings.judge(changed, {channel: older}, known))
+            changes.append(changed)
+        for what in self.parking.waiting(late):
+            if isinstance(what, ReadBlock):
+                version, known = self._next("version"), self.readings.found_before({channel: older}, {})
+                told = self.admission.plain(what)
+                changed = self.registers.decide(
+                    what, np.arange(len(what)), np.full(len(what), channel), told.values, told.codes, version, {row: older}
+                )
+                emitter.registers(changed, version, *self.readings.judge(changed, {channel: older}, known))
+                changes.append(changed)
+            else:
+                changes += self._carry_out(channel, what, emitter, older)
+        return changes
+
+    def _compared(self, channel: int, changed: Changed) -> Iterator[tuple[int, list[tuple[int, int]]]]:
+        """Interval length and days of channels that a register checks, which end at changed readings or at those behind them."""
+        anchors = self.days.context.anchors
+        for user in anchors.users(channel):
+            zone = self.channels.zones[int(self.channels.zone[user])]
+            for seconds in self.rings.lengths():
+                row = int(self.rings.find(seconds, np.array([user]))[0])
+                if row < 0:
+                    continue
+                ends = [
+                    *changed.times.tolist(),
+                    *anchors.behind(user, int(self.rings.table(seconds)["first"][row]), seconds, changed.times),
+                ]
+                days = {int(day_of(zone, at - 1)) for at in ends}
+                table = self.rings.table(seconds)
+                known = {*self.days.in_store(seconds, user, sorted(days)), *(days & set(table["day"][row].tolist()))}
+                yield seconds, [(user, day) for day in sorted(known)]
 
     def _checked(self, changed: Changed, emitter: Emitter) -> None:
         """Decides days again that lie between readings which are new: they are compared with the register, or brought to it."""
@@ -209,9 +293,13 @@ class VeeFold:
     def _pursue(self, who: set[tuple[int, int]], emitter: Emitter) -> None:
         """Asks the store for what late reads of these (interval length, channel) need, and folds in those that have everything."""
         for seconds in sorted({seconds for seconds, _ in who}):
-            ready, asked = self.late.look([channel for length, channel in sorted(who) if length == seconds], seconds)
-            for channel, day in asked:
-                emitter.recall(channel, seconds, day, self.late.home(seconds, channel, day))
+            channels = [channel for length, channel in sorted(who) if length == seconds]
+            if not seconds:
+                self._pursue_readings(channels, emitter)
+                continue
+            ready, asked = self.late.look(channels, seconds)
+            for channel, length, day in asked:
+                emitter.recall(channel, length, day, self.late.home(length, channel, day))
             if ready:
                 segments, stored, look, informed = self.late.gather(seconds, ready)
                 version = self._next("version") if not self.days.changed_hands(seconds, stored) else self._after_leaving()
@@ -287,18 +375,28 @@ class VeeFold:
         self._pursue({(seconds, channel)}, emitter)
 
     def _register_command(self, channel: int, body: dict[str, Any], emitter: Emitter) -> None:
-        """Edits or discards readings of a register; nothing else can be ordered of them."""
-        asked = self.registers.ordered(channel, body)
+        """Edits or discards readings of a register; nothing else can be ordered of them. Older ones come back from the store first."""
+        if self.registers.gone(self.registers.row(channel), body["start"]):
+            self.parking.order(0, self.channels.table.keys[channel], body, self._next("sequence"))
+            self._pursue({(0, channel)}, emitter)
+            return
+        for changed in self._carry_out(channel, body, emitter):
+            self._checked(changed, emitter)
+
+    def _carry_out(self, channel: int, body: dict[str, Any], emitter: Emitter, older: Older | None = None) -> list[Changed]:
+        known = self.readings.found_before({channel: older}, {}) if older is not None else {}
+        asked = self.registers.ordered(channel, body, older)
         if asked.refused:
             emitter.audit(body, self.now, asked.refused, before=asked.before)
-            return
+            return []
         version, rows = self._next("version"), np.zeros(1, np.int64)
         block = asked.block(emitter.message, self.channels.names[channel], self.channels.table.text["unit"][channel])
         admitted = self.admission.plain(block)
-        changed = self.registers.decide(block, rows, np.array([channel]), admitted.values, admitted.codes, version)
-        emitter.registers(changed, version, *self.readings.judge(changed))
-        self._checked(changed, emitter)
-        emitter.audit(body, self.now, "", asked.done, asked.before, self.registers.summary(channel, body))
+        back = {} if older is None else {self.registers.row(channel): older}
+        changed = self.registers.decide(block, rows, np.array([channel]), admitted.values, admitted.codes, version, back)
+        emitter.registers(changed, version, *self.readings.judge(changed, {channel: older} if older is not None else None, known))
+        emitter.audit(body, self.now, "", asked.done, asked.before, self.registers.summary(channel, body, older))
+        return [changed]
 
     # --- parking ----------------------------------------------------------------------------------------------------------------
 
@@ -423,15 +521,21 @@ class VeeFold:
                 self._again(seconds, [(channel, day) for day in days], emitter)
         if before != after and key in self.state.table(register_rows.NAME).index:
             version = self._after_leaving()
-            emitter.readings_leaving(channel, self._left(channel, before, after), version - 1)
+            emitter.readings_leaving(channel, self._left(channel, before, after, self.registers.held(channel)), version - 1)
             changed = self.registers.anew(channel, version)
             emitter.registers(changed, version, *self.readings.judge(changed))
             self._checked(changed, emitter)
+            first = self.registers.since(channel)
+            if first is not None and any(end > first for _, end in self.rejudging.concerned_readings(before, after)):
+                self.parking.judged_as(0, key, before, self._next("sequence"))
+                self._again(0, [(channel, 0)], emitter)
 
-    def _left(self, channel: int, before: Judged, after: Judged) -> dict[Owner, list[tuple[int, int]]]:
-        """Kept readings of a register that another account had: its owner then → their times and versions."""
+    def _left(
+        self, channel: int, before: Judged, after: Judged, readings: list[tuple[int, int]]
+    ) -> dict[Owner, list[tuple[int, int]]]:  # fmt: skip
+        """Of readings (time and version) of a register those that another account had: its owner then → these."""
         left: dict[Owner, list[tuple[int, int]]] = {}
-        for at, version in self.registers.held(channel):
+        for at, version in readings:
             old, new = before.owner(at), after.owner(at)
             ways = [(one.account, one.unit, self.channels.partition_of(one, channel)) for one in (old, new)]
             if ways[0] != ways[1]:
@@ -503,3 +607,7 @@ class VeeFold:
         self.channels.changed(channel)
         self.channels.table.mark(np.array([channel]))
         return moved
+
+
+def _within(at: int, spans: list[Span]) -> bool:
+    return any(begin <= at < end for begin, end in spans)

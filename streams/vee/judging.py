@@ -7,7 +7,7 @@ before it changes.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
@@ -29,7 +29,9 @@ from streams.runtime.state import State
 from streams.vee.batch import Array, Attributes, DayBatch, Ints, Mask, iso
 from streams.vee.channels import Channels
 from streams.vee.eligibility import applies
+from streams.vee.older import Older
 from streams.vee.registers import KEPT, NAME, Changed
+from streams.vee.rejudging import Judged
 from streams.vee.service import CONNECTED, DISCONNECTED, UNINSTALLED, VACANT, outside, states_at
 
 _DAY: Final = 86_400
@@ -190,12 +192,39 @@ class Readings:
         fall = [rule.rollover_percent for rule in self.rules if isinstance(rule, NegativeConsumption)]
         self.rollover_percent = fall[0] if fall else 50
 
-    def judge(self, changed: Changed) -> tuple[Array, list[Told]]:
-        """State of each final row of ``changed``, and what is to be told. To be called when the register table holds the readings."""
+    def judge(
+        self, changed: Changed, older: Mapping[int, Older] | None = None, known: Mapping[tuple[int, int], int] | None = None
+    ) -> tuple[Array, list[Told]]:  # fmt: skip
+        """State of each final row of ``changed``, and what is to be told. To be called when the register table holds the readings.
+
+        ``older``: channel → readings of it that are back from the store, ``known``: what :meth:`found_before` said of these.
+        """
         states = np.full(len(changed.channel), FINALIZED, np.int8)
         if not self.rules or not len(changed.channel):
             return states, []
-        series = self._series(changed)
+        series = self._series(changed, older or {})
+        bits, told, issue = self._found(series)
+        told += self._gone(series, bits, known or {})
+        states[np.isin(changed.channel, series.channel[issue])] = EXCEPTION
+        return states, told
+
+    def found_before(self, older: Mapping[int, Older], was: Mapping[int, Judged]) -> dict[tuple[int, int], int]:
+        """Channel and time → rules that must have been found of readings back from the store: nothing is kept of these.
+
+        ``was``: channel → as what they were judged. To be called before anything is merged with them.
+        """
+        if not self.rules or not older:
+            return {}
+        none = np.zeros(0, np.int64)
+        channels = np.array(sorted(older), np.int64)
+        series = self._series(Changed(channels, np.zeros(len(channels), np.int64), none, none, none, none, none, [], []), older, was)
+        series.fresh = np.ones(len(series), np.bool_)
+        bits = self._found(series)[0]
+        first = {channel: int(one.at[-1]) if len(one) else -1 for channel, one in older.items()}
+        places = zip(series.channel.tolist(), series.at.tolist(), bits.tolist(), strict=True)
+        return {(channel, at): some for channel, at, some in places if some and at <= first[channel]}
+
+    def _found(self, series: Series) -> tuple[Ints, list[Told], Mask]:
         bits, issue = np.zeros(len(series), np.int64), np.zeros(len(series), np.bool_)
         told: list[Told] = []
         before = series.before
@@ -207,12 +236,10 @@ class Readings:
                 issue[hit] |= severity != "info"
                 for k in hit.tolist():
                     told.append(Told(rule.id, severity, int(series.channel[k]), int(before[k]), int(series.at[k]), say(k)))  # noqa: PERF401
-        told += self._gone(series, bits)
-        states[np.isin(changed.channel, series.channel[issue])] = EXCEPTION
-        return states, told
+        return bits, told, issue
 
-    def _series(self, changed: Changed) -> Series:
-        """Kept and new readings of the channels concerned, with the use between them."""
+    def _series(self, changed: Changed, older: Mapping[int, Older], was: Mapping[int, Judged] | None = None) -> Series:
+        """Kept, older and new readings of the channels concerned, with the use between them."""
         table, keys = self.state.table(NAME), self.channels.table.keys
         row = table.find(keys[channel] for channel in changed.channel.tolist())
         place, slot = np.nonzero(table["at"][row] >= 0)
@@ -220,17 +247,22 @@ class Readings:
         estimated = table["estimated"][kept] > 0
         values = np.where(estimated, table["estimate"][kept], table["value"][kept])
         codes = np.where(estimated, table["estimated"][kept], table["condition"][kept])
-        channel = np.concatenate([np.repeat(changed.channel, changed.count), changed.channel[place]])
-        at = np.concatenate([changed.times, table["at"][kept]])
-        value, code = np.concatenate([changed.values, values]), np.concatenate([changed.codes, codes]).astype(np.int64)
+        back = [(np.full(len(one), owner), one.at, *one.final()) for owner, one in older.items()]
+        channel = np.concatenate([np.repeat(changed.channel, changed.count), changed.channel[place], *(part[0] for part in back)])
+        at = np.concatenate([changed.times, table["at"][kept], *(part[1] for part in back)])
+        value = np.concatenate([changed.values, values, *(part[2] for part in back)])
+        code = np.concatenate([changed.codes, codes, *(part[3] for part in back)]).astype(np.int64)
+        run = np.zeros(len(at), np.int64)
+        for owner, one in older.items():
+            run[channel == owner] = one.run(at[channel == owner])
         new = np.arange(len(at)) < len(changed.times)
         usable = code >= _USABLE
         order = np.lexsort((~new, at, channel))
         order = order[usable[order]]
         once = np.r_[True, (channel[order][1:] != channel[order][:-1]) | (at[order][1:] != at[order][:-1])][: len(order)]
         order = order[once]
-        channel, at, value, code, new = (column[order] for column in (channel, at, value, code, new))
-        linked = np.r_[False, channel[1:] == channel[:-1]][: len(channel)]
+        channel, at, value, code, new, run = (column[order] for column in (channel, at, value, code, new, run))
+        linked = np.r_[False, (channel[1:] == channel[:-1]) & (run[1:] == run[:-1])][: len(channel)]
         use = np.where(linked, value - np.r_[value[:1], value[:-1]][: len(value)], 0)
         dials = self.channels.table["dials"][channel].astype(np.int64)
         span = np.where(dials > 0, np.int64(10) ** np.clip(dials, 0, 12) * MICRO, 0)
@@ -238,10 +270,11 @@ class Readings:
         use = np.where((use < 0) & (dials > 0) & (turned * 100.0 <= span * float(self.rollover_percent)) & (turned >= 0), turned, use)
         fresh = new | (linked & np.r_[False, new[:-1]][: len(new)])
         none = np.zeros(len(channel), np.bool_)
-        return Series(channel, at, value, code, use, linked, fresh, self.channels.attributes(channel), 0, at // _DAY, none, none.copy())
+        about = self.channels.attributes(channel, was)
+        return Series(channel, at, value, code, use, linked, fresh, about, 0, at // _DAY, none, none.copy())
 
-    def _gone(self, series: Series, bits: Ints) -> list[Told]:
-        """Compares with what was found before; notes what is found now."""
+    def _gone(self, series: Series, bits: Ints, older: Mapping[tuple[int, int], int]) -> list[Told]:
+        """Compares with what was found before; notes what is found now of kept readings."""
         told = []
         before = series.before
         begins = np.flatnonzero(np.r_[True, np.diff(series.channel) != 0][: len(series)]).tolist()
@@ -250,9 +283,10 @@ class Readings:
             entry = f"{_RAISED}/{self.channels.table.keys[channel]}"
             data = self.state.entries.get(entry, b"")
             found = bits[begin:behind]
-            if not data and not found.any():
+            if not data and not found.any() and not older:
                 continue
             known = dict(_PAIR.iter_unpack(data))
+            known |= {at: some for (owner, at), some in older.items() if owner == channel and at not in known}
             now: dict[int, int] = {}
             for k in range(begin, behind):
                 at, old = int(series.at[k]), known.get(int(series.at[k]), 0)

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from schemas import conditions
-from schemas.block import FinalBlock, ReadBlock, strings
+from schemas.block import FinalBlock, ReadBlock, starts_of, strings
 from schemas.identity import identity
 from streams.calendar import day_of
 from streams.runtime.state import Table
-from streams.vee.admission import Admission, Part, convert, factor
+from streams.vee.admission import Admission, Admitted, Part, convert, factor
 from streams.vee.batch import Array, Ints, Mask
 from streams.vee.channels import Channels, key_of, names_of
 from streams.vee.days import Days, Stored, code_of
 from streams.vee.merging import STEP
+from streams.vee.older import DAY, Older, Window, windows_of
 from streams.vee.orders import Order
 from streams.vee.parking import Given, Late, Parking, given_of
-from streams.vee.rejudging import Judged
+from streams.vee.registers import NAME, Registers
+from streams.vee.rejudging import Judged, Span
 from streams.vee.ring import NEVER, Rings
 from streams.vee.spans import Segments
 
@@ -42,8 +44,12 @@ class _Plan:
 class LateReads:
     """Keeps late reads of one partition until they can be folded in."""
 
-    def __init__(self, channels: Channels, rings: Rings, days: Days, parking: Parking, admission: Admission) -> None:
+    def __init__(self, channels: Channels, rings: Rings, days: Days, parking: Parking, admission: Admission, registers: Registers) -> None:
         self.channels, self.rings, self.days, self.parking, self.admission = channels, rings, days, parking, admission
+        self.registers = registers
+        self._older: dict[str, Older] = {}
+        days.context.anchors.at_hand = lambda: bool(parking.windowed)
+        days.context.anchors.older = self.older
 
     def hold(self, seconds: int, block: ReadBlock, segments: Segments, number: Callable[[], int]) -> list[int]:
         """Keeps segments until their days are back; returns their channels."""
@@ -78,20 +84,40 @@ class LateReads:
 
     def answer(self, block: FinalBlock) -> set[tuple[int, int]]:
         """Takes days in that the store gave back (``count`` 0: it has none); returns who has all they asked for."""
-        who: set[tuple[int, int]] = set()
         index, parking = self.channels.table.index, self.parking
+        who = self._windows(block) if (block.seconds == 0).any() else set()
         owners = zip(block.device.to_pylist(), block.channel.to_pylist(), block.seconds.tolist(), given_of(block), strict=True)
         for device, channel, seconds, given in owners:
             key = key_of(device, channel)
-            if key not in index or not parking.answer(seconds, key, given):
+            if not seconds or key not in index or not parking.answer(seconds, key, given):
                 continue
             late = parking.late(seconds, key)
             if late.asked == late.answered:
                 who.add((seconds, index[key]))
         return who
 
-    def look(self, channels: list[int], seconds: int) -> tuple[dict[int, _Plan], list[tuple[int, int]]]:
-        """Of channels with late reads: those that have all they need, and the (channel, day) the store must be asked for."""
+    def _windows(self, block: FinalBlock) -> set[tuple[int, int]]:
+        """Takes windows of registers in; returns these registers, and the channels they check that wait."""
+        who: set[tuple[int, int]] = set()
+        index, parking = self.channels.table.index, self.parking
+        for (device, name), window in windows_of(block):
+            key = key_of(device, name)
+            if key not in index or not parking.answer(0, key, window):
+                continue
+            self._older.pop(key, None)
+            late = parking.late(0, key)
+            if late.asked == late.answered:
+                who |= {(0, index[key]), *self._checked(index[key])}
+        return who
+
+    def _checked(self, register: int) -> list[tuple[int, int]]:
+        """Interval length and channel of what waits and is compared with a register."""
+        keys, lengths = self.channels.table.keys, self.rings.lengths()
+        users = self.days.context.anchors.users(register)
+        return [(length, user) for length in lengths for user in users if not self.parking.late(length, keys[user]).empty]
+
+    def look(self, channels: list[int], seconds: int) -> tuple[dict[int, _Plan], list[tuple[int, int, int]]]:
+        """Of channels with late reads: those that have all they need, and the (channel, length, day) the store must be asked for."""
         ready: dict[int, _Plan] = {}
         asked = []
         keys = self.channels.table.keys
@@ -101,10 +127,104 @@ class LateReads:
             plan = plans[channel]
             self._plan(plan, seconds, channel, late)
             missing = plan.needed - late.answered
-            asked += [(channel, day) for day in sorted(missing) if self.parking.ask(seconds, keys[channel], day)]
-            if not missing:
+            asked += [(channel, seconds, day) for day in sorted(missing) if self.parking.ask(seconds, keys[channel], day)]
+            register, windows = self._lacking(plan, seconds, channel)
+            asked += [(register, 0, day) for day in sorted(windows) if self.parking.ask(0, keys[register], day)]
+            if not missing and not windows:
                 ready[channel] = plan
         return ready, asked
+
+    def _lacking(self, plan: _Plan, seconds: int, channel: int) -> tuple[int, set[int]]:
+        """The check register of a channel, and the windows of it that its days are compared with and that are not at hand."""
+        anchors = self.days.context.anchors
+        row = int(self.rings.find(seconds, np.array([channel]))[0])
+        found = set()
+        for day in plan.decide:
+            begin, end = self.days.start(seconds, row, day), self.days.start(seconds, row, day + 1)
+            unknown = anchors.lacking(channel, begin, end - 1)
+            if unknown is not None:
+                found.add(unknown // DAY)
+        return (anchors.register_of(channel) if found else -1), found
+
+    # --- readings of registers ----------------------------------------------------------------------------------------------
+
+    def older(self, key: str) -> Older | None:
+        """What is at hand of a register's older readings."""
+        if key not in self.parking.windowed:
+            return None
+        if key not in self._older:
+            windows = self.parking.windows(key)
+            if not windows:
+                return None
+            self._older[key] = self._older_of(key, windows)
+        return self._older[key]
+
+    def _older_of(self, key: str, windows: list[Window]) -> Older:
+        table = self.registers.state.table(NAME)
+        unit = self.channels.table.text["unit"][self.channels.table.index[key]]
+        return Older.of(windows, unit, int(table["at"][table.index[key], 0]))
+
+    def older_now(self, channel: int) -> Older:
+        """The older readings of a register, to be merged with: nobody else sees this copy."""
+        key = self.channels.table.keys[channel]
+        return self._older_of(key, self.parking.windows(key))
+
+    def hold_readings(self, block: ReadBlock, row: int, channel: int, old: Array, admitted: Admitted, number: int) -> None:
+        """Keeps some readings of a row of a block until those around them are back."""
+        self.parking.hold(0, self.channels.table.keys[channel], self.readings(block, row, channel, old, admitted), number)
+
+    def readings(self, block: ReadBlock, row: int, channel: int, chosen: Array, admitted: Admitted) -> ReadBlock:
+        """Some readings of a row of a block as a block of their own."""
+        cells = np.flatnonzero(chosen)
+        first, time = int(starts_of(block.count)[row]), int(starts_of(block.reads)[row])
+        size = np.array([len(cells)], np.int32)
+        return replace(
+            block.take(np.array([row])), unit=strings([self.channels.table.text["unit"][channel]]), count=size, reads=size,
+            start=block.times[time + cells[:1]], values=admitted.values[first + cells],
+            conditions=admitted.codes[first + cells].astype(np.int32) * STEP, times=block.times[time + cells],
+        )  # fmt: skip
+
+    def look_readings(self, channels: list[int], spans: Callable[[int], list[Span]]) -> tuple[list[int], list[tuple[int, int]]]:
+        """Of registers for which something waits: those that have all they need, and the (channel, UTC day) of windows to ask for.
+
+        ``spans`` gives the time from which all readings are needed because master data changed.
+        """
+        ready, asked, keys = [], [], self.channels.table.keys
+        for channel in channels:
+            late = self.parking.late(0, keys[channel])
+            if late.empty:
+                continue
+            windows = self._unknown(channel, late, spans(channel) if late.was else [])
+            asked += [(channel, day) for day in sorted(windows) if self.parking.ask(0, keys[channel], day)]
+            if not windows:
+                ready.append(channel)
+        return ready, asked
+
+    def _unknown(self, channel: int, late: Late, spans: list[Span]) -> set[int]:
+        """The next windows that are missing for what waits for a register."""
+        table = self.registers.state.table(NAME)
+        row = self.registers.row(channel)
+        since, kept = int(table["since"][row]), int(table["at"][row, 0])
+        older = self._older_of(table.keys[row], self.parking.windows(table.keys[row]))
+        needed = [(at, at) for block in self.parking.rows_of(late) for at in block.times.tolist() if at < kept]
+        needed += [(max(begin, since), min(end, kept) - 1) for begin, end in spans]
+        for command in self.parking.orders_of(late):
+            first = command["start"] if command["action"] == "edit" else max(command["start"], since)
+            needed.append((first, max(first, min(command["end"], kept) - 1)))
+        found = (older.gap(begin, end) for begin, end in needed if begin <= end and begin < kept)
+        return {at // DAY for at in found if at is not None}
+
+    def forget_readings(self) -> None:
+        """Forgets windows of registers that nothing waits for."""
+        for key in sorted(self.parking.windowed):
+            channel, device = self.channels.table.index[key], names_of(key)[0]
+            if self.parking.late(0, key).empty and not self._checked(channel) and not self.parking.previews({device}):
+                self.drop_windows(key)
+
+    def drop_windows(self, key: str) -> None:
+        """Forgets the windows of a register: its readings have changed, or nobody needs them."""
+        self.parking.forget_windows(key)
+        self._older.pop(key, None)
 
     def _begun(self, seconds: int, waiting: dict[int, Late]) -> dict[int, _Plan]:
         """Plans that hold the days of the reads that wait, and from when to when these are."""
@@ -190,9 +310,14 @@ class LateReads:
             todo |= more - seen
 
     def waits_for(self, seconds: int, segments: Segments) -> Mask:
-        """Segments of days whose estimates lean on days that are in the store: they are folded in when these are there."""
-        gaps = self.days.context.gaps
+        """Segments of days that lean on days or are compared with readings in the store: they are folded in when these are there."""
+        gaps, table = self.days.context.gaps, self.rings.table(seconds)
         found = np.zeros(len(segments), np.bool_)
+        old = segments.day <= table["newest"][segments.row] - self.days.settings.hot_days
+        for k in np.flatnonzero(old & self.days.context.anchors.has(table["channel"][segments.row])).tolist():
+            at = int(segments.time[k])
+            channel = int(table["channel"][segments.row[k]])
+            found[k] = self.days.context.anchors.lacking(channel, at, at + int(segments.size[k]) * seconds - 1) is not None
         if not gaps.any_leaning:
             return found
         keys = self.rings.table(seconds).keys
@@ -262,6 +387,8 @@ class LateReads:
         late, known = self.parking.late(seconds, self.channels.table.keys[channel]), self.channels
         if not late.was and known.names[channel] not in known.dated:
             return int(known.partition[channel])
+        if not seconds:
+            return known.partition_of((self.parking.first_was(late) or known.judged(channel)).owner(day * DAY), channel)
         row = int(self.rings.find(seconds, np.array([channel]))[0])
         at = self.days.start(seconds, row, day) + max(int(self.rings.table(seconds)["phase"][row]), 0)
         judged = self.parking.first_was(late) or known.judged(channel)

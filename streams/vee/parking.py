@@ -12,6 +12,7 @@ from schemas.block import FinalBlock, ReadBlock
 from schemas.codec import Codec
 from streams.runtime.state import State
 from streams.vee.batch import Array, Ints
+from streams.vee.older import Window, windows_of
 from streams.vee.rejudging import Judged
 from streams.vee.service import Owner
 
@@ -23,6 +24,7 @@ _ORDERS: Final = "orders"  # orders/<sequence>/<seconds>/<channel>: commands tha
 _WAS: Final = "was"  # was/<sequence>/<seconds>/<channel>: as what stored days that wait were judged
 _PREVIEW: Final = "preview"  # preview/<sequence>: commands of which it is to be told what they would change
 _BLANK: Final = b"-"
+_VOID: Final = b"!"  # asked before readings of the register changed: what comes is to be asked anew
 
 
 @dataclass(slots=True)
@@ -33,6 +35,7 @@ class Late:
     again: set[int] = field(default_factory=set)
     asked: set[int] = field(default_factory=set)
     answered: set[int] = field(default_factory=set)
+    void: set[int] = field(default_factory=set)
     orders: list[str] = field(default_factory=list)
     was: list[str] = field(default_factory=list)
 
@@ -96,9 +99,10 @@ class Parking:
         self._timed: dict[str, int] = {}
         # Entries as they were before they became bytes
         self._rows: dict[str, ReadBlock] = {}
-        self._given: dict[str, Given] = {}
-        self._unwritten: dict[str, Given] = {}  # answers that are not in the state yet
+        self._given: dict[str, Given | Window] = {}
+        self._unwritten: dict[str, Given | Window] = {}  # answers that are not in the state yet
         self._looks: dict[str, str] | None = None
+        self._windowed: set[str] = set()  # registers of which windows were asked for
         self._numbers: Counter[tuple[str, str]] = Counter()  # parked entries by channel and reason
 
     # --- refused or early rows ----------------------------------------------------------------------------------------------
@@ -121,6 +125,8 @@ class Parking:
                 self._time(entry)
             elif kind in (_LATE, _AGAIN, _ASKED, _ORDERS, _WAS):
                 number, seconds, key = rest.split("/", 2)
+                if kind == _ASKED and seconds == "0":
+                    self._windowed.add(key)
                 self._note(kind, int(number), self._at(int(seconds), key), entry)
 
     def _note(self, kind: str, number: int, late: Late, entry: str) -> None:
@@ -134,7 +140,9 @@ class Parking:
             late.again.add(number)
         else:
             late.asked.add(number)
-            if self.state.entries[entry] != _BLANK:
+            if self.state.entries[entry] == _VOID:
+                late.void.add(number)
+            elif self.state.entries[entry] != _BLANK:
                 late.answered.add(number)
 
     def park(self, key: str, block: ReadBlock, reason: str, sequence: int, until: int = 0) -> int:
@@ -208,7 +216,7 @@ class Parking:
     def at_hand(self, place: tuple[str, int, int]) -> FinalBlock | None:
         """A stored day that was asked for and has come."""
         key, seconds, day = place
-        return self.answered(seconds, key, day).block() if day in self.late(seconds, key).answered else None
+        return self._answered(seconds, key, day).block() if day in self.late(seconds, key).answered else None
 
     def seen(self, entry: str, keys: list[str]) -> None:
         """Forgets a preview, and what was asked of the store for it alone."""
@@ -242,6 +250,12 @@ class Parking:
         self.late(seconds, key).orders.append(entry)
         self.state.put(entry, self.codec.encode("Command", command))
 
+    def waiting(self, late: Late) -> list[ReadBlock | dict[str, Any]]:
+        """All rows and commands that wait, in the order they came."""
+        entries = sorted([*late.rows, *late.orders], key=lambda entry: int(entry.split("/", 2)[1]))
+        rows = set(late.rows)
+        return [self._read(entry) if entry in rows else self.codec.decode(self.state.entries[entry]) for entry in entries]
+
     def orders_of(self, late: Late) -> list[dict[str, Any]]:
         """All commands that wait, in order."""
         return [self.codec.decode(self.state.entries[entry]) for entry in late.orders]
@@ -271,16 +285,21 @@ class Parking:
         if day in late.asked:
             return False
         late.asked.add(day)
+        if not seconds:
+            self._windowed.add(key)
         self.state.put(f"{_ASKED}/{day}/{seconds}/{key}", _BLANK)
         return True
 
-    def answer(self, seconds: int, key: str, given: Given) -> bool:
+    def answer(self, seconds: int, key: str, given: Given | Window) -> bool:
         """Takes a stored day in; False where nobody waits for it. Call :meth:`keep` when the message is done."""
         late = self.late(seconds, key)
         if given.day not in late.asked:
             return False
-        late.answered.add(given.day)
         entry = f"{_ASKED}/{given.day}/{seconds}/{key}"
+        if given.day in late.void:  # whoever waits asks again
+            self._unask(entry, late, given.day)
+            return True
+        late.answered.add(given.day)
         self._given[entry] = self._unwritten[entry] = given
         return True
 
@@ -292,11 +311,50 @@ class Parking:
 
     def answered(self, seconds: int, key: str, day: int) -> Given:
         """A stored day that was answered."""
+        given = self._answered(seconds, key, day)
+        assert isinstance(given, Given)
+        return given
+
+    def _answered(self, seconds: int, key: str, day: int) -> Given | Window:
         entry = f"{_ASKED}/{day}/{seconds}/{key}"
         given = self._given.get(entry)
         if given is None:
-            given = self._given[entry] = given_of(self.codec.decode(self.state.entries[entry]))[0]
+            block: FinalBlock = self.codec.decode(self.state.entries[entry])
+            given = self._given[entry] = given_of(block)[0] if seconds else windows_of(block)[0][1]
         return given
+
+    # --- windows of older register readings -----------------------------------------------------------------------------------
+
+    def windows(self, key: str) -> list[Window]:
+        """The windows of a register that have come."""
+        found = [self._answered(0, key, day) for day in sorted(self.late(0, key).answered)]
+        return [window for window in found if isinstance(window, Window)]
+
+    @property
+    def windowed(self) -> set[str]:
+        """Registers of which windows were asked for."""
+        if self._parked is None:
+            self._index()
+        return self._windowed
+
+    def forget_windows(self, key: str) -> None:
+        """Forgets the windows of a register that have come; those still to come are void when they do."""
+        late = self.late(0, key)
+        for day in sorted(late.asked):
+            entry = f"{_ASKED}/{day}/0/{key}"
+            if day in late.answered:
+                self._unask(entry, late, day)
+            elif day not in late.void:
+                late.void.add(day)
+                self.state.put(entry, _VOID)
+        self._windowed.discard(key)
+
+    def _unask(self, entry: str, late: Late, day: int) -> None:
+        for days in (late.asked, late.answered, late.void):
+            days.discard(day)
+        self.state.put(entry, None)
+        self._given.pop(entry, None)
+        self._unwritten.pop(entry, None)
 
     def rows_of(self, late: Late) -> list[ReadBlock]:
         """All rows that wait, in order."""
@@ -309,8 +367,11 @@ class Parking:
         return block
 
     def done(self, seconds: int, key: str) -> None:
-        """Forgets all that waited for a channel: it has been folded in."""
+        """Forgets all that waited for a channel: it has been folded in. Windows of a register stay until they are forgotten."""
         late = self._late.pop((seconds, key))
+        if not seconds:
+            self._late[seconds, key] = Late(asked=late.asked, answered=late.answered, void=late.void)
+            late.asked = set()
         for entry in (*late.rows, *late.orders, *late.was):
             self.state.put(entry, None)
             self._rows.pop(entry, None)

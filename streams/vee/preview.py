@@ -20,6 +20,7 @@ from streams.runtime.fold import Message
 from streams.vee.batch import iso
 from streams.vee.channels import TABLE, key_of, names_of
 from streams.vee.days import code_of
+from streams.vee.older import overlaid
 
 if TYPE_CHECKING:
     from streams.vee.fold import VeeFold
@@ -53,7 +54,8 @@ def preview(fold: VeeFold, body: dict[str, Any], message: Message, stored: Store
                 blocks = [block for block in at_hand.values() if block is not None]
                 found.missing += [place for place, block in at_hand.items() if block is None]
                 if len(blocks) == len(places):
-                    queue.append(Message("FinalBlock", FinalBlock.join(blocks), message.derive("preview", len(queue)), message.payload))
+                    given = overlaid(FinalBlock.join(blocks), finals)  # the copy's own readings are not in the store
+                    queue.append(Message("FinalBlock", given, message.derive("preview", len(queue)), message.payload))
             elif output.type == "AuditEvent":
                 found.audit = output.body
             elif output.type == "VeeException":

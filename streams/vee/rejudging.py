@@ -65,6 +65,10 @@ class Rejudging:
         states = self._moved(before.periods, after.periods) if before.periods != after.periods else []
         return _joined([*states, *self.passed_on(before, after)])
 
+    def concerned_readings(self, before: Judged, after: Judged) -> list[Span]:
+        """Spans of time whose register readings can be judged or counted otherwise, in order."""
+        return [ALWAYS] if before.dials != after.dials else self.concerned(before, after)
+
     def whole(self, before: Judged, after: Judged) -> bool:
         """Whether the change concerns all of a channel's time."""
         named = ["unit", "direction", "negative", "vacant", "check_channel", *(("account", "service_point") if self.names_matter else ())]

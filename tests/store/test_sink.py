@@ -32,6 +32,7 @@ from streams.runtime.fold import Output, Result
 from streams.runtime.lane import Plan
 from streams.runtime.replay import Pipeline
 from streams.runtime.state import State, Table
+from streams.vee.older import windows_of
 from tests.store.conftest import days, emptied, finals
 from tests.store.test_views import audit, bill, exception
 
@@ -438,6 +439,28 @@ def test_recalled_days_are_what_was_stored(store: Store) -> None:
         assert CODEC.encode_block(found) == CODEC.encode_block(finals([{**row, **changed}], id=found.id, payload="", source="store"))
     assert (none.id, len(none), none.count.tolist(), none.day.tolist(), none.seconds.tolist()) == ("r2", 1, [0], [3], [1800])
     assert none.device.to_pylist() == ["nobody"]
+
+
+def test_windows_of_register_readings_are_what_was_stored(store: Store) -> None:
+    sink, log, producer = make_sink(store), Log(), FakeProducer()
+    day = 86_400
+    for version in (1, 2):
+        times = [k * day for k in range(200)] if version == 1 else [100 * day]
+        row = {"device": "M1", "channel": "R", "seconds": 0, "day": 0, "values": [version + t // day for t in times], "times": times,
+               "conditions": [REGULAR] * len(times), "version": version}  # fmt: skip
+        log.put("reads.final", finals([row]))
+    log.put(
+        "reads.final", recall({"seconds": 0, "day": 100, "channel": "R"}, {"seconds": 0, "day": 7, "channel": "none"}), {"mdh-id": "r1"}
+    )
+    feed(sink, log.messages, producer)
+    (_, block, _, _), *more = producer.sent
+    assert not more
+    found = {device + channel: one for (device, channel), one in ((place, window.source) for place, window in windows_of(block))}
+    assert len(found["M1none"].times) == 0
+    window = found["M1R"]
+    assert sorted(window.times.tolist()) == [k * day for k in range(60, 141)]
+    newest = dict(zip(window.times.tolist(), window.values.tolist(), strict=True))
+    assert (newest[100 * day], newest[99 * day], set(window.version.tolist())) == (102, 100, {1, 2})
 
 
 def test_many_days_in_one_record_are_answered_in_one(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from schemas.identity import identity
 from schemas.topology.vee import VeeSettings
 from streams.runtime.fold import Message, Output, Result
 from streams.vee.fold import VeeFold
+from streams.vee.older import StoredReading, answer, around
 
 MICRO = 1_000_000
 Row = dict[str, Any]
@@ -62,6 +63,8 @@ class Hub:
         self.fold = VeeFold(self.settings, 0, partitions)
         self.days: dict[tuple[str, str, int, int], FinalBlock] = {}
         self.reads: dict[tuple[str, str, int], tuple[int, int, int]] = {}
+        self.windows: dict[tuple[str, str], dict[int, StoredReading]] = {}
+        self.units: dict[tuple[str, str], str] = {}
         self.exceptions: dict[str, dict[str, Any]] = {}
         self.log: list[Output] = []
         self.figures: list[dict[str, Any]] = []
@@ -131,8 +134,12 @@ class Hub:
             one = block.take(np.array([row]))
             device, channel = one.device[0].as_py(), one.channel[0].as_py()
             if one.reads[0]:
-                for at, value, code in zip(one.times.tolist(), one.values.tolist(), one.conditions.tolist(), strict=True):
+                columns = (one.times.tolist(), one.values.tolist(), one.conditions.tolist(), one.methods.tolist())
+                for at, value, code, method in zip(*columns, strict=True):
                     self.reads[device, channel, at] = (value, code, int(one.version[0]))
+                    reading = StoredReading(at, value, code, method, int(one.version[0]))
+                    self.windows.setdefault((device, channel), {})[at] = reading
+                    self.units[device, channel] = one.unit[0].as_py()
                 continue
             key = (device, channel, int(one.seconds[0]), int(one.day[0]))
             before = self.days.get(key)
@@ -145,6 +152,11 @@ class Hub:
             self.days[key] = one
 
     def _answer(self, *place: Any) -> FinalBlock:
+        device, channel, seconds, day = place
+        if not seconds:
+            held = self.windows.get((device, channel), {})
+            window = around([held[at] for at in sorted(held) if held[at].condition], day)
+            return answer(device, channel, self.units.get((device, channel), ""), day, window)
         stored = self.days.get(place)
         return stored if stored is not None else empty_answer(*place)
 
