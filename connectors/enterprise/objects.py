@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -30,9 +31,16 @@ class Document:
 
     @classmethod
     def read(cls, data: bytes) -> Document:
-        """The document of NDJSON bytes. Empty lines are skipped; what is wrong with a line concerns it alone."""
+        """The document of NDJSON bytes."""
+        return cls.of(io.BytesIO(data))
+
+    @classmethod
+    def of(cls, lines: Iterable[bytes], seen: Callable[[bytes], None] = lambda _: None) -> Document:
+        """The document of NDJSON lines, each handed to ``seen`` as it came. Empty ones are skipped; what is wrong concerns a line alone."""
         document = cls()
-        for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
+        for number, raw in enumerate(lines, 1):
+            seen(raw)
+            line = (raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw).removesuffix(b"\n")
             if not line.strip():
                 continue
             try:

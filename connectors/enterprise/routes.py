@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from itertools import chain
-from typing import Annotated, Any, Final, Literal, cast
+from typing import IO, Annotated, Any, Final, Literal, cast
 
 import orjson
 from fastapi import APIRouter, Body, Header, Query, Request
@@ -26,6 +27,7 @@ from connectors.head_end.handlers import MAX_MASTER_BYTES, as_problem
 from connectors.head_end.listing import Listing, cursor_of, cursor_text, page_query, readable
 from connectors.head_end.problems import ProblemError
 from connectors.head_end.publish import Publisher, PublishError
+from connectors.head_end.spool import spooled
 from schemas.identity import identity
 
 SOURCE: Final = "http"
@@ -169,9 +171,10 @@ class MasterRoutes:
         following = cursor_of([cursor_text(rows[-1][column]) for column in OBJECTS.order]) if more else None
         return {"items": [shown(row) for row in rows], "next": following}
 
-    def compare(self, data: bytes, at: int, key: str | None, user: str, wait: float, *, apply: bool) -> Iterator[bytes]:
+    def compare(self, data: IO[bytes], at: int, key: str | None, user: str, wait: float, *, apply: bool) -> Iterator[bytes]:
         """The differences of an extract as NDJSON, then a line of counts; with ``apply`` they are made to go, and what became of it."""
-        document = Document.read(data)
+        digest = hashlib.sha256()
+        document = Document.of(data, digest.update)
         if document.channels:
             document.errors += [(number, "an extract holds objects, each with its kind") for number, _ in document.channels]
         comparison = Comparison(self.service, at)
@@ -187,7 +190,7 @@ class MasterRoutes:
         summary["errors"] = [{"line": number, "message": what} for number, what in errors[:100]]
         if apply:
             lines = lines_to_apply(found)
-            message = identity("key", SOURCE, key) if key else identity("extract", data, at)
+            message = identity("key", SOURCE, key) if key else identity("extract", digest.hexdigest(), at)
             outcomes = self._submitted(lines, message, user, wait) if lines else []
             summary |= {"message": message, "outcomes": counted(outcomes)}
             summary["refused"] = [asdict(one) for one in outcomes if one.outcome in ("refused", "parked")][:100]
@@ -247,7 +250,8 @@ def _lists(here: APIRouter, desk: MasterRoutes) -> None:
     @here.post(
         "/diff",
         summary="Compare a full extract with what the hub has, and make the hub as it says if asked to",
-        description="NDJSON in; one line per difference out, the last line has the counts. An extract is full for each kind in it.",
+        description="NDJSON in; one line per difference out, the last line has the counts. An extract is full for each kind in it: "
+        f"one of more than {MAX_MASTER_BYTES // 1024 // 1024} MiB is sent kind by kind.",
         response_class=Response,
         responses=problems.responses(413, 422),
         openapi_extra={"requestBody": {"required": True, "content": {"application/x-ndjson": {"schema": {"type": "string"}}}}},
@@ -256,11 +260,9 @@ def _lists(here: APIRouter, desk: MasterRoutes) -> None:
         request: Request, apply: bool = False, at: Annotated[datetime | None, Query(description="from when changes hold; now")] = None,
         wait: Wait = 30, user: User = "", idempotency_key: Key = None,
     ) -> StreamingResponse:  # fmt: skip
-        data = await request.body()
-        if len(data) > MAX_MASTER_BYTES:
-            raise ProblemError(413, "too-large", f"An extract may have {MAX_MASTER_BYTES} bytes; send the kinds one by one.")
         second = int(time.time() if at is None else at.timestamp())
-        pieces = await run_in_threadpool(desk.compare, data, second, idempotency_key, user, wait, apply=apply)
+        async with spooled(request, MAX_MASTER_BYTES) as data:
+            pieces = await run_in_threadpool(desk.compare, data, second, idempotency_key, user, wait, apply=apply)
         return StreamingResponse(pieces, media_type="application/x-ndjson")
 
     @here.get("/{kind}", summary="Objects of a kind, by spans of time", responses=_ANSWERS)

@@ -75,11 +75,12 @@ class Versions(Generic[E]):
 
     def run(self, stop: threading.Event) -> None:
         """Follows the topic until ``stop`` is set. Raises KafkaException where the broker refuses for good."""
-        reader = make_consumer(self.kafka, self.topology.group(self._member), enable_partition_eof=True, queued_max_messages_kbytes=4096)
+        quick: dict[str, Any] = {"enable_partition_eof": True, "fetch_wait_max_ms": 100, "queued_max_messages_kbytes": 4096}
+        reader = make_consumer(self.kafka, self.topology.group(self._member), **quick)
         try:
             reader.assign([TopicPartition(self.topic, 0, OFFSET_BEGINNING)])
             while not stop.is_set():
-                for message in reader.consume(500, 0.2):
+                for message in reader.consume(500, 0.1):
                     error = message.error()
                     if error is None:
                         self._take(message.value() or b"", message.offset() or 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version as installed
@@ -25,12 +25,14 @@ from connectors.head_end.problems import ProblemError, responses
 from connectors.head_end.publish import PublishError
 from connectors.head_end.versions import StaleError
 from connectors.rights.principal import acting
+from connectors.rights.trail import note
 from connectors.subscribers import objects
 from connectors.subscribers.guard import ForbiddenError
 from connectors.subscribers.parcel import DeliveryError
+from connectors.subscribers.places import edges_of, span_text
 from connectors.subscribers.registry import ACTIVE, ENDED, PAUSED, Entry, utc
 from connectors.subscribers.secrets import SecretError
-from connectors.subscribers.service import DeliveryService
+from connectors.subscribers.service import DeliveryService, GoneError
 from schemas.topology import documents
 from schemas.topology.root import subscriber_findings
 from schemas.topology.subscribers import ID, Sftp, Subscriber, Webhook, start_second
@@ -50,11 +52,13 @@ class NewSubscriber(Subscriber):
 
 
 class ReplayRequest(BaseModel):
-    """From where to deliver again: a time, or offsets by ``topic/partition`` (partitions that are not named go on where they are)."""
+    """What to deliver again: from a time on, the time between two, or from offsets by ``topic/partition`` on (partitions that are not
+    named go on where they are). Behind a ``to`` delivery goes on where it was."""
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
     start: str | None = Field(default=None, alias="from", max_length=40, description="ISO time or date, or earliest")
+    end: str | None = Field(default=None, alias="to", max_length=40, description="ISO time or date, this moment excluded")
     offsets: dict[str, Annotated[int, Field(ge=0)]] | None = Field(default=None, max_length=10_000)
     reason: str = Field(default="", max_length=500)
 
@@ -112,7 +116,7 @@ class Door:
             "status": entry.status,
             "origin": entry.origin,
             "changed": {"at": utc(entry.at), "by": entry.actor, "action": entry.action, "reason": entry.reason},
-            "position": {"from": entry.position, "epoch": entry.epoch, "since": utc(entry.positioned)},
+            "position": {**_edges(entry), "epoch": entry.epoch, "since": utc(entry.positioned)},
             "group": self.service.tools.group(entry.id),
             **entry.spec.model_dump(mode="json", exclude_none=True),
             "delivery": self.service.state(entry),
@@ -168,6 +172,8 @@ class Door:
         if (asked.start is None) == (asked.offsets is None):
             raise ProblemError(422, "not-valid", "Give either from or offsets.")
         if asked.offsets is not None:
+            if asked.end is not None:
+                raise ProblemError(422, "not-valid", "to: goes with from, not with offsets")
             topics = {objects.DEFINITIONS[name].topic for name in entry.spec.objects}
             for place in asked.offsets:
                 topic, _, number = place.rpartition("/")
@@ -177,16 +183,50 @@ class Door:
                     )
             return orjson.dumps(asked.offsets).decode()
         start = str(asked.start)
-        if start == "now":
-            raise ProblemError(422, "not-valid", "from: a replay from now would skip what waits; give a time in the past")
+        begin = self._second("from", start, entry)
+        if asked.end is None:
+            return start
+        end = self._second("to", asked.end, entry)
+        if asked.end == "earliest" or end is None or (begin is not None and end <= begin):
+            raise ProblemError(422, "not-valid", "to: must be a time behind from")
+        return span_text(start, asked.end)
+
+    @staticmethod
+    def _second(name: str, text: str, entry: Entry) -> int | None:
+        """UTC seconds of an edge of a replay; None for the earliest there is. Raises Problem 422."""
+        if text == "now":
+            raise ProblemError(422, "not-valid", f"{name}: give a time in the past; one from now would skip what waits")
         try:
-            Subscriber.model_validate({**entry.spec.model_dump(mode="json"), "start": start})
-            second = start_second(start)
+            Subscriber.model_validate({**entry.spec.model_dump(mode="json"), "start": text})
+            second = start_second(text)
         except ValueError:
-            raise ProblemError(422, "not-valid", f"from: must be earliest or an ISO time with offset, not {start!r}") from None
+            raise ProblemError(422, "not-valid", f"{name}: must be earliest or an ISO time with offset, not {text!r}") from None
         if second is not None and second > datetime.now(UTC).timestamp():
-            raise ProblemError(422, "not-valid", "from: lies in the future")
-        return start
+            raise ProblemError(422, "not-valid", f"{name}: lies in the future")
+        return second
+
+    def again(self, entry: Entry, delivery: str) -> dict[str, Any]:
+        """Sends one delivery once more. Raises Problem 404, 409, 422, 502."""
+        if not self.service.wanted(replace(entry, status=ACTIVE)):
+            raise ProblemError(422, "not-valid", "It reads the hub's own topics: there is nothing to send.")
+        sql = "SELECT * FROM deliveries WHERE subscriber = {subscriber:String} AND id = {id:String}"
+        rows = self.reader.rows(sql, {"subscriber": entry.id, "id": delivery})
+        if not rows:
+            raise ProblemError(404, "not-found", f"{entry.id} has no delivery {delivery}; one just made appears within seconds.")
+        if rows[0]["status"] not in ("dead", "sent"):
+            raise ProblemError(409, "conflict", f"it is {rows[0]['status']}: only a delivery that was given up or sent is sent again")
+        try:
+            sent = self.service.tools.again(entry, rows[0])
+        except GoneError as error:
+            raise ProblemError(409, "conflict", str(error)) from None
+        except DeliveryError as error:
+            raise ProblemError(502, "not-delivered", error.reason, code=error.code) from None
+        return {"id": delivery, "place": sent.place, "bytes": sent.bytes, "code": sent.code, "left_out": sent.left_out}
+
+
+def _edges(entry: Entry) -> dict[str, str]:
+    begin, end = edges_of(entry.position)
+    return {"from": begin, **({"to": end} if end else {})}
 
 
 def routes(door: Door | None) -> APIRouter:
@@ -257,7 +297,7 @@ def _verbs(router: APIRouter, door: Door) -> None:
     status_route("pause", "pause", PAUSED, "Stop delivering; what comes waits in Kafka")
     status_route("resume", "resume", ACTIVE, "Go on delivering where it stopped")
 
-    @router.post("/v1/subscribers/{id}/replay", tags=["subscribers"], summary="Deliver again from a time or offsets", responses=errors)
+    @router.post("/v1/subscribers/{id}/replay", tags=["subscribers"], summary="Deliver a time again", responses=errors)
     async def replay(id: str, asked: ReplayRequest, user: User = "api", if_match: IfMatch = None) -> JSONResponse:
         entry = await run_in_threadpool(door.matching, id, if_match)
         position = door.position(asked, entry)
@@ -279,6 +319,17 @@ def _verbs(router: APIRouter, door: Door) -> None:
         except DeliveryError as error:
             raise ProblemError(502, "not-delivered", error.reason, code=error.code) from None
         return {"object": wanted, "place": sent.place, "bytes": sent.bytes, "code": sent.code}
+
+    @router.post(
+        "/v1/subscribers/{id}/deliveries/{delivery}/resend",
+        tags=["subscribers"],
+        summary="Send one delivery once more, under its id",
+        responses=responses(404, 409, 422, 502, 503),
+    )
+    async def resend(id: str, delivery: str) -> dict[str, Any]:
+        entry = await run_in_threadpool(door.entry, id)
+        note(subject=f"subscriber/{id}", after={"delivery": delivery})
+        return await run_in_threadpool(door.again, entry, delivery)
 
     @router.get(
         "/v1/subscribers/{id}/deliveries",

@@ -4,32 +4,35 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import structlog
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from connectors.head_end.publish import PublishError, Writer
 from connectors.head_end.versions import StaleError
+from connectors.kafka.client import consumer
 from connectors.kafka.settings import KafkaSettings
 from connectors.subscribers.channels.files import FileChannel, SftpChannel
 from connectors.subscribers.channels.topic import TopicChannel
 from connectors.subscribers.channels.webhook import WebhookChannel
 from connectors.subscribers.filters import Wanted
 from connectors.subscribers.guard import Guard
-from connectors.subscribers.journal import Journal
-from connectors.subscribers.objects import Reader, record_types, sample_unit
-from connectors.subscribers.parcel import AwayError, Channel, Sent, parcel_of
+from connectors.subscribers.journal import DEAD, SENT, Journal
+from connectors.subscribers.objects import Reader, Record, record_types, sample_unit
+from connectors.subscribers.parcel import AwayError, Channel, DeliveryError, Sent, parcel_of
 from connectors.subscribers.registry import SUSPENDED, Entry, Registry
 from connectors.subscribers.secrets import Secrets
-from connectors.subscribers.worker import SuspendedError, Worker, topics_of
+from connectors.subscribers.worker import Join, SuspendedError, Worker, by_group, parcels_of, record_of, topics_of
 from schemas.codec import Codec
 from schemas.identity import identity
 from schemas.topology import Topology
 from schemas.topology.subscribers import Files, KafkaTopic, Sftp, Subscriber, Webhook
 
+PATIENCE: Final = 20.0  # seconds for the records of one delivery to be read again
 AGAIN: Final = 30.0  # the longest pause before a worker that failed is started anew, seconds
 log = structlog.get_logger(__name__)
 
@@ -46,6 +49,7 @@ class Tools:
     guard: Guard
     outbox: Path
     version: str = ""
+    join: Join = by_group
 
     def channel(self, spec: Subscriber) -> Channel:
         """The channel of a subscriber. Raises AwayError where something it needs is not there."""
@@ -61,11 +65,16 @@ class Tools:
 
     def worker(self, entry: Entry) -> Worker:
         """A worker for a subscriber. Raises AwayError."""
-        wanted, names = Wanted(entry.spec.filter, self.topology.delivery), self.topology.ingest.event_names
-        reader = Reader(self.codec, frozenset(entry.spec.objects), wanted, event_names=names, zone=self.topology.zone)
         journal = Journal(self.writer, self.codec, entry.spec.channel.kind)
         topics = [topic for topic in topics_of(entry) if topic in self.topology.topics]
-        return Worker(entry, self.channel(entry.spec), reader, journal, self.kafka, self.group(entry.id), topics)
+        return Worker(
+            entry, self.channel(entry.spec), self.reader(entry), journal, self.kafka, self.group(entry.id), topics, join=self.join
+        )
+
+    def reader(self, entry: Entry) -> Reader:
+        """What makes items of records for a subscriber."""
+        wanted, names = Wanted(entry.spec.filter, self.topology.delivery), self.topology.ingest.event_names
+        return Reader(self.codec, frozenset(entry.spec.objects), wanted, event_names=names, zone=self.topology.zone)
 
     def group(self, id: str) -> str:
         """The consumer group of a subscriber, its own or ours for it."""
@@ -80,9 +89,60 @@ class Tools:
         finally:
             channel.close()
 
+    def again(self, entry: Entry, told: Mapping[str, Any]) -> Sent:
+        """Sends one delivery once more, under its id; ``told`` is its row of the view ``deliveries``.
+
+        Raises GoneError where Kafka has its records no more or the subscriber's settings make another delivery of them, DeliveryError.
+        """
+        units = [unit for record in self._records(told) for unit in self.reader(entry).units(record) if unit.object == told["object"]]
+        parcel = next((one for one in parcels_of(entry, units, int(told["replay"])) if one.id == told["id"]), None)
+        if parcel is None:
+            raise GoneError("its items are others by now: the subscriber's filter or format was changed; replay the time instead")
+        journal = Journal(self.writer, self.codec, entry.spec.channel.kind)
+        about = {"attempt": int(told["attempt"]) + 1, "since": told["since"].timestamp()}
+        channel = self.channel(entry.spec)
+        try:
+            sent = channel.send(parcel)
+        except DeliveryError as error:
+            journal.note(parcel, DEAD, **about, code=error.code, reason=error.reason)
+            raise
+        finally:
+            channel.close()
+        journal.note(parcel, SENT, **about, place=sent.place, size=sent.bytes, code=sent.code)
+        return sent
+
+    def _records(self, told: Mapping[str, Any]) -> Iterator[Record]:
+        """The records a delivery was made of. Raises GoneError."""
+        place, first, last = (str(told["topic"]), int(told["partition"])), int(told["first"]), int(told["last"])
+        reading = consumer(self.kafka, self.group("again"), enable_partition_eof=True)
+        try:
+            low, _ = reading.get_watermark_offsets(TopicPartition(*place), timeout=10)
+            if low > first:
+                raise GoneError("Kafka keeps its records no more")
+            reading.assign([TopicPartition(*place, first)])
+            deadline = time.monotonic() + PATIENCE
+            while time.monotonic() < deadline:
+                for message in reading.consume(200, 0.1):
+                    error, offset = message.error(), message.offset() or 0
+                    if error is not None and error.code() != KafkaError._PARTITION_EOF:
+                        raise AwayError(f"Kafka: {error.str()}")
+                    if error is None and offset <= last:
+                        yield record_of(message)
+                    if error is not None or offset >= last:
+                        return
+            raise AwayError("Kafka does not answer in time")
+        except KafkaException as error:
+            raise AwayError(f"Kafka: {error.args[0].str()}") from None
+        finally:
+            reading.close()
+
     def testable(self, spec: Subscriber) -> list[str]:
         """The objects of a subscriber of which there are samples."""
         return [name for name in spec.objects if record_types(self.topology, name)]
+
+
+class GoneError(Exception):
+    """A delivery that cannot be made again as it was."""
 
 
 class Running:
@@ -147,6 +207,11 @@ class DeliveryService:
         self._declared = declared
         if changed:
             log.info("subscribers of topology.yaml are registered", changed=changed)
+
+    @property
+    def declared(self) -> bool:
+        """Whether the registry agrees with topology.yaml."""
+        return self._declared is not None
 
     def reconcile(self) -> None:
         """Stops what is no longer wanted or has changed, starts what is new."""

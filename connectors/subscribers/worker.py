@@ -72,27 +72,38 @@ class Queue:
     bytes: int = 0
 
 
+Rebalance = Callable[[Consumer, list[TopicPartition]], None]
+Join = Callable[[Consumer, Sequence[str], Rebalance, Rebalance], None]
+"""How a worker comes by its partitions: consumer, topics, what to call with those it gets, and with those it loses."""
+
+
+def by_group(consumer: Consumer, topics: Sequence[str], gained: Rebalance, lost: Rebalance) -> None:
+    """As a member of the subscriber's group: however many processes deliver, each partition is delivered by one."""
+    consumer.subscribe(list(topics), on_assign=gained, on_revoke=lost, on_lost=lost)
+
+
 class Worker:
     """Delivers to one subscriber until stopped. ``run`` blocks."""
 
     def __init__(
         self, entry: Entry, channel: Channel, reader: Reader, journal: Journal, kafka: KafkaSettings, group: str, topics: Sequence[str],
-        *, clock: Callable[[], float] = time.time,
+        *, clock: Callable[[], float] = time.time, join: Join = by_group,
     ) -> None:  # fmt: skip
         self.entry, self.channel, self.reader, self.journal = entry, channel, reader, journal
         self.kafka, self.group, self.topics = kafka, group, list(topics)
         self.progress = Progress()
         self.circuit = Circuit(entry.spec.retry)
         self.stop = threading.Event()
-        self._clock = clock
+        self._clock, self._join = clock, join
         self._owned: set[Place] = set()
         self._marks: dict[Place, Mark] = {}
         self._next: dict[Place, int] = {}  # behind what was read and is done or not wanted
         self._queues: dict[Place, Queue] = {}
+        self._ended: set[Place] = set()  # where what is read lies behind the replay at hand
         self._early: list[Message] = []
         self._committed_at = 0.0
         settings = entry.spec.channel
-        self._in_batches = settings.kind in ("file", "sftp")
+        self._in_batches = in_batches(entry)
         self._lanes = settings.parallel if settings.kind == "webhook" else 1
         self._lock = threading.Lock()
         self._notes: list[Future[tuple[int, int]]] = []
@@ -107,7 +118,7 @@ class Worker:
             fetch_message_max_bytes=1024 * 1024, client_id=f"{self.group}",
         )  # fmt: skip
         try:
-            consumer.subscribe(self.topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke)
+            self._join(consumer, self.topics, self._on_assign, self._on_revoke)
             with ThreadPoolExecutor(self._lanes, thread_name_prefix=f"deliver-{self.entry.id}") as lanes:
                 self._loop(consumer, lanes)
         except StoppedError:
@@ -129,6 +140,7 @@ class Worker:
                     self._deliver_batch(consumer, lanes, place, queue)
             elif units:
                 self._deliver_now(consumer, lanes, units)
+            self._go_back(consumer)
             self._commit_idle(consumer)
             self._note_lag(consumer)
 
@@ -146,11 +158,10 @@ class Worker:
             offset, at = message.offset() or 0, max(message.timestamp()[1], 0)
             if place not in self._owned or offset < self._next.get(place, 0):
                 continue
-            key = message.key() or b""
-            record = Record(
-                *place, offset, at, key.decode(errors="replace") if isinstance(key, bytes) else str(key), message.value() or b""
-            )
-            found.append((place, offset, at, self._units(record)))
+            if self._marks[place].stop and offset >= self._marks[place].stop:
+                self._ended.add(place)
+                continue
+            found.append((place, offset, at, self._units(record_of(message))))
         return found
 
     def _units(self, record: Record) -> list[Unit]:
@@ -172,6 +183,7 @@ class Worker:
                 self._owned.add(place)
                 self._marks[place], self._next[place] = mark, mark.offset
                 self._queues.pop(place, None)
+                self._ended.discard(place)
             # Written down at once: "now" must mean the same after a restart
             self._commit(consumer, marks)
         consumer.assign([TopicPartition(p.topic, p.partition, self._next[p.topic, p.partition]) for p in parts])
@@ -181,6 +193,7 @@ class Worker:
         for part in parts:
             place = (part.topic, part.partition)
             self._owned.discard(place)
+            self._ended.discard(place)
             for kept in (self._marks, self._next, self._queues):
                 kept.pop(place, None)
         self.progress.partitions = sorted(f"{topic}/{number}" for topic, number in self._owned)
@@ -199,13 +212,30 @@ class Worker:
         self._marks |= {place: mark for place, mark in marks.items() if place in self._owned}
         return True
 
+    def _mark(self, place: Place, until: int = 0) -> Mark:
+        """Where a partition is now."""
+        kept = self._marks[place]
+        return Mark(self._next[place], self.entry.epoch, until, kept.stop, kept.back)
+
+    def _go_back(self, consumer: Consumer) -> None:
+        """Where a replay has come to its end, goes on from where everything had been delivered."""
+        for place, mark in list(self._marks.items()):
+            over = mark.stop and (place in self._ended or self._next[place] >= mark.stop)
+            if not over or place in self._queues:
+                continue
+            consumer.seek(TopicPartition(*place, mark.back))
+            self._next[place] = mark.back
+            self._ended.discard(place)
+            self._marks[place] = Mark(mark.back, self.entry.epoch)
+            self._commit(consumer, {place: self._marks[place]})
+
     def _commit_idle(self, consumer: Consumer, *, force: bool = False) -> None:
         """Now and then, positions over which nothing was wanted."""
         if not force and time.monotonic() - self._committed_at < IDLE_COMMIT:
             return
         self._committed_at = time.monotonic()
         moved = {
-            place: Mark(offset, self.entry.epoch)
+            place: self._mark(place)
             for place, offset in self._next.items()
             if place not in self._queues and offset > self._marks[place].offset and place in self._owned
         }
@@ -239,21 +269,18 @@ class Worker:
                     if place in self._owned:
                         self._next[place] = offset + 1
             self._settle()
-            self._commit(consumer, {p: Mark(self._next[p], self.entry.epoch) for p in open_ if p in self._owned})
+            self._commit(consumer, {p: self._mark(p) for p in open_ if p in self._owned})
             self._committed_at = time.monotonic()
         self.progress.oldest = None
 
     def _lane(self, units: list[Unit], done: Callable[[Unit], None]) -> None:
         """Delivers units one after the other: what comes later never overtakes what is tried again."""
-        settings = self.entry.spec.channel
-        most = settings.records if isinstance(settings, Webhook) else max(len(unit.items) for unit in units)
         for unit in units:
             if (unit.topic, unit.partition) not in self._owned:
                 continue
             with contextlib.suppress(LostError):
-                for begin in range(0, len(unit.items), most):
-                    part = None if len(unit.items) <= most else slice(begin, begin + most)
-                    self._deliver(parcel_of(self.entry.id, [unit], self.entry.epoch, part=part))
+                for parcel in parcels_of(self.entry, [unit], self.entry.epoch):
+                    self._deliver(parcel)
                 done(unit)
 
     def _await(self, consumer: Consumer, futures: Sequence[Future[None]]) -> None:
@@ -303,7 +330,7 @@ class Worker:
         if until:  # begun before a crash: the very same records again
             ready = queue.records[-1][0] >= until - 1
             return [record for record in queue.records if record[0] < until] if ready else []
-        old = time.monotonic() - queue.since >= settings.every
+        old = place in self._ended or time.monotonic() - queue.since >= settings.every
         if not (old or queue.items >= settings.records or queue.bytes >= BUFFER_BYTES):
             return []
         found, items = [], 0
@@ -319,13 +346,9 @@ class Worker:
         if not batch:
             return
         until = batch[-1][0] + 1
-        if not self._marks[place].until and not self._commit(consumer, {place: Mark(self._next[place], self.entry.epoch, until)}):
+        if not self._marks[place].until and not self._commit(consumer, {place: self._mark(place, until)}):
             return  # its limits must be known before anybody sees it
-        by_object: dict[str, list[Unit]] = defaultdict(list)
-        for _, units in batch:
-            for unit in units:
-                by_object[unit.object].append(unit)
-        parcels = [parcel_of(self.entry.id, units, self.entry.epoch) for units in by_object.values()]
+        parcels = parcels_of(self.entry, [unit for _, units in batch for unit in units], self.entry.epoch)
         self.progress.oldest = min((parcel.at for parcel in parcels), default=0) / 1000 or None
         self._await(consumer, [lanes.submit(self._parcels, parcels)])
         if place in self._owned:
@@ -337,7 +360,7 @@ class Worker:
                 del self._queues[place]
             self._next[place] = until
             self._settle()
-            self._commit(consumer, {place: Mark(until, self.entry.epoch)})
+            self._commit(consumer, {place: self._mark(place)})
         self.progress.oldest = None
 
     def _parcels(self, parcels: Sequence[Parcel]) -> None:
@@ -442,6 +465,36 @@ class Worker:
         metrics.DELIVERY_WAITING.labels(id_).set(behind)
         metrics.DELIVERY_OLDEST.labels(id_).set(max(self._clock() - oldest, 0.0) if oldest else 0.0)
         metrics.DELIVERY_OPEN.labels(id_).set(0 if self.circuit.state == "closed" else 1)
+
+
+def record_of(message: Message) -> Record:
+    """What matters of a message from Kafka."""
+    key = message.key() or b""
+    text = key.decode(errors="replace") if isinstance(key, bytes) else str(key)
+    at = max(message.timestamp()[1], 0)
+    return Record(message.topic() or "", message.partition() or 0, message.offset() or 0, at, text, message.value() or b"")
+
+
+def in_batches(entry: Entry) -> bool:
+    """Whether records are put together into files."""
+    return entry.spec.channel.kind in ("file", "sftp")
+
+
+def parcels_of(entry: Entry, units: Sequence[Unit], epoch: int) -> list[Parcel]:
+    """The deliveries of a batch (one for each object), or of one record after the other in requests of bounded size."""
+    if in_batches(entry):
+        by_object: dict[str, list[Unit]] = defaultdict(list)
+        for unit in units:
+            by_object[unit.object].append(unit)
+        return [parcel_of(entry.id, some, epoch) for some in by_object.values()]
+    found = []
+    settings = entry.spec.channel
+    for unit in units:
+        size = len(unit.items)
+        most = settings.records if isinstance(settings, Webhook) else size
+        parts = [None] if size <= most else [slice(begin, begin + most) for begin in range(0, size, most)]
+        found += [parcel_of(entry.id, [unit], epoch, part=part) for part in parts]
+    return found
 
 
 def topics_of(entry: Entry) -> list[str]:

@@ -96,12 +96,19 @@ def end(id: Id, user: User = None, url: Url = None) -> None:
 def replay(
     id: Id,
     start: Annotated[str, typer.Option("--from", help="earliest, a date, or an ISO time with offset.")],
+    end: Annotated[str | None, typer.Option("--to", help="Stop before this time, and go on where delivery was.")] = None,
     reason: Why = "",
     user: User = None,
     url: Url = None,
 ) -> None:
-    """Deliver again what Kafka got since a time, in order, then go on."""
-    _verb(url, id, "replay", user, {"from": start, "reason": reason})
+    """Deliver again what Kafka got since a time (or between two), in order, then go on."""
+    _verb(url, id, "replay", user, {"from": start, "reason": reason, **({"to": end} if end else {})})
+
+
+@app.command()
+def resend(id: Id, delivery: Annotated[str, typer.Argument(help="Id of the delivery (see deliveries --json).")], url: Url = None) -> None:
+    """Send one delivery once more, such as one that was given up."""
+    _print(_call(url, "POST", f"/v1/subscribers/{id}/deliveries/{delivery}/resend"))
 
 
 @app.command("test")

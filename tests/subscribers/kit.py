@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from confluent_kafka import TopicPartition
+from confluent_kafka import Consumer, TopicPartition
 
 from connectors.head_end.publish import Writer
 from connectors.kafka.client import consumer, producer
@@ -24,6 +24,7 @@ from connectors.subscribers.guard import Guard
 from connectors.subscribers.registry import Registry
 from connectors.subscribers.secrets import Secrets
 from connectors.subscribers.service import DeliveryService, Tools
+from connectors.subscribers.worker import Join, Rebalance, topics_of
 from schemas.codec import Codec
 from schemas.identity import partition_of
 from schemas.topology import Topology, load_topology
@@ -31,6 +32,7 @@ from schemas.topology.subscribers import DeliverySettings, Subscriber
 
 CODEC = Codec()
 SECRET = "s" * 32
+PARTITIONS = 4  # the mock gives every topic so many
 LOCAL = DeliverySettings(networks=["127.0.0.0/8"], plain_http=True)
 QUICK = {"first": "1s", "most": "1s", "attempts": 3, "refusals": 2}
 TOPOLOGY = load_topology(Path(__file__).resolve().parent.parent.parent / "topology.yaml")
@@ -51,6 +53,10 @@ class Request:
     @property
     def id(self) -> str:
         return self.headers["webhook-id"]
+
+    @property
+    def ids(self) -> list[str]:
+        return [item["id"] for item in self.data]
 
 
 @dataclass
@@ -124,19 +130,23 @@ def exception(number: int, **changes: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def all_of_it(consumer: Consumer, topics: Sequence[str], gained: Rebalance, _: Rebalance) -> None:
+    """All partitions at once: a group's join takes the mock three seconds, and one process needs no group to share with."""
+    gained(consumer, [TopicPartition(topic, number) for topic in topics for number in range(PARTITIONS)])
+
+
 class Bench:
     """A delivery service over a mock broker, with what a test does to it."""
 
-    def __init__(self, folder: Path, topology: Topology = TOPOLOGY, settings: DeliverySettings = LOCAL, **secrets: str) -> None:
-        self.folder, self.broker = folder, MockBroker()
+    def __init__(self, folder: Path, topology: Topology = TOPOLOGY, settings: DeliverySettings = LOCAL, join: Join = all_of_it) -> None:
+        self.folder, self.broker, self.join = folder, MockBroker(), join
         self.kafka = KafkaSettings(bootstrap=self.broker.bootstrap)
         self.topology = topology.model_copy(update={"delivery": settings})
         self._producer = producer(self.kafka, linger_ms=1)
         for name in self.topology.topics:  # the mock makes a topic when it is first written
             self._producer.produce(name, b"", partition=0)
         assert self._producer.flush(10) == 0
-        environment = {"MDH_SUBSCRIBER_SECRET_KEY": SECRET}
-        self.secrets = Secrets(folder / "secrets", environment | {f"MDH_SUBSCRIBER_SECRET_{n.upper()}": v for n, v in secrets.items()})
+        self.secrets = Secrets(folder / "secrets", {"MDH_SUBSCRIBER_SECRET_KEY": SECRET})
         self.guard = Guard(settings)
         self._running: list[tuple[DeliveryService, threading.Event, list[threading.Thread], Writer]] = []
         self.start()
@@ -144,7 +154,7 @@ class Bench:
     def start(self, **options: Any) -> DeliveryService:
         """Starts (another) delivery process, as it were."""
         writer = Writer(self.kafka, max_bytes=32 * 1024 * 1024)
-        tools = Tools(self.topology, self.kafka, CODEC, writer, self.secrets, self.guard, self.folder / "outbox", "test")
+        tools = Tools(self.topology, self.kafka, CODEC, writer, self.secrets, self.guard, self.folder / "outbox", "test", self.join)
         service = DeliveryService(tools, Registry(self.kafka, self.topology, CODEC, writer), **options)
         stop = threading.Event()
         threads = [threading.Thread(target=work, args=(stop,), daemon=True) for work in service.loops().values()]
@@ -181,11 +191,13 @@ class Bench:
         """Registers a webhook."""
         self.subscribe(id, list(objects), {"kind": "webhook", "url": to.url, "secrets": ["key"], **channel}, filter=filter or {})
 
-    def write(self, topic: str, kind: str, records: list[dict[str, Any]], key: str = "account") -> None:
-        """Writes records as an agent would."""
+    def write(self, topic: str, kind: str, records: list[dict[str, Any]], key: str = "account", at: int = 0) -> None:
+        """Writes records as an agent would, at a time (UTC milliseconds) or now."""
         for record in records:
             name = str(record[key])
-            self._producer.produce(topic, CODEC.encode(kind, record), key=name.encode(), partition=partition_of(name, 4))
+            self._producer.produce(
+                topic, CODEC.encode(kind, record), key=name.encode(), partition=partition_of(name, PARTITIONS), timestamp=at
+            )
         assert self._producer.flush(10) == 0
 
     def block(self, block: Any, key: str = "m") -> None:
@@ -199,16 +211,19 @@ class Bench:
         assert self._producer.flush(10) == 0
 
     def read(self, topic: str) -> list[Any]:
-        """All records of a topic, with key and headers."""
-        reading = consumer(self.kafka, f"test-{time.time_ns()}", enable_partition_eof=True, fetch_wait_max_ms=20)
-        reading.assign([TopicPartition(topic, number, 0) for number in range(4)])
-        left, found = 4, []
-        while left:
+        """All records that are in a topic now, with key and headers."""
+        reading = consumer(self.kafka, f"test-{time.time_ns()}", fetch_wait_max_ms=20)
+        ends = {n: reading.get_watermark_offsets(TopicPartition(topic, n), timeout=10)[1] for n in range(PARTITIONS)}
+        reading.assign([TopicPartition(topic, number, 0) for number in range(PARTITIONS)])
+        waiting, found = sum(ends.values()), []
+        deadline = time.monotonic() + 20
+        while waiting:
             for message in reading.consume(500, 0.05):
-                if message.error():
-                    left -= 1
-                elif message.value():
-                    found.append(message)
+                assert message.error() is None, message.error()
+                if message.offset() < ends[message.partition()]:
+                    waiting -= 1
+                    found += [message] if message.value() else []
+            assert time.monotonic() < deadline, f"{waiting} records of {topic} do not come"
         reading.close()
         return found
 
@@ -219,10 +234,20 @@ class Bench:
 
     def position(self, id: str) -> int:
         """The sum of the committed positions of a subscriber on determinants."""
+        return sum(offset for offset, _ in self._positions(id, ["billing.determinants"]))
+
+    def settled(self, id: str) -> None:
+        """Waits until a subscriber is through with all there is on its topics."""
+        topics = topics_of(self.registry.get(id))
+        eventually(lambda: all(offset >= end for offset, end in self._positions(id, topics)))
+
+    def _positions(self, id: str, topics: Sequence[str]) -> list[tuple[int, int]]:
+        """Committed position and end of each partition."""
         reading = consumer(self.kafka, self.service.tools.group(id))
-        parts = reading.committed([TopicPartition("billing.determinants", number) for number in range(4)], timeout=5)
+        places = [TopicPartition(topic, number) for topic in topics for number in range(PARTITIONS)]
+        found = [(max(part.offset, 0), reading.get_watermark_offsets(part, timeout=5)[1]) for part in reading.committed(places, timeout=5)]
         reading.close()
-        return sum(part.offset for part in parts if part.offset > 0)
+        return found
 
     def close(self) -> None:
         """Ends everything."""

@@ -16,6 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lxml import etree
 
+from connectors.enterprise.sap.catalog import catalog
+from connectors.enterprise.sap.schemas import message_validator
 from connectors.head_end.formats import decode
 from connectors.head_end.formats.model import Options
 from connectors.subscribers.objects import Unit, final_items, item_of, sample_block
@@ -155,7 +157,7 @@ def test_mdus_items_are_half_open_in_utc_with_one_status_each() -> None:
     codes = [conditions.REGULAR] * 45 + [conditions.MISSING, conditions.EST_LIKE_DAY, conditions.USER_EDIT]
     content = mdus.document(day([1_250_000] * 48, codes), "delivery", 1_767_312_000)
     root = etree.fromstring(content.data)
-    assert root.tag == f"{{{mdus.NAMESPACE}}}UtilitiesTimeSeriesERPItemBulkCreateRequest"
+    assert root.tag == f"{{{catalog().namespace}}}UtilitiesTimeSeriesERPItemBulkCreateRequest"
     items = root.findall(".//Item")
     assert len(items) == 47, "a missing interval has no item"
     assert items[0].findtext("UTCValidityStartDateTime") == "2025-12-31T14:00:00Z"
@@ -165,6 +167,14 @@ def test_mdus_items_are_half_open_in_utc_with_one_status_each() -> None:
     assert root.findtext(".//UtilitiesTimeSeries/ID") == "NMI0000001/E1"
     uuids = [element.text for element in root.iter("UUID")]
     assert len(set(uuids)) == len(uuids) == 2
+    assert message_validator("UtilitiesTimeSeriesERPItemCreateRequest").validate(root)
+
+
+def test_mdus_leaves_out_what_its_schema_cannot_hold() -> None:
+    good, bad = day([1] * 48, [conditions.REGULAR] * 48), day([1] * 48, [conditions.REGULAR] * 48, device="m" * 70)
+    content = mdus.document(FinalBlock.join([bad, good]), "delivery", 0)
+    assert content.items == 1
+    assert "maximum" in content.left_out[0]
 
 
 def test_cim_intervals_carry_reading_type_end_and_quality() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from fastapi import APIRouter, Query, Request
@@ -17,11 +16,11 @@ from connectors.enterprise.sap.writing import written
 from connectors.head_end import problems
 from connectors.head_end.problems import ProblemError
 from connectors.head_end.publish import PublishError
+from connectors.head_end.spool import spooled
 
 if TYPE_CHECKING:
     from connectors.enterprise.part import Enterprise
 
-SPOOL: Final = 4 * 1024 * 1024  # of a message in memory; the rest of a bulk goes to disk
 XML: Final = {"requestBody": {"required": True, "content": {"text/xml": {"schema": {"type": "string"}}}}}
 _FOUND: Final[dict[int | str, dict[str, Any]]] = {
     200: {"content": {"text/xml": {}}, "description": "XML"}, **problems.responses(404),
@@ -85,22 +84,15 @@ def routes(part: Enterprise | None) -> APIRouter:
         if name not in catalog().services:
             raise ProblemError(404, "not-found", f"There is no service {service[:100]}; GET /v1/sap lists them.")
         version = SOAP12 if "soap+xml" in request.headers.get("content-type", "") else SOAP11
-        with tempfile.SpooledTemporaryFile(SPOOL, dir=str(part.folder)) as spool:
-            size = 0
-            async for chunk in request.stream():
-                size += len(chunk)
-                if size > part.settings.bulk_bytes:
-                    return _fault(413, f"a message may have {part.settings.bulk_bytes} bytes", version)
-                if size > SPOOL:
-                    await run_in_threadpool(spool.write, chunk)
-                else:
-                    spool.write(chunk)
-            try:
+        try:
+            async with spooled(request, part.settings.bulk_bytes, part.folder) as spool:
                 taken = await run_in_threadpool(part.sap.take, name, spool)
-            except FaultError as error:
-                return _fault(400, error.reason, error.version if version == SOAP11 else version, error.code)
-            except PublishError as error:
-                return _fault(503, f"not taken, send it again: {error}", version, sender=False)
+        except ProblemError as error:
+            return _fault(error.status, error.detail, version)
+        except FaultError as error:
+            return _fault(400, error.reason, error.version if version == SOAP11 else version, error.code)
+        except PublishError as error:
+            return _fault(503, f"not taken, send it again: {error}", version, sender=False)
         return JSONResponse({"items": taken.items, "refused": taken.refused}, 202) if _wants_json(request) else Response(status_code=202)
 
     return router

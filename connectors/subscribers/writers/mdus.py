@@ -10,39 +10,46 @@ from typing import Any, Final
 
 from lxml import etree
 
+from connectors.enterprise.sap.catalog import HEADER, catalog
+from connectors.enterprise.sap.documents import build
+from connectors.enterprise.sap.schemas import item_validator
 from connectors.subscribers.objects import iso
 from connectors.subscribers.writers.content import Content
 from schemas import conditions, quantity
 from schemas.block import FinalBlock, starts_of
 
-NAMESPACE: Final = "http://sap.com/xi/IS-U/Global2"
 ROOT: Final = "UtilitiesTimeSeriesERPItemBulkCreateRequest"
-ITEM: Final = "UtilitiesTimeSeriesERPItemCreateRequestMessage"
 SENDER: Final = "MDH"
 _IDS: Final = uuid.UUID("6b0d7c54-54f1-4b0e-9d57-2f6f0f6f4a10")
 MEASURED, ESTIMATED, EDITED, SUSPECT, OUTAGE = "01", "02", "03", "04", "05"
 
 
 def document(block: FinalBlock, delivery: str, made_at: int) -> Content:
-    """The bulk request of a block of final intervals: one message per channel day, its UUID made from the delivery and its place."""
-    root = etree.Element(f"{{{NAMESPACE}}}{ROOT}", nsmap={"n0": NAMESPACE})
-    _header(root, delivery, made_at)
+    """The bulk request of a block of final intervals: one message per channel day, its UUID made from the delivery and its place.
+
+    Each follows the schema that the hub publishes of the service; one that cannot is left out.
+    """
+    root = catalog().roots[ROOT]
+    whole = build(root, _header(delivery, made_at), [])
     left_out: list[str] = []
     count = 0
     for row, found in enumerate(time_series(block)):
         if not found["Item"]:
             left_out.append(f"{found['ID']}: no value in it")
             continue
-        message = etree.Element(ITEM)
+        words = {HEADER: _header(f"{delivery}/{row}", made_at), root.payload.name: found}
         try:
-            _header(message, f"{delivery}/{row}", made_at)
-            _fill(etree.SubElement(message, "UtilitiesTimeSeries"), found)
+            item = build(root, {}, [words])[1]
         except ValueError:
             left_out.append(f"{found['ID']!r}: has characters that XML cannot hold")
             continue
-        root.append(message)
+        schema = item_validator(ROOT)
+        if not schema.validate(item):
+            left_out.append(f"{found['ID']}: {schema.error_log[0].message[:200]}")
+            continue
+        whole.append(item)
         count += 1
-    return Content(etree.tostring(root, xml_declaration=True, encoding="UTF-8"), count, left_out)
+    return Content(etree.tostring(whole, xml_declaration=True, encoding="UTF-8"), count, left_out)
 
 
 def time_series(block: FinalBlock) -> list[dict[str, Any]]:
@@ -80,18 +87,5 @@ def status(code: int) -> str:
     return MEASURED if code < conditions.USER_EDIT or code >= conditions.SUPER else EDITED
 
 
-def _header(parent: Any, name: str, made_at: int) -> None:
-    header = etree.SubElement(parent, "MessageHeader")
-    etree.SubElement(header, "UUID").text = str(uuid.uuid5(_IDS, name))
-    etree.SubElement(header, "CreationDateTime").text = iso(made_at)
-    etree.SubElement(header, "SenderBusinessSystemID").text = SENDER
-
-
-def _fill(parent: Any, values: dict[str, Any]) -> None:
-    for name, value in values.items():
-        for one in value if isinstance(value, list) else [value]:
-            child = etree.SubElement(parent, name)
-            if isinstance(one, dict):
-                _fill(child, one)
-            else:
-                child.text = one
+def _header(name: str, made_at: int) -> dict[str, str]:
+    return {"UUID": str(uuid.uuid5(_IDS, name)), "CreationDateTime": iso(made_at), "SenderBusinessSystemID": SENDER}
