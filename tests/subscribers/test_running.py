@@ -49,11 +49,11 @@ def test_a_blocked_receiver_takes_nothing_from_another(tmp_path: Path) -> None:
                 bench.write("billing.determinants", "Determinant", records)
             eventually(lambda: one.requests and other.requests and hanging.requests, 40)
             go.set()
-            eventually(lambda: len(one.taken) >= count * 0.8, 120)
-            with_trouble, without = len(other.taken), len(one.taken)
-            assert with_trouble >= 0.9 * without, (with_trouble, without)
+            eventually(lambda: len(one.taken) == count, 120)
+            with_trouble = len(other.taken)
+            assert with_trouble >= 0.5 * count, "both go on in turns of 200: at most two of five behind"
             eventually(lambda: len(other.taken) == count, 60)
-            assert not hanging.taken
+            assert not hanging.taken, "all this while nobody answered there"
             assert beside.service.state(beside.registry.get("gone"))["problem"]
             hang.set()
     finally:
