@@ -49,14 +49,14 @@ WHERE device = {device:String} AND channel = {channel:String} AND value IS NOT N
   ORDER BY version LIMIT 20)
 ORDER BY start"""
 _BILLING: Final = """
-SELECT device, channel, kind, tou, unit, quantity, condition, slots, actual, estimated, id, version FROM determinants
+SELECT device, channel, kind, name, tou, unit, quantity, condition, slots, actual, estimated, usage, version FROM determinants
 WHERE account = {account:String} AND period = 'billing' AND status = 'released'
 AND period_start = fromUnixTimestamp({start:Int64}) AND period_end = fromUnixTimestamp({end:Int64})
 ORDER BY device, channel, kind, tou, unit"""
 _DAILY: Final = """
-SELECT device, channel, replaceOne(d.kind, '-daily', '') AS kind, tou, unit, sum(d.quantity) AS quantity,
+SELECT device, channel, replaceOne(d.kind, '-daily', '') AS kind, '' AS name, tou, unit, sum(d.quantity) AS quantity,
 min(d.condition) AS condition, sum(d.slots) AS slots,
-sum(d.actual) AS actual, sum(d.estimated) AS estimated,
+sum(d.actual) AS actual, sum(d.estimated) AS estimated, '' AS usage, 0 AS version,
 sum(toUnixTimestamp(period_end) - toUnixTimestamp(period_start)) AS covered FROM determinants AS d
 WHERE account = {account:String} AND period = 'day'
 AND d.kind IN ('interval-consumption-daily', 'tou-interval-consumption-daily', 'scalar-consumption-daily')
@@ -136,7 +136,8 @@ class Finder:
             spans = {(row["device"], row["channel"]) for row in whole if row["kind"] != "tou-interval-consumption"}
             if not spans or {(row["device"], row["channel"]) for row in rows} != spans:
                 return None
-        texts, numbers = ("device", "channel", "kind", "tou", "unit"), ("condition", "slots", "actual", "estimated")
+        texts = ("device", "channel", "kind", "name", "tou", "unit", "usage")
+        numbers = ("condition", "slots", "actual", "estimated", "version")
         found = [
             {**{name: row[name] for name in texts}, **{name: int(row[name]) for name in numbers}, "quantity": _text(row["quantity"])}
             for row in rows

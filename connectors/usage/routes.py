@@ -134,14 +134,14 @@ class UsageDesk:
             {"id": id_},
         )
         if usage:
-            return {**usage[0], "subject": "", "route": usage[0]["account"]}
+            return {**usage[0], "subject": "", "route": usage[0]["account"], "device": "", "channel": "", "unit": "", "start": 0}
         found = self.reader.rows("SELECT * FROM bill_determinants WHERE id = {id:String} LIMIT 1", {"id": id_})
         if not found:
             raise ProblemError(404, "not-found", "No determinant and no usage of this id is in the store.")
         row = found[0]
         route = row["account"] or row["service_point"] or row["device"]
         begin = int(row["period_start"].timestamp())
-        return {**row, "route": route, "subject": "" if row["usage"] else subject_of(row, begin)}
+        return {**row, "route": route, "start": begin, "subject": "" if row["usage"] else subject_of(row, begin)}
 
 
 def second(name: str, at: datetime) -> int:
@@ -215,7 +215,8 @@ def routes(desk: UsageDesk) -> APIRouter:
         found = await run_in_threadpool(desk.find, id)
         body = {
             "id": desk.id_of("used-on-bill", said, idempotency_key, id), "account": found["route"], "usage": found["usage"],
-            "subject": found["subject"], "version": said.version or found["version"], "bill": said.bill, "user": acting(said.user),
+            "subject": found["subject"], **{name: found[name] for name in ("device", "channel", "unit", "start")},
+            "version": said.version or found["version"], "bill": said.bill, "user": acting(said.user),
         }  # fmt: skip
         return await desk.publish("UsedOnBill", body, found["route"])
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 from typing import Annotated, Final
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
+
+from schemas import quantity
 
 FOREVER: Final = -1
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
@@ -34,6 +37,17 @@ def parse_duration(value: object) -> object:
 
 Seconds = Annotated[int, BeforeValidator(parse_duration)]
 """A duration in whole seconds, written with a unit."""
+
+
+def _micros(value: object) -> object:
+    """A decimal as millionths."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
+        raise ValueError("must be a decimal number")
+    return quantity.parse(str(value))
+
+
+Micros = Annotated[int, BeforeValidator(_micros)]
+"""An amount, written in the unit of what it is about, held in millionths."""
 
 
 def duration_text(seconds: int) -> str:

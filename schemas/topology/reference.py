@@ -12,10 +12,9 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from schemas import quantity
-from schemas.topology.base import FOREVER, duration_text, parse_duration
+from schemas.topology.base import FOREVER, Micros, duration_text, parse_duration
 from schemas.topology.root import Topology
 from schemas.topology.tou import TimeOfDay, clock
-from schemas.topology.vee import Micros
 
 
 def _reader(annotation: Any) -> Any:

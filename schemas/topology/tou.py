@@ -19,6 +19,7 @@ from zoneinfo import available_timezones
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from schemas.topology.base import Seconds, Section
+from schemas.topology.corrections import Corrections
 from schemas.units import resolve
 
 DAY: Final = 86_400
@@ -333,6 +334,7 @@ class DeterminantsSettings(Section):
     default_map: MapName | None = Field(default=None, description="Map of channels no rule of `assign` matches; null: they are not mapped")
     assign: tuple[MapRule, ...] = Field(default=(), description="Which channel is billed by which map; the first that matches counts")
     billing: Billing = Field(default_factory=Billing)
+    corrections: Corrections = Field(default_factory=Corrections, description="Of determinants and usage that were sent")
     rollover_percent: int = Field(
         default=50,
         ge=1,

@@ -15,9 +15,8 @@ from pydantic import AfterValidator, Field, model_validator
 
 from schemas import formula
 from schemas.quantity import MICRO
-from schemas.topology.base import Seconds, Section
+from schemas.topology.base import Micros, Seconds, Section
 from schemas.topology.tou import MapName, Weekdays
-from schemas.topology.vee import Micros
 from schemas.units import resolve
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,59}$")]
@@ -449,7 +448,7 @@ class UsageGroup(Section):
         return held[-1] if held else None
 
 
-# --- factors, profiles, peaks, cycles, corrections ---------------------------------------------------------------------------------
+# --- factors, profiles, peaks, cycles ---------------------------------------------------------------------------------
 
 
 class Factor(Section):
@@ -481,31 +480,6 @@ class Cycle(Section):
     first_month: int = Field(default=1, ge=1, le=12, description="A month in which a period begins")
 
 
-class Threshold(Section):
-    """From which difference on a correction is sent; the larger of both counts."""
-
-    units: tuple[str, ...] = Field(default=(), description="None: all")
-    absolute: Micros = Field(default=0, ge=0)
-    percent: Micros = Field(default=0, ge=0, description="Of what was sent last: 0.5 is half a percent")
-
-
-class Corrections(Section):
-    """When sent usage is corrected."""
-
-    thresholds: tuple[Threshold, ...] = Field(
-        default=(Threshold(units=("kWh", "kvarh"), absolute=MICRO // 1000), Threshold(absolute=1)),
-        description="The first that fits the unit counts",
-    )
-    cut_off_months: int = Field(
-        default=12, ge=1, le=36, description="Behind a period's end; later changes are refused and told as exceptions"
-    )
-
-    def of(self, unit: str) -> Threshold:
-        """The thresholds of a unit."""
-        fits = (t for t in self.thresholds if not t.units or resolve(unit) in [resolve(u) for u in t.units])
-        return next(fits, Threshold())
-
-
 def _instant(moment: datetime) -> datetime:
     if moment.tzinfo is None:
         raise ValueError("a moment needs an offset, such as 2026-01-15T18:00+01:00")
@@ -526,7 +500,6 @@ class UsageSettings(Section):
     )
     profiles: dict[Label, tuple[ProfileDay, ...]] = Field(default_factory=dict, description="Load profiles")
     peaks: dict[Label, tuple[Instant, ...]] = Field(default_factory=dict, description="Moments (window ends) of system peaks")
-    corrections: Corrections = Field(default_factory=Corrections)
 
     @model_validator(mode="after")
     def _references(self) -> Self:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import date
-from decimal import Decimal
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from schemas import conditions, quantity
 from schemas.rules import RULES
-from schemas.topology.base import Seconds, Section
+from schemas.topology.base import Micros, Seconds, Section
 from schemas.topology.presets import PRESETS
 from schemas.topology.tou import WEEKDAYS, HolidayCalendar, Weekdays
 from schemas.units import UNITS
@@ -32,13 +31,6 @@ CONSUMPTION: Final = ("energy", "reactive-energy", "apparent-energy", "volume", 
 BANDS: Final = tuple(band.name for band in conditions.RANGES)
 
 
-def _micros(value: object) -> object:
-    """A decimal in the channel's unit as millionths."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
-        raise ValueError("must be a decimal number")
-    return quantity.parse(str(value))
-
-
 def _quantity(name: str) -> str:
     known = sorted({unit.quantity for unit in UNITS.values()} | {"other"})
     if name not in known:
@@ -46,8 +38,6 @@ def _quantity(name: str) -> str:
     return name
 
 
-Micros = Annotated[int, BeforeValidator(_micros)]
-"""An amount, written in the unit of the channel, held in millionths."""
 QuantityName = Annotated[str, AfterValidator(_quantity)]
 
 

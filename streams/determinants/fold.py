@@ -17,10 +17,12 @@ from schemas.topology.usage import UsageSettings
 from schemas.units import resolve
 from streams import calendar
 from streams.determinants import intervals, registers
+from streams.determinants.corrections import Judge
 from streams.determinants.events import TOPIC as USAGE_EVENTS
 from streams.determinants.events import UsageEvents
 from streams.determinants.intervals import Intervals, day_bounds
 from streams.determinants.kernels import GOOD
+from streams.determinants.keys import key_of
 from streams.determinants.registers import Day, Registers
 from streams.determinants.sums import ESTIMATED, Sums
 from streams.determinants.usage.billed import Billed
@@ -66,11 +68,12 @@ class DeterminantsFold:
     ) -> None:  # fmt: skip
         self.partition, self.partitions = partition, partitions
         self.state = State(make_table)
-        self._intervals = Intervals(settings, self.state, hot_days)
-        self._registers = Registers(settings, self.state)
-        self._usage = Usage(usage or UsageSettings(), settings, self.state)
-        self._events = UsageEvents((usage or UsageSettings()).events, self.state, told)
         self._billed = Billed(self.state)
+        judge = Judge(settings.corrections, self._billed)
+        self._intervals = Intervals(settings, self.state, hot_days, judge)
+        self._registers = Registers(settings, self.state, judge)
+        self._usage = Usage(usage or UsageSettings(), settings, self.state, judge)
+        self._events = UsageEvents((usage or UsageSettings()).events, self.state, told)
 
     def apply(self, message: Message) -> Result:
         """Folds one message in."""
@@ -94,9 +97,20 @@ class DeterminantsFold:
         elif message.type == "UsageRequest":
             self._usage.request(body, now, result)
         elif message.type == "UsedOnBill":
-            (self._usage.billed if body["usage"] else self._billed.note)(body)
+            if body["usage"]:
+                self._usage.billed(body, now)
+            else:
+                self._noted(body)
         elif message.type == "TouEvent":
             self._usage.event(body, now)
+
+    def _noted(self, body: dict[str, Any]) -> None:
+        """A channel's determinant is on a bill. Where a later version was sent meanwhile, that is looked at once more."""
+        self._billed.note(body)
+        for account in dict.fromkeys((body["account"], "")):
+            key = key_of(account, body["device"], body["channel"], body["unit"])
+            self._intervals.again(key, body["start"])
+            self._registers.again(key, body["start"])
 
     def _tick(self, message: Message, result: Result) -> None:
         """Time has come only as far as every VEE partition says: each of them may have written reads to this one."""

@@ -21,12 +21,13 @@ from schemas.block import DIRECTIONS, EXCEPTION, FinalBlock
 from schemas.topology.tou import DeterminantsSettings
 from streams import calendar
 from streams.determinants import periods
+from streams.determinants.corrections import Judge, Sent, differences
 from streams.determinants.kernels import GOOD, NewDays, Ring, add_new
 from streams.determinants.keys import SEPARATOR, keys_of, mark_of, parts_of
 from streams.determinants.maps import UNMAPPED, Maps
-from streams.determinants.records import Figure, Subject, determinant
+from streams.determinants.records import Figure, Subject, determinant, refused
 from streams.determinants.sums import ESTIMATED, MOST, Sums, limits_of, sum_days, worst_of
-from streams.runtime.fold import Result
+from streams.runtime.fold import Output, Result
 from streams.runtime.state import Column, State, Table
 from streams.sorting import distinct
 
@@ -51,7 +52,9 @@ def columns(slots: int, width: int) -> dict[str, Column]:
         "good": Column(np.uint16, (slots, width)),  # number of slots in the best class, and in all others: mostly zeros,
         "poor": Column(np.uint16, (slots, width, GOOD)),  # which packed pages hold in three bytes
         "version": Column(np.uint16, (slots,)),
-        "sent": Column(np.int64, (slots,)),  # hash of what was sent last
+        "sent": Column(np.int64, (slots,)),  # hash of the quality that was sent last
+        "unsaid": Column(np.int64, (slots, width)),  # by how much quantities differ from those that were sent last
+        "first": Column(np.uint32, (slots,)),  # time of the tick on which it was sent first
         "dirty": Column(np.uint8, (slots,)),
         "touched": Column(np.uint32, (slots,)),  # time of the newest tick when it changed last
     }
@@ -110,8 +113,8 @@ class Change:
 class Intervals:
     """Interval consumption of one partition."""
 
-    def __init__(self, settings: DeterminantsSettings, state: State, hot_days: int) -> None:
-        self._settings, self._state = settings, state
+    def __init__(self, settings: DeterminantsSettings, state: State, hot_days: int, judge: Judge) -> None:
+        self._settings, self._state, self._judge = settings, state, judge
         self._ring = hot_days + 1
         self._ready = False
         self.maps = Maps(settings)
@@ -289,9 +292,25 @@ class Intervals:
         kept = np.flatnonzero(~lost)
         self._remember(days, at[kept])
         short = block.seconds[at] < SHORTEST
+        self._tell_lost(block, days, at[lost & ~short & (block.replaces[at] > 0)], result)
         for name, which in (("late", lost & ~short), ("unbilled", short)):
             if which.any():
                 result.count(name, int(which.sum()))
+
+    def _tell_lost(self, block: FinalBlock, days: Days, at: Array, result: Result) -> None:
+        """Corrections of days whose periods are no longer kept: people are told, once per channel and period of a block."""
+        if not at.size:
+            return
+        homes = days.channels[at]
+        self._know(homes)
+        begin, end = self._bounds(homes, days.period[at])
+        told: dict[tuple[int, int], Output] = {}
+        for i, row in enumerate(at.tolist()):
+            home = int(homes[i])
+            subject = Subject.of(self.now.keys[home], self.now.text["service_point"][home], int(begin[i]), int(end[i]))
+            said = f"{calendar.date_of(int(block.day[row]))} was corrected, the sums of its period are no longer kept"
+            told[home, subject.begin] = refused(subject, said, self._now)
+        result.outputs += told.values()
 
     def _recall(self, block: FinalBlock, days: Days, at: Array, known: Array, before: Sums) -> Array:
         """Fills ``before`` for days that are in their period but not in the ring; returns those whose old values nobody knows."""
@@ -409,6 +428,8 @@ class Intervals:
         table["period"][rows, place] = change.period
         table["map"][rows, place] = np.where(alike, number, -np.maximum(np.abs(number), np.maximum(change.low, change.high)))
         table["quantities"][rows, place] = quantities
+        sent = table["version"][rows, place] > 0
+        table["unsaid"][rows[sent], place[sent]] += change.quantities[sent]
         _set_counts(table, "", rows, place, counts)
         table["days"][rows, place] |= change.days
         table["held"][rows, place] = table["held"][rows, place] & ~change.cleared | change.held
@@ -422,6 +443,7 @@ class Intervals:
         """Sends the determinants of changed periods that ended long enough ago; on ``close`` of all changed ones."""
         if not self._ready:
             self._prepare()
+        self._now = max(self._now, at)
         if not close and self._next is not None and at < self._next:
             return
         self._next, room = None, PER_TICK
@@ -439,6 +461,23 @@ class Intervals:
                 room -= len(ready)
             self._send(table, rows[ready], place[ready], result)
         self._next = min(upcoming, default=2**62)
+
+    def again(self, key: str, begin: int) -> None:
+        """Looks at the period of a channel that begins at a UTC second once more on the next tick; what is not known is left alone."""
+        if not self._ready:
+            self._prepare()
+        for table, places in ((self.now, NOW), (self.past, PAST)):
+            home = self.now.find([key])
+            row = table.find([key])
+            if row[0] < 0 or home[0] < 0:
+                continue
+            self._know(home)
+            day = calendar.day_of(self.now.text["zone"][int(home[0])], begin)
+            period = periods.period_of(day, self._cycle[home[0]])
+            if table["period"][row[0], period % places] == period:
+                table["dirty"][row[0], period % places] = 1
+                table.mark(row)
+                self._next = None
 
     def _due(self, table: Table, rows: Array, place: Array) -> Array:
         """When periods may be sent, UTC seconds."""
@@ -462,30 +501,43 @@ class Intervals:
         return begin, end
 
     def _send(self, table: Table, rows: Array, place: Array, result: Result) -> None:
-        """Sends periods whose content differs from what was sent last."""
+        """Sends periods for the first time, and again where they differ from what was sent last by so much that it matters."""
         if not len(rows):
             return
         homes = self._homes(table, rows)
         begin, end = self._bounds(homes, table["period"][rows, place])
         quantities, counts = table["quantities"][rows, place], _counts(table, "", rows, place)
         held, number = (table["held"][rows, place] != 0).tolist(), table["map"][rows, place].tolist()
+        version, unsaid = table["version"][rows, place], table["unsaid"][rows, place]
         table["dirty"][rows, place] = 0
         table.mark(rows)
         said = _said(quantities, counts)
-        contents = np.concatenate(
-            [said.reshape(len(rows), -1), table["held"][rows, place, None] != 0, table["map"][rows, place, None]], axis=1
+        qualities = np.concatenate(
+            [said[:, :, 1:3].reshape(len(rows), -1), table["held"][rows, place, None] != 0, table["map"][rows, place, None]], axis=1
         )
-        for i, (row, home) in enumerate(zip(rows.tolist(), homes.tolist(), strict=True)):
-            digest = int.from_bytes(hashlib.blake2b(contents[i].tobytes(), digest_size=8).digest(), "little", signed=True)
-            version = int(table["version"][row, place[i]])
-            if version and table["sent"][row, place[i]] == digest:
-                continue
-            version += 1
-            table["version"][row, place[i]], table["sent"][row, place[i]] = version, digest
-            subject = Subject.of(table.keys[row], self.now.text["service_point"][home], int(begin[i]), int(end[i]))
-            names = self.maps.names[abs(number[i])][1]
-            for figure in _figures(names, said[i].tolist(), held[i], number[i] >= 0):
-                result.outputs.append(determinant(subject, figure, version))
+        digests = np.array(
+            [int.from_bytes(hashlib.blake2b(q.tobytes(), digest_size=8).digest(), "little", signed=True) for q in qualities], np.int64
+        )
+        other = digests != table["sent"][rows, place]
+        asked = (version == 0) | other | unsaid.any(axis=1) | self._judge.billed.some
+        for i in np.flatnonzero(asked).tolist():
+            home, at = int(homes[i]), (int(rows[i]), int(place[i]))
+            subject = Subject.of(table.keys[at[0]], self.now.text["service_point"][home], int(begin[i]), int(end[i]))
+            figures = _figures(self.maps.names[abs(number[i])][1], said[i].tolist(), held[i], number[i] >= 0)
+            reason = ""
+            if version[i]:
+                amounts = _amounts(figures, quantities[i] - unsaid[i])
+                sent = Sent(amounts, [int(version[i])] * len(figures), int(table["first"][at]), bool(other[i]))
+                verdict = self._judge.verdict(self.now.text["zone"][home], subject, figures, sent, self._now)
+                if verdict == "refuse":
+                    result.outputs.append(refused(subject, differences(subject, figures, amounts), self._now))
+                if verdict != "send":
+                    continue
+                reason = "late or corrected reads"
+            else:
+                table["first"][at] = self._now
+            table["version"][at], table["sent"][at], table["unsaid"][at] = version[i] + 1, digests[i], 0
+            result.outputs += [determinant(subject, figure, int(version[i]) + 1, reason) for figure in figures]
 
 
 def _said(quantities: Array, counts: Array) -> Array:
@@ -504,6 +556,13 @@ def _figures(names: list[str], said: list[list[int]], held: bool, split: bool) -
     if not split:
         return [whole, *(Figure(kind, name, 0, c.INVALID, 0, 0, 0, True) for name in names)]
     return [whole, *(_figure(kind, name, line, held) for name, line in zip(names, said[1:], strict=False))]
+
+
+def _amounts(figures: list[Figure], quantities: Array) -> list[int]:
+    """What of the quantities by line belongs to each figure; to lines that cannot be told apart, nothing."""
+    lines = quantities.tolist()
+    split = len(figures) > 1 and not all(figure.held and figure.condition == c.INVALID for figure in figures[1:])
+    return [sum(lines), *(lines[: len(figures) - 1] if split else [0] * (len(figures) - 1))]
 
 
 def _figure(kind: str, tou: str, said: list[int], held: bool) -> Figure:

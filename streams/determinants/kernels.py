@@ -137,6 +137,8 @@ class Ring(NamedTuple):
     poor: Array
     dirty: Array
     touched: Array
+    version: Array
+    unsaid: Array
 
 
 class NewDays(NamedTuple):
@@ -185,8 +187,11 @@ def add_new(table: Ring, new: NewDays, taken: Array, now: int, none: int) -> Non
                 for kind in range(GOOD):
                     table.poor[row, place, 0, kind] += table.poor[row, place, line, kind]
                     table.poor[row, place, line, kind] = 0
+        sent = table.version[row, place] > 0
         for line in range(width):
             into = 0 if flat else line
+            if sent:
+                table.unsaid[row, place, line] += new.quantities[k, line]
             table.quantities[row, place, into] += new.quantities[k, line]
             table.good[row, place, into] += new.counts[k, line, GOOD]
             for kind in range(GOOD):

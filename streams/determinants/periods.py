@@ -29,3 +29,12 @@ def bounds(zone: str, periods: Any, cycle: Any) -> tuple[Array, Array]:
     numbers = np.asarray(periods, np.int64)
     begin, end = (np.clip(first_day(p, cycle), calendar.FIRST_DAY, calendar.LAST_DAY) for p in (numbers, numbers + 1))
     return calendar.start_of(zone, begin), calendar.start_of(zone, end)
+
+
+def months_behind(zone: str, at: int, months: int) -> int:
+    """The UTC second so many months behind a local day's begin; a day behind the 28th counts as the 28th."""
+    day = int(calendar.day_of(zone, at))
+    month = int(np.int64(day).astype("datetime64[D]").astype("datetime64[M]").astype(np.int64))
+    since = day - int(first_day(month, 1))
+    there = int(first_day(month + months, 1)) + min(since, 27)
+    return int(calendar.start_of(zone, min(max(there, calendar.FIRST_DAY), calendar.LAST_DAY)))

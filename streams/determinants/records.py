@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final
 
@@ -11,6 +12,8 @@ from streams.determinants.keys import parts_of
 from streams.runtime.fold import Output
 
 TOPIC: Final = "billing.determinants"
+EXCEPTIONS: Final = "vee.exceptions"
+CUT_OFF: Final = "settlement-cut-off"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +62,13 @@ class Figure:
     held: bool
 
 
-def determinant(subject: Subject, figure: Figure, version: int) -> Output:
-    """The record of one version of a determinant."""
+def words(micros: int) -> str:
+    """Millionths as a decimal number with six places."""
+    return f"{Decimal(micros).scaleb(-6):f}"
+
+
+def determinant(subject: Subject, figure: Figure, version: int, reason: str) -> Output:
+    """The record of one version of a determinant. ``reason`` is why there is a new one; the first has none."""
     body: dict[str, Any] = {
         "id": subject.identity(figure.kind, figure.tou, version),
         "account": subject.account,
@@ -81,7 +89,19 @@ def determinant(subject: Subject, figure: Figure, version: int) -> Output:
         "status": "held" if figure.held else "released",
         "version": version,
         "replaces": subject.identity(figure.kind, figure.tou, version - 1),
-        "reason": "first" if version == 1 else "late or corrected reads",
+        "reason": "first" if version == 1 else reason,
         "correction": "" if version == 1 else "replacement",
     }
     return Output(TOPIC, "Determinant", body, subject.key)
+
+
+def refused(subject: Subject, detail: str, now: int) -> Output:
+    """An exception: the settlement cut-off keeps a channel's period from being corrected. ``now`` orders them, UTC seconds."""
+    begin, end = (datetime.fromtimestamp(second, UTC) for second in (subject.begin, subject.end))
+    body: dict[str, Any] = {
+        "id": identity(CUT_OFF, subject.account, subject.device, subject.channel, subject.unit, subject.begin), "rule": CUT_OFF,
+        "severity": "issue", "status": "open", "version": max(now, 1), "device": subject.device, "channel": subject.channel,
+        "service_point": subject.service_point, "payload": "", "start": begin, "end": end, "count": 1,
+        "detail": f"not corrected, the settlement cut-off has passed: {detail}",
+    }  # fmt: skip
+    return Output(EXCEPTIONS, "VeeException", body, subject.device.encode())

@@ -23,9 +23,10 @@ from schemas.quantity import MICRO
 from schemas.topology.tou import DeterminantsSettings
 from streams import calendar
 from streams.determinants import periods
+from streams.determinants.corrections import Judge, Sent, differences
 from streams.determinants.kernels import BOTTOMS
 from streams.determinants.keys import keys_of, parts_of
-from streams.determinants.records import Figure, Subject, determinant
+from streams.determinants.records import Figure, Subject, determinant, refused
 from streams.determinants.sums import ESTIMATED, MOST
 from streams.runtime.fold import Result
 from streams.runtime.state import Column, State, Table
@@ -51,7 +52,7 @@ def _ring(prefix: str, places: int, version: type[np.integer[Any]] = np.uint16) 
         **reading,
         f"{prefix}_multiplier": Column(np.int64, (places,)),  # as it came with the last reading
         f"{prefix}_version": Column(version, (places,)),
-        f"{prefix}_sent": Column(np.int64, (places,)),  # hash of what was sent last
+        f"{prefix}_sent": Column(np.int64, (places,)),  # hash of what was sent last; of periods of its quality
     }
 
 
@@ -65,6 +66,9 @@ def make_table() -> Table:
     own = {
         "dials": Column(np.int8),
         "doubts": Column(np.uint32, (DOUBTS,)),  # times of readings that something is wrong with
+        "p_reading": Column(np.int64, (PERIODS,)),  # reading and consumption that were sent last
+        "p_used": Column(np.int64, (PERIODS,)),
+        "p_opened": Column(np.uint32, (PERIODS,)),  # time of the tick on which it was sent first
         "p_since": Column(np.uint16, (PERIODS,)),  # version of the period with which its consumption was first told
         "p_dirty": Column(np.uint8, (PERIODS,)),
         "touched": Column(np.uint32),  # time of the newest tick when it got its newest read
@@ -156,8 +160,9 @@ class Reads:
 class Registers:
     """Register readings of one partition."""
 
-    def __init__(self, settings: DeterminantsSettings, state: State) -> None:
-        self._settings, self._state = settings, state
+    def __init__(self, settings: DeterminantsSettings, state: State, judge: Judge) -> None:
+        self._settings, self._state, self._judge = settings, state, judge
+        self._now = 0
         self._percent = settings.rollover_percent
         self._next: int | None = None
         self._cycle: dict[int, int] = {}
@@ -171,7 +176,7 @@ class Registers:
 
     def fold(self, block: FinalBlock, now: int, result: Result) -> list[Day]:
         """Adds register rows to the state. Returns the days that say something new. ``now`` is the time of the newest tick."""
-        table = self.table
+        table, self._now = self.table, now
         rows = table.add(keys_of(block))
         table["touched"][rows] = now
         for name, column in (("service_point", block.service_point), ("zone", block.zone)):
@@ -405,6 +410,7 @@ class Registers:
 
     def tick(self, at: int, close: bool, result: Result) -> None:
         """Sends the determinants of changed periods that ended long enough ago; on ``close`` of all changed ones."""
+        self._now = max(self._now, at)
         if not close and self._next is not None and at < self._next:
             return
         table = self.table
@@ -421,12 +427,23 @@ class Registers:
         self._send(rows[ready], place[ready], result)
         self._next = 2**62 if close else min(upcoming, default=2**62)
 
+    def again(self, key: str, begin: int) -> None:
+        """Looks at the period of a register that begins at a UTC second once more on the next tick; what is not known is left alone."""
+        row = int(self.table.find([key])[0])
+        if row < 0:
+            return
+        number = int(periods.period_of(calendar.day_of(self.table.text["zone"][row], begin), self._cycle_of(row)))
+        known = self.table["p_number"][row] == number
+        self.table["p_dirty"][row][known] = 1
+        self.table.mark(np.array([row]))
+        self._next = None
+
     def _bounds(self, row: int, place: int) -> tuple[int, int]:
         table = self.table
         return _bounds_of(table.text["zone"][row], int(table["p_number"][row, place]), self._cycle_of(row))
 
     def _send(self, rows: Array, places: Array, result: Result) -> None:
-        """Sends periods whose content differs from what was sent last."""
+        """Sends periods for the first time, and again where they differ from what was sent last by so much that it matters."""
         table = self.table
         table["p_dirty"][rows, places] = 0
         if len(rows):
@@ -436,17 +453,30 @@ class Registers:
             if reading is None:
                 continue
             figures = [f for f in (reading, used) if f]
-            digest = _digest(*(x for f in figures for x in (f.quantity, f.condition, f.slots, f.actual, f.estimated, f.held)))
-            version = int(table["p_version"][row, place])
-            if version and table["p_sent"][row, place] == digest:
-                continue
+            digest = _digest(*(x for f in figures for x in (f.condition, f.slots, f.held)))
+            version, since = int(table["p_version"][row, place]), int(table["p_since"][row, place])
+            subject = Subject.of(table.keys[row], table.text["service_point"][row], *self._bounds(row, place))
+            reason = ""
+            if version:
+                quality = bool(table["p_sent"][row, place] != digest)
+                amounts = [int(table[name][row, place]) for name in ("p_reading", "p_used")][: len(figures)]
+                versions = [version, version - since + 1 if since else 0][: len(figures)]
+                sent = Sent(amounts, versions, int(table["p_opened"][row, place]), quality)
+                verdict = self._judge.verdict(table.text["zone"][row], subject, figures, sent, self._now)
+                if verdict == "refuse":
+                    result.outputs.append(refused(subject, differences(subject, figures, amounts), self._now))
+                if verdict != "send":
+                    continue
+                reason = "late or corrected reads"
+            else:
+                table["p_opened"][row, place] = self._now
             version += 1
             table["p_version"][row, place], table["p_sent"][row, place] = version, digest
-            subject = Subject.of(table.keys[row], table.text["service_point"][row], *self._bounds(row, place))
-            result.outputs.append(determinant(subject, reading, version))
+            table["p_reading"][row, place], table["p_used"][row, place] = reading.quantity, used.quantity if used else 0
+            result.outputs.append(determinant(subject, reading, version, reason))
             if used:
-                table["p_since"][row, place] = since = int(table["p_since"][row, place]) or version
-                result.outputs.append(determinant(subject, used, version - since + 1))
+                table["p_since"][row, place] = since = since or version
+                result.outputs.append(determinant(subject, used, version - since + 1, reason))
 
     def _figures(self, row: int, place: int) -> tuple[Figure | None, Figure | None]:
         """Reading and consumption of a period; a consumption that was told once is always told."""

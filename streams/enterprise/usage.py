@@ -12,6 +12,7 @@ import orjson
 from schemas.identity import identity
 from streams.enterprise.desk import CVE, IDE, VAE, Desk, Item, Refusal
 from streams.enterprise.master_data import MasterData
+from streams.enterprise.readings import VEE
 
 OPEN = frozenset(("PENDING", "AWAITING_DATA_SYNC", "SEND_REQUEST", "AWAITING_BILL_DETERMINANTS"))
 GIVEN = frozenset(("BD_RECEIVED", "USED_ON_BILL"))
@@ -48,11 +49,25 @@ class Usage:
         key, record = self._record(item)
         if record["state"] not in GIVEN:
             raise Refusal(CVE, f"usage request {record['subject']} is {record['state']}: nothing was sent that could be on a bill")
-        if record["state"] != "USED_ON_BILL":
-            self.desk.note(record, "USED_ON_BILL", bill=item.body.get("bill", ""), given=record["given"])
+        if record["state"] != "USED_ON_BILL" or record.get("billed") != record["given"]:
+            bill = item.body.get("bill", "")
+            self.desk.note(record, "USED_ON_BILL", bill=bill, given=record["given"])
+            self._billed(record, item, bill)
             self.desk.records.put(key, record)
         self.desk.opened(item, mark)
         self.desk.settle(item.key, {"usage": record["subject"]}, note="noted")
+
+    def _billed(self, record: dict[str, Any], item: Item, bill: str) -> None:
+        """Tells the determinants agent what stands on the bill, so that what corrects it is known as a correction."""
+        record["billed"] = record["given"]
+        account = record["account"]
+        for place, (usage, device, channel, unit, kind, tou, version) in enumerate(record.get("told", [])):
+            body = {
+                "id": self.desk.turn.message.derive("billed", item.id, place), "account": account, "usage": usage, "version": version,
+                "bill": bill, "user": item.system, "device": device, "channel": channel, "unit": unit, "start": record["start"],
+                "subject": "" if usage else identity(account, device, channel, unit, record["start"], kind, tou),
+            }  # fmt: skip
+            self.desk.write(VEE, "UsedOnBill", body, account)
 
     def discard(self, item: Item, mark: str) -> None:
         """The CIS does not want it any more. Raises Refusal."""
@@ -141,7 +156,7 @@ class Usage:
         id_ = identity("usage", record["system"], record["subject"], given)
         kind = "usage-correction" if corrects else "usage"
         self.desk.tell(record["system"], record["protocol"], kind, id_, body, bulk=False)
-        record.update(given=given, given_at=record.get("given_at", self.desk.now), quantities=quantities)
+        record.update(given=given, given_at=record.get("given_at", self.desk.now), quantities=quantities, told=_told(determinants))
         if not corrects:
             self.desk.note(record, "BD_RECEIVED", version=given, determinants=len(determinants), reason=reason)
         else:
@@ -159,4 +174,15 @@ class Usage:
 
 
 def _name(entry: dict[str, Any]) -> str:
-    return orjson.dumps([entry[part] for part in ("device", "channel", "kind", "tou", "unit")]).decode()
+    return orjson.dumps([entry[part] for part in ("device", "channel", "kind", "name", "tou", "unit")]).decode()
+
+
+def _told(determinants: list[dict[str, Any]]) -> list[list[Any]]:
+    """What of determinants a bill can stand on: usage as a whole once, channels' determinants each. Sums of days are no determinants."""
+    usages = {entry["usage"]: entry["version"] for entry in determinants if entry["usage"]}
+    single = [
+        ["", *(entry[part] for part in ("device", "channel", "unit", "kind", "tou", "version"))]
+        for entry in determinants
+        if entry["version"] and not entry["usage"]
+    ]
+    return [*([usage, "", "", "", "", "", version] for usage, version in sorted(usages.items())), *single]

@@ -10,6 +10,8 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from schemas.conditions import MISSING, REGULAR
+from schemas.topology.corrections import Corrections
+from schemas.topology.tou import DeterminantsSettings
 from schemas.topology.usage import UsageSettings
 from streams import calendar
 from tests.determinants.kit import Hub, Row, day_number, slots
@@ -26,6 +28,12 @@ RULES: list[dict[str, Any]] = [
     {"id": "billing-demand", "as": "billed", "demand": "md", "ratchet": 0.8},
     {"id": "load-factor", "as": "lf", "energy": "energy", "demand": "md"},
 ]
+
+
+def terms(*versions: dict[str, Any]) -> DeterminantsSettings:
+    """Determinants as usual, corrected by these versions of terms."""
+    usual = DeterminantsSettings.default()
+    return usual.model_copy(update={"corrections": Corrections.model_validate({"versions": versions})})
 
 
 def settings(rules: list[dict[str, Any]] | None = None, **more: Any) -> UsageSettings:
@@ -104,8 +112,7 @@ def corrected(hub: Hub, value: int, version: int) -> None:
 
 
 def test_noise_is_absorbed_and_adds_up() -> None:
-    thresholds = {"corrections": {"thresholds": [{"units": ["kWh", "kW", "pf"], "absolute": 0.01}]}}
-    hub = Hub(usage=settings(RULES[:4], **thresholds))
+    hub = Hub(terms({"thresholds": [{"units": ["kWh", "kW", "pf"], "absolute": 0.01}]}), usage=settings(RULES[:4]))
     hub.give(*month())
     hub.tick("2026-04-01T03:00:00")
     corrected(hub, 254_000, 2)
@@ -137,7 +144,7 @@ def test_a_correction_of_billed_usage_is_a_subsequent_one_and_told_once() -> Non
 
 
 def test_behind_the_cut_off_nothing_is_corrected_and_people_are_told() -> None:
-    hub = Hub(usage=settings(corrections={"cut_off_months": 3}))
+    hub = Hub(terms({"cut_off_months": 3}), usage=settings())
     hub.give(*month())
     hub.tick("2026-04-01T03:00:00")
     hub.tick("2026-07-02T03:00:00")
@@ -298,21 +305,6 @@ def test_order_and_restarts_make_no_difference(cut: int) -> None:
         hub.tick("2026-04-01T03:00:00")
     assert sent(straight)[0]["quantities"] == sent(broken)[0]["quantities"]
     assert sent(straight)[0]["id"] == sent(broken)[0]["id"]
-
-
-def test_a_channel_determinant_on_a_bill_is_corrected_subsequently() -> None:
-    hub = Hub()
-    hub.give(*month())
-    hub.tick("2026-04-02T03:00:00")
-    first = next(body for body in hub.sent if body["kind"] == "interval-consumption")
-    from streams.determinants.usage.billed import subject_of
-
-    subject = subject_of(first, int(first["period_start"].timestamp()))
-    hub.send("UsedOnBill", {"id": "u", "account": "a1", "usage": "", "subject": subject, "version": 1, "bill": "B-1", "user": ""})
-    hub.give(Row(FIRST, [300_000] * 96, version=4, replaces=3, before=[250_000] * 96))
-    hub.tick("2026-04-02T05:00:00")
-    found = {body["kind"]: body["correction"] for body in hub.sent if body["version"] == 2}
-    assert found == {"interval-consumption": "subsequent-correction", "tou-interval-consumption": "replacement"}
 
 
 def test_intervals_are_told_one_by_one_where_asked_for() -> None:

@@ -9,6 +9,7 @@ import orjson
 import pytest
 
 from schemas.topology.enterprise import EnterpriseSettings, ReadingRule
+from streams.determinants.usage.billed import subject_of
 from streams.enterprise.choosing import Read, Wanted, choose, estimate
 from streams.enterprise.fold import EnterpriseFold
 from streams.runtime.fold import Message
@@ -158,9 +159,9 @@ def test_one_open_calculation_locks_the_series_and_the_registers_until_it_is_ans
     assert talk.ask("calculation", calculation("b")) == "-"
 
 
-def determinants(quantity: str) -> dict[str, Any]:
-    one = {"device": "M1", "channel": "c", "kind": "interval-consumption", "tou": "", "unit": "kWh", "quantity": quantity}
-    return {"determinants": [{**one, "condition": 500_000, "slots": 1, "actual": 1, "estimated": 0}]}
+def determinants(quantity: str, version: int = 1, usage: str = "") -> dict[str, Any]:
+    one = {"device": "M1", "channel": "c", "kind": "interval-consumption", "name": "", "tou": "", "unit": "kWh", "quantity": quantity}
+    return {"determinants": [{**one, "condition": 500_000, "slots": 1, "actual": 1, "estimated": 0, "version": version, "usage": usage}]}
 
 
 def test_usage_is_corrected_once_it_is_on_a_bill_and_sent_anew_before() -> None:
@@ -184,6 +185,35 @@ def test_usage_is_corrected_once_it_is_on_a_bill_and_sent_anew_before() -> None:
     body = talk.items("usage-correction")[0]["body"]
     assert (body["version"], body["corrects"]) == (3, 2)
     assert [(change["old"], change["new"]) for change in body["changes"]] == [("6", "7")]
+
+
+@pytest.mark.parametrize("usage", ["", "w"])
+def test_what_is_on_a_bill_is_told_to_determinants_once_for_each_time_it_was_given(usage: str) -> None:
+    talk = Talk(recheck=60)
+    talk.ask("usage-request", {"usage": "u", "account": "A", "start": NOW - DAY, "end": NOW}, system="ccb")
+    talk.tick(NOW + 1)
+    talk.store(determinants("5", 2, usage))
+    told = []
+    for at, bill in ((10, "B"), (20, "B"), (110, "C")):
+        if bill == "C":
+            talk.tick(NOW + 100)
+            talk.store(determinants("6", 3, usage))
+        talk.ask("usage-used", {"usage": "u", "bill": bill}, system="ccb", at=NOW + at)
+        told += talk.said.get("UsedOnBill", [])
+    subject = "" if usage else subject_of(determinants("")["determinants"][0] | {"account": "A"}, NOW - DAY)
+    assert [(body["account"], body["usage"], body["subject"], body["version"], body["bill"]) for body in told] == [
+        ("A", usage, subject, 2, "B"), ("A", usage, subject, 3, "C"),
+    ]  # fmt: skip
+    assert len({body["id"] for body in told}) == 2
+
+
+def test_sums_of_days_are_no_determinants_a_bill_could_name() -> None:
+    talk = Talk(recheck=60)
+    talk.ask("usage-request", {"usage": "u", "account": "A", "start": NOW - DAY, "end": NOW}, system="ccb")
+    talk.tick(NOW + 1)
+    talk.store(determinants("5", 0))
+    talk.ask("usage-used", {"usage": "u", "bill": "B"}, system="ccb", at=NOW + 10)
+    assert "UsedOnBill" not in talk.said
 
 
 def test_a_usage_request_without_determinants_times_out() -> None:

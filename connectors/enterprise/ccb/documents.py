@@ -157,15 +157,14 @@ def written(message: Mapping[str, Any]) -> bytes:
     _leaf(root, "reason", body["reason"])
     for one in body["determinants"]:
         entry = etree.SubElement(root, f"{{{NAMESPACE}}}serviceQuantity")
-        for name, member in (("deviceId", "device"), ("channel", "channel"), ("sqi", "kind"), ("tou", "tou"), ("uom", "unit"),
-                             ("quantity", "quantity"), ("conditionCode", "condition"), ("intervals", "slots"),
+        for name, member in (("deviceId", "device"), ("channel", "channel"), ("sqi", "kind"), ("name", "name"), ("tou", "tou"),
+                             ("uom", "unit"), ("quantity", "quantity"), ("conditionCode", "condition"), ("intervals", "slots"),
                              ("actual", "actual"), ("estimated", "estimated")):  # fmt: skip
             _leaf(entry, name, one[member])
     for change in body["changes"]:
-        device, channel, kind, tou, unit = change["name"]
+        parts = dict(zip(("deviceId", "channel", "sqi", "name", "tou", "uom"), change["name"], strict=True))
         entry = etree.SubElement(root, f"{{{NAMESPACE}}}changed")
-        pairs = {"deviceId": device, "channel": channel, "sqi": kind, "tou": tou, "uom": unit, "old": change["old"], "new": change["new"]}
-        for name, value in pairs.items():
+        for name, value in {**parts, "old": change["old"], "new": change["new"]}.items():
             _leaf(entry, name, value)
     return _bytes(root)
 

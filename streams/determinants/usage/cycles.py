@@ -24,10 +24,3 @@ def period_at(cycle: Cycle, zone: str, at: int) -> Period:
 def _day(month: int, day: int) -> int:
     found = date(month // 12, month % 12 + 1, day)
     return min(max(found.toordinal() - _EPOCH.toordinal(), calendar.FIRST_DAY), calendar.LAST_DAY)
-
-
-def months_behind(zone: str, at: int, months: int) -> int:
-    """The UTC second so many months behind a local day's begin; a day the month does not have is its last."""
-    day = date.fromordinal(_EPOCH.toordinal() + int(calendar.day_of(zone, at)))
-    month = day.year * 12 + day.month - 1 + months
-    return int(calendar.start_of(zone, _day(month, min(day.day, 28))))

@@ -22,30 +22,30 @@ from schemas.topology.tou import DeterminantsSettings
 from schemas.topology.usage import Cycle, UsageGroup, UsageSettings, any_match
 from streams import calendar
 from streams.determinants.anonymous import is_anonymous
+from streams.determinants.corrections import Judge
 from streams.determinants.maps import Maps
-from streams.determinants.records import TOPIC
+from streams.determinants.periods import months_behind
+from streams.determinants.records import CUT_OFF, EXCEPTIONS, TOPIC
 from streams.determinants.usage.book import Book, Changed
 from streams.determinants.usage.curve import Curve
-from streams.determinants.usage.cycles import months_behind, period_at
+from streams.determinants.usage.cycles import period_at
 from streams.determinants.usage.engine import Finding, Outcome, Past, Period, Sources, calculate, map_lines
 from streams.determinants.usage.transactions import Sent, Transaction, Transactions, changes, named, quantity_of, row_of
 from streams.runtime.fold import Output, Result
 from streams.runtime.state import State
 
 Array = npt.NDArray[Any]
-EXCEPTIONS: Final = "vee.exceptions"
 PER_TICK: Final = 500
 LONGEST: Final = 400 * 86_400
 BEHIND: Final = 40  # months that data of an account are kept behind its newest
 _SETTINGS: Final = "usage-settings"
-_CUT_OFF: Final = "settlement-cut-off"
 
 
 class Usage:
     """Usage of the accounts of one partition."""
 
-    def __init__(self, settings: UsageSettings, determinants: DeterminantsSettings, state: State) -> None:
-        self._settings, self._determinants, self._state = settings, determinants, state
+    def __init__(self, settings: UsageSettings, determinants: DeterminantsSettings, state: State, judge: Judge) -> None:
+        self._settings, self._determinants, self._state, self._judge = settings, determinants, state, judge
         self.book, self.transactions = Book(state), Transactions(state)
         self._maps = Maps(determinants)
         self._kept: dict[str, bool] = {}
@@ -176,11 +176,13 @@ class Usage:
         newest = [int(calendar.start_of(ch.zone, max(ch.days) + 1)) for ch in self.book.channels(account) if ch.seconds and ch.days]
         return min(newest, default=0)
 
-    def billed(self, body: dict[str, Any]) -> None:
-        """Notes that usage stands on a bill: what changes now is a subsequent correction."""
+    def billed(self, body: dict[str, Any], now: int) -> None:
+        """Notes that usage stands on a bill: what changes now, or has changed since that version, is a subsequent correction."""
         for one in self.transactions.of(body["account"]):
-            if one.usage == body["usage"] and body["version"] == one.version:
-                one.bill = body["bill"]
+            if one.usage == body["usage"] and 0 < body["version"] <= one.version:
+                one.bill, one.billed = body["bill"], body["version"]
+                if one.billed < one.version:
+                    one.dirty, one.touched = True, now
                 self.transactions.keep(one)
 
     def event(self, body: dict[str, Any], now: int) -> None:
@@ -273,31 +275,34 @@ class Usage:
 
     def _compare(self, one: Transaction, now: Sent, outcome: Outcome, at: int, again: bool, result: Result) -> None:
         """Sends a first version or a correction; tells the last one again where that was asked for."""
+        held = self.book.in_exception(one.account, one.begin, one.end)
         if not one.version:
             note = f"released after the retry window: {outcome.waits}" if outcome.waits else ""
-            self._send(one, now, "", note, result)
+            self._send(one, now, held, "", note, result)
             return
-        thresholds = {row[3]: self._threshold(row[3]) for row in [*one.sent, *now]}
+        zone = self._zone(one.account, one.begin)
+        terms = self._judge.terms(zone, one.begin)
+        thresholds = {unit: (terms.of(unit).absolute, terms.of(unit).percent) for unit in {row[3] for row in [*one.sent, *now]}}
         differing = changes(one.sent, now, thresholds)
-        if differing:
-            said = f"late or corrected data: {'; '.join(differing[:5])}{f'; and {len(differing) - 5} more' if len(differing) > 5 else ''}"
-            cut = months_behind(self._zone(one.account, one.begin), one.end, self._settings.corrections.cut_off_months)
-            if at > cut:
-                said = f"not corrected, the settlement cut-off has passed: {'; '.join(differing[:5])}"
-                self._findings(one, [Finding(_CUT_OFF, "issue", said)], result)
-                result.outputs.append(self._told(one, "refused", now, said))
-                return
-            self._send(one, now, "subsequent-correction" if one.bill else "replacement", said, result)
-            for later in self.transactions.of(one.account):
-                if later.begin >= one.end and later.version:  # ratchets, carries and comparisons lean on earlier periods
-                    later.dirty = True
-                    self.transactions.keep(later)
-        elif again:
-            result.outputs.extend(self._records(one, one.sent, one.sent, "", one.reason))
-
-    def _threshold(self, unit: str) -> tuple[int, int]:
-        found = self._settings.corrections.of(unit)
-        return found.absolute, found.percent
+        said = f"late or corrected data: {_listed(differing)}"
+        if one.bill and one.billed < one.version:
+            said = f"version {one.version} was sent before it was known that version {one.billed} is on bill {one.bill}"
+        elif differing and at > months_behind(zone, max(one.end, one.opened), terms.cut_off_months):
+            said = f"not corrected, the settlement cut-off has passed: {_listed(differing)}"
+            self._findings(one, [Finding(CUT_OFF, "issue", said)], result)
+            result.outputs.append(self._told(one, "refused", now, said))
+            return
+        elif not differing and bool(held) != one.held and not one.bill:
+            said = f"{held} channel-days are in exception" if held else "released: nothing is in exception any more"
+        elif not differing:
+            if again:
+                result.outputs.extend(self._records(one, one.sent, one.sent, held, "", one.reason))
+            return
+        self._send(one, now, held, "subsequent-correction" if one.bill else "replacement", said, result)
+        for later in self.transactions.of(one.account):
+            if later.begin >= one.end and later.version:  # ratchets, carries and comparisons lean on earlier periods
+                later.dirty = True
+                self.transactions.keep(later)
 
     def _calculated(self, one: Transaction) -> tuple[UsageGroup | None, Outcome]:
         account = one.account
@@ -334,17 +339,21 @@ class Usage:
 
     # --- telling ---------------------------------------------------------------------------------------------------------------
 
-    def _send(self, one: Transaction, now: Sent, correction: str, reason: str, result: Result) -> None:
-        before, one.version, one.status, one.reason = one.sent, one.version + 1, "sent", reason
-        gone = [[*row[:6], 0, c.INVALID, 0, 0, 0, 0] for row in before if tuple(row[:6]) not in named(now) and row[7] != c.INVALID]
-        one.sent = [*now, *gone]
-        result.outputs.extend(self._records(one, one.sent, before, correction, reason))
-        one.bill = ""
+    def _send(self, one: Transaction, now: Sent, held: int, correction: str, reason: str, result: Result) -> None:
+        """A new version; what it corrects is the version on the bill, else the one before."""
+        corrected = one.billed if one.bill else one.version
+        before = one.older.get(str(corrected), one.sent) if corrected < one.version else one.sent
+        gone = [[*row[:6], 0, c.INVALID, 0, 0, 0, 0] for row in one.sent if tuple(row[:6]) not in named(now) and row[7] != c.INVALID]
+        one.succeed([*now, *gone], bool(held), self._now)
+        one.reason = reason
+        result.outputs.extend(self._records(one, one.sent, before, held, correction, reason, corrected))
+        one.bill, one.billed = "", 0
 
-    def _records(self, one: Transaction, rows: Sent, before: Sent, correction: str, reason: str) -> Iterable[Output]:
-        """A determinant for each quantity, then the transaction."""
-        held = self.book.in_exception(one.account, one.begin, one.end)
-        known = named(before)
+    def _records(
+        self, one: Transaction, rows: Sent, before: Sent, held: int, correction: str, reason: str, corrected: int | None = None
+    ) -> Iterable[Output]:
+        """A determinant for each quantity, then the transaction. ``held``: channel-days in exception."""
+        known, last = named(before), named(one.older.get(str(one.version - 1), []))
         channels = self.book.channels(one.account)
         point = channels[0].service_point if channels else ""
         for row in rows:
@@ -356,25 +365,26 @@ class Usage:
                 "period": "billing" if one.trigger == "cycle" else one.trigger, "kind": quantity.kind, "tou": quantity.tou,
                 "unit": quantity.unit, "quantity": _decimal(quantity.amount), "condition": q.condition, "slots": q.slots,
                 "actual": q.actual, "estimated": q.estimated, "status": "held" if held or q.condition < c.MISSING else "released",
-                "version": one.version, "replaces": identity(one.usage, *key, one.version - 1) if key in known and one.version > 1 else "",
+                "version": one.version, "replaces": identity(one.usage, *key, one.version - 1) if key in last else "",
                 "reason": reason or ("first" if one.version == 1 else "late or corrected data"), "name": quantity.name,
                 "usage": one.usage, "moment": quantity.at * 1000 if quantity.at else None, "correction": correction,
             }  # fmt: skip
             yield Output(TOPIC, "Determinant", body, one.account.encode())
         note = f"{held} channel-days are in exception" if held else reason
-        yield self._told(one, "sent", rows, note, correction=correction, before=known)
+        yield self._told(one, "sent", rows, note, correction=correction, before=known, corrected=corrected)
 
     def _told(
         self, one: Transaction, status: str, rows: Sent, reason: str, *, correction: str = "",
-        before: dict[tuple[str, ...], int] | None = None, requests: list[str] | None = None,
+        before: dict[tuple[str, ...], int] | None = None, requests: list[str] | None = None, corrected: int | None = None,
     ) -> Output:  # fmt: skip
         """The record of a transaction."""
         sent = status == "sent"
+        corrects = one.version - 1 if corrected is None else corrected
         mark = one.id(one.version) if sent else identity(one.usage, one.version, status, reason, self._now)
         body = {
             "id": mark, "usage": one.usage, "account": one.account, "group": one.group, "period_start": one.begin * 1000,
             "period_end": one.end * 1000, "trigger": one.trigger, "status": status, "version": one.version,
-            "corrects": one.id(one.version - 1) if sent else "", "correction": correction, "reason": reason,
+            "corrects": one.id(corrects) if sent else "", "correction": correction, "reason": reason,
             "bill": one.bill if correction else "", "requests": one.requests if requests is None else requests,
             "quantities": [_quantity(row, (before or {}).get(tuple(row[:6]))) for row in rows],
         }  # fmt: skip
@@ -387,7 +397,7 @@ class Usage:
         names = list(dict.fromkeys(finding.rule for finding in findings))
         for rule in [*names, *(rule for rule in one.found if rule not in names)]:
             said = [finding for finding in findings if finding.rule == rule]
-            if not said and rule == _CUT_OFF:
+            if not said and rule == CUT_OFF:
                 continue
             result.count("exceptions")
             body = {
@@ -398,6 +408,10 @@ class Usage:
             }  # fmt: skip
             result.outputs.append(Output(EXCEPTIONS, "VeeException", body, device.encode()))
         one.found = names
+
+
+def _listed(differing: list[str]) -> str:
+    return f"{'; '.join(differing[:5])}{f'; and {len(differing) - 5} more' if len(differing) > 5 else ''}"
 
 
 def _decimal(micros: int) -> Decimal:

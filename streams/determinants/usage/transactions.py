@@ -9,11 +9,13 @@ from typing import Any, Final
 
 from schemas.identity import identity
 from streams.determinants.keys import key_of
+from streams.determinants.records import words
 from streams.determinants.usage.checks import material
 from streams.determinants.usage.curve import Quality, Quantity
 from streams.runtime.state import State
 
 PREFIX: Final = "ut/"
+KEPT: Final = 3  # versions before the newest that are remembered, for bills that say late what they stand on
 Sent = list[list[Any]]  # name, kind, tou, unit, device, channel, amount, condition, slots, actual, estimated, at
 
 
@@ -29,7 +31,11 @@ class Transaction:
     status: str = "pending"
     version: int = 0
     sent: Sent = field(default_factory=list)
-    bill: str = ""  # on which the newest sent version, or one before it, was used
+    opened: int = 0  # time of the tick on which it was sent first
+    held: bool = False  # as it was sent last
+    bill: str = ""  # on which a sent version was used
+    billed: int = 0  # that version
+    older: dict[str, Sent] = field(default_factory=dict)  # what the versions before the newest said, by version; the last few
     requests: list[str] = field(default_factory=list)
     dirty: bool = True
     again: bool = False  # tell it once more, though nothing changed
@@ -52,6 +58,15 @@ class Transaction:
     def id(self, version: int) -> str:
         """The id of one version; empty for version 0, which never was."""
         return identity(self.usage, version) if version else ""
+
+    def succeed(self, rows: Sent, held: bool, now: int) -> None:
+        """A new version says ``rows``; the one before is remembered for a while."""
+        if self.version:
+            self.older[str(self.version)] = self.sent
+            for version in sorted(self.older, key=int)[:-KEPT]:
+                del self.older[version]
+        self.opened = self.opened or now
+        self.version, self.status, self.sent, self.held = self.version + 1, "sent", rows, held
 
     def overlaps(self, begin: int, end: int) -> bool:
         """Whether a span touches the period."""
@@ -88,7 +103,7 @@ def changes(before: Sent, now: Sent, thresholds: Mapping[str, tuple[int, int]]) 
             if (a or 0) != (b or 0) or key not in old:
                 found.append(f"{_words(key)} {'is new' if a is None else 'is gone'}")
         elif a != b and material(b, a, *thresholds[key[3]]):
-            found.append(f"{_words(key)} {a / 1e6:.6f} → {b / 1e6:.6f} {key[3]}")
+            found.append(f"{_words(key)} {words(a)} → {words(b)} {key[3]}")
     return found
 
 
