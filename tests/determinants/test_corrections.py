@@ -20,7 +20,7 @@ WATT: dict[str, Any] = {"thresholds": [{"units": ["kWh"], "absolute": 0.01}, {"a
 WHOLE = "interval-consumption"
 
 
-def told(hub: Hub, kind: str = WHOLE) -> list[tuple[int, Decimal]]:
+def told(hub: Hub, kind: str = WHOLE) -> list[tuple[int, Decimal | int]]:
     return [(body["version"], body["quantity"]) for body in hub.sent if body["kind"] == kind]
 
 
@@ -193,7 +193,8 @@ def test_a_period_has_the_terms_of_its_first_day() -> None:
 
 
 def test_versions_of_terms_are_in_order() -> None:
-    for versions in ([{}, {}], [{"from": "2026-02-01"}, {"from": "2026-01-01"}], []):
+    wrong: list[list[dict[str, str]]] = [[{}, {}], [{"from": "2026-02-01"}, {"from": "2026-01-01"}], []]
+    for versions in wrong:
         with pytest.raises(ValidationError):
             Corrections.model_validate({"versions": versions})
     usual = Corrections()
