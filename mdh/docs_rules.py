@@ -15,12 +15,22 @@ from typing import Any, Final, get_args
 
 import yaml
 
-from mdh.rule_pictures import picture
+from mdh.rule_pictures import lanes, picture
 from schemas import rules
+from schemas.topology.base import Section
 from schemas.topology.insights import InsightsSettings
 from schemas.topology.loader import load_topology
 from schemas.topology.reference import rule_table
-from schemas.topology.vee import Entry, ExceptionHandler, ExecuteGroup, GroupMatrix, Rule, RuleSettings, SuccessfulTermination
+from schemas.topology.vee import (
+    Entry,
+    ExceptionHandler,
+    ExecuteGroup,
+    GroupMatrix,
+    Rule,
+    RuleSettings,
+    SuccessfulTermination,
+    WidespreadOutage,
+)
 from streams.vee.rules import ESTIMATIONS, VALIDATIONS
 
 SCENARIOS: Final = Path(__file__).resolve().parent.parent / "tests" / "scenarios"
@@ -43,6 +53,20 @@ _ELSEWHERE: Final = {
 }
 _ALWAYS: Final = {"unknown-device": "terminate", "future-read": "terminate", "anomaly": "info"}  # in no group
 _NO_SETTINGS: Final = {"unknown-device": "vee.admit", "future-read": "vee.future_tolerance"}
+
+# Worked examples that say most, where the shortest one does not
+_EXAMPLES: Final = {
+    "interval-adjustment-from-scalar": "given_an_estimate_between_two_readings",
+    "sum-check": "given_intervals_that_miss_energy",
+    "scalar-proration": "given_a_missing_reading_between_two",
+    "scalar-estimation": "given_a_missing_reading_with_none_behind",
+    "like-day-average": "given_four_hours_without_a_value",
+    "interval-size": "given_half_hours_for_an_hourly_channel",
+    "anomaly": "given_a_value_that_stands_still",
+}
+
+# Outages of one device and of many: picture and case
+_OUTAGES: Final = {"outage": "given_an_outage_and_its_end", "widespread-outage": "given_a_widespread_outage"}
 
 # Entries of groups that are no rules: their settings, and a rule that speaks in their scenario
 _STEERING: Final[dict[str, tuple[type[Entry], str]]] = {
@@ -77,7 +101,10 @@ class Page:
     @property
     def text(self) -> list[str]:
         """The paragraphs of its docstring, the source left out."""
-        parts = [_plain(part) for part in re.split(r"\n\s*\n", self._doc()[0])]
+        parts = [
+            "\n".join(f"* {_plain(item)}" for item in part.strip()[2:].split("\n* ")) if part.strip().startswith("* ") else _plain(part)
+            for part in re.split(r"\n\s*\n", self._doc()[0])
+        ]
         return [part for part in parts if part != self.summary]
 
     @property
@@ -141,7 +168,23 @@ def documents() -> dict[str, str]:
         drawn = picture(spoken, *read(_steered(entry)))
         if drawn is not None:
             found[f"{entry}.svg"] = drawn
-    return found | {"groups.md": groups_page(found)}
+    for name, case in _OUTAGES.items():
+        found[f"{name}.svg"] = lanes(name, *read(SCENARIOS / "events" / case))
+    return found | {"groups.md": groups_page(found), "outages.md": outages_page()}
+
+
+def outages_page() -> str:
+    """What outages of one device, and of many, make of intervals, each with a worked example."""
+    lines = ["# Outages", "", "Made by `make docs`. How events come in, and what they change: [../vee.md](../vee.md#device-events).", ""]
+    lines += ["## Of one device", "", *_example("outage-zero", SCENARIOS / "events" / _OUTAGES["outage"], drawn=True)]
+    lines += ["## Of many devices", "", _plain(WidespreadOutage.__doc__ or ""), "", *rule_table(WidespreadOutage, Section), ""]
+    lines += _example("missing-quantity", SCENARIOS / "events" / _OUTAGES["widespread-outage"], drawn=True)
+    text = "\n".join(lines).replace("## Worked example", "### Worked example").replace("#### ", "### ")
+    for rule, name in (("outage-zero", "outage"), ("missing-quantity", "widespread-outage")):
+        text = text.replace(f"({rule}.svg)", f"({name}.svg)").replace(f"scenarios/{rule}/", "scenarios/events/")
+        text = text.replace(f"The load of the example; what {rule} concerns is marked", "The values of each device in time")
+    more = ["## More cases", "", *(f"- [{_title(case)}](../../tests/scenarios/events/{case.name})" for case in cases("events"))]
+    return text.rstrip() + "\n\n" + "\n".join(more) + "\n"
 
 
 def groups_page(drawn: Container[str]) -> str:
@@ -219,7 +262,9 @@ def _example(rule: str, case: Path, *, drawn: bool) -> list[str]:
         lines += ["and master data", "", "```json", *master.read_text().strip().splitlines()[:ROWS], "```", ""]
     lines += ["**When**", ""]
     for file in sorted((case / "when").iterdir()):
-        if file.suffix != ".csv":
+        if file.suffix == ".tick":
+            lines += [f"it is {file.read_text().strip()}", ""]
+        elif file.suffix != ".csv":
             lines += ["```json", *file.read_text().strip().splitlines()[: 3 * ROWS], "```", ""]
     for name, rows in when.items():
         if len(when) > 1:
@@ -227,7 +272,9 @@ def _example(rule: str, case: Path, *, drawn: bool) -> list[str]:
         lines += [*_table(rows, _near(rows, exceptions, finals, rule)), ""]
     lines += ["**Then**", ""]
     lines += [*_table(exceptions, set(range(len(exceptions)))), ""] if exceptions else ["No exception stays open.", ""]
-    if finals:
+    if not (case / "then" / "finals.csv").exists():
+        lines += ["All values are final as they were read.", ""]
+    elif finals:
         lines += [*_table(finals, _concerned(finals, exceptions, rule)), ""]
     else:
         lines += ["Nothing becomes final.", ""]
@@ -238,14 +285,16 @@ def _example(rule: str, case: Path, *, drawn: bool) -> list[str]:
 
 
 def read(case: Path) -> tuple[dict[str, Any], dict[str, Rows], Rows, Rows]:
-    """What is given, the files that arrive, the exceptions left open, and the finals."""
+    """What is given, the files that arrive, the exceptions left open, and the finals; as they were read where no finals are told."""
     given = yaml.safe_load((case / "given.yaml").read_text()) if (case / "given.yaml").exists() else {}
     when = {file.stem: _lines(file) for file in sorted((case / "when").iterdir()) if file.suffix == ".csv"}
-    return given or {}, when, _lines(case / "then" / "exceptions.csv"), _lines(case / "then" / "finals.csv")
+    told = case / "then" / "finals.csv"
+    finals = _lines(told) if told.exists() else [row for rows in when.values() for row in rows]
+    return given or {}, when, _lines(case / "then" / "exceptions.csv"), finals
 
 
 def worked_example(rule: str) -> Path | None:
-    """The scenario in which the rule has something to say with the fewest values around it; None where there is none."""
+    """The scenario that was chosen, else that in which the rule has something to say with the fewest values; None where there is none."""
 
     def weight(case: Path) -> tuple[bool, int, str]:
         _, when, exceptions, finals = read(case)
@@ -253,7 +302,8 @@ def worked_example(rule: str) -> Path | None:
         size = sum(map(len, when.values()))
         return not speaks, size if size > 3 else size + 1000, case.name
 
-    return min(cases(rule), key=weight, default=None)
+    chosen = _EXAMPLES.get(rule)
+    return SCENARIOS / rule / chosen if chosen else min(cases(rule), key=weight, default=None)
 
 
 def _lines(path: Path) -> Rows:

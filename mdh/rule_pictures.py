@@ -45,6 +45,48 @@ def picture(rule: str, _given: dict[str, Any], when: dict[str, Rows], exceptions
     return _drawn(rule, points, _unit(arrived)) if len(points) > 1 else None
 
 
+def lanes(title: str, _given: dict[str, Any], when: dict[str, Rows], _exceptions: Rows, finals: Rows) -> str:
+    """A lane of time for each device: where it has values, where these are an outage, and where it is silent while others are not."""
+    arrived = [row for rows in when.values() for row in rows]
+    seconds = {row["device"]: float(row["seconds"]) for row in arrived if row.get("seconds")}
+    spans = [(row["device"], _second(_time(row)), row.get("method", "")) for row in finals if row.get("value")]
+    devices = sorted({device for device, _, _ in spans})
+    begin, end = min(at for _, at, _ in spans), max(at + seconds[device] for device, at, _ in spans)
+    step = (HEIGHT - TOP - BOTTOM) / len(devices)
+
+    def x(at: float) -> float:
+        return LEFT + (at - begin) / (end - begin) * (WIDTH - LEFT - RIGHT)
+
+    def bar(lane: int, a: float, b: float, color: str, opacity: float) -> str:
+        top, height = TOP + lane * step + 0.2 * step, 0.6 * step
+        return (
+            f'<rect x="{x(a):.1f}" y="{top:.1f}" width="{x(b) - x(a):.1f}" height="{height:.1f}" fill="{color}" fill-opacity="{opacity}"/>'
+        )
+
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" font-size="12" role="img">',
+        f"<title>{title}</title>", f'<rect width="{WIDTH}" height="{HEIGHT}" rx="6" fill="#ffffff"/>',
+    ]  # fmt: skip
+    for lane, device in enumerate(devices):
+        own = sorted((at, method) for owner, at, method in spans if owner == device)
+        middle = TOP + (lane + 0.5) * step
+        parts.append(f'<text x="{LEFT - 8}" y="{middle:.1f}" text-anchor="end" dominant-baseline="middle" fill="{CURVE}">{device}</text>')
+        for at, method in own:
+            parts.append(bar(lane, at, at + seconds[device], MADE if method else CURVE, 0.6 if method else 0.75))
+        last = own[-1][0] + seconds[device]
+        if last < end:
+            parts.append(bar(lane, last, end, FOUND, 0.22))
+    for at, anchor in ((begin, "start"), (end, "end")):
+        moment = datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC")
+        parts.append(f'<text x="{x(at):.1f}" y="{HEIGHT - 14}" text-anchor="{anchor}" fill="{CURVE}">{moment}</text>')
+    left = LEFT
+    for color, word in ((CURVE, "values"), (MADE, "outage"), (FOUND, "silent, not estimated")):
+        parts.append(f'<rect x="{left}" y="8" width="12" height="12" fill="{color}" fill-opacity="0.6"/>')
+        parts.append(f'<text x="{left + 18}" y="18" fill="{CURVE}">{word}</text>')
+        left += 96
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
 def _points(rule: str, rows: Rows, arrived: Rows, concerned: Rows, *, refused: bool) -> list[Point]:
     seconds = {row.get("device", ""): float(row["seconds"]) for row in arrived if row.get("seconds")}
     spans = [(_second(e["start"]), _second(e["end"])) for e in concerned]

@@ -114,12 +114,13 @@ class Bench:
             self._apply("ReadBlock", block)
 
     def take(self, kind: str, record: dict[str, Any]) -> None:
-        """Folds one Command or DeviceEvent in."""
+        """Folds one Command, DeviceEvent or Tick in."""
         self._apply(kind, record)
 
-    def finish(self) -> Iterator[dict[str, Any]]:
-        """Closes everything and tells what came of it."""
-        self._apply("Tick", {"at": self._end, "close": True})
+    def finish(self, *, close: bool = True) -> Iterator[dict[str, Any]]:
+        """Closes everything, unless it is to stay as it is, and tells what came of it."""
+        if close:
+            self._apply("Tick", {"at": self._end, "close": True})
         told = [body for body in self.exceptions.values() if body["status"] == "open"]
         for body in sorted(told, key=lambda b: (b["device"], b["channel"], b["start"], b["rule"])):
             yield {

@@ -13,7 +13,6 @@ from schemas import metrics, rules
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "rules"
 PAGES = registered()
-MODELS = ("anomaly",)  # found by models that learn for weeks: no scenario of the engine of `mdh vee` shows it
 
 
 def test_every_rule_there_is_a_name_for_exists() -> None:
@@ -34,7 +33,34 @@ def test_a_rule_says_what_it_does_and_where_it_comes_from(page: Page) -> None:
     assert page.source, "its docstring needs a line `Source: …`"
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page.id not in MODELS], ids=lambda page: page.id)
+@pytest.mark.parametrize("rule", rules.RULES)
+def test_a_rule_has_all_that_belongs_to_it(rule: str) -> None:
+    """Docstring with source, page with a worked example and a picture, metric, scenarios in which it speaks and in which it does not."""
+    page = next(page for page in PAGES if page.id == rule)
+    text = (FOLDER / f"{rule}.md").read_text()
+    assert page.source
+    assert f'mdh_exceptions_total{{rule="{rule}"}}' in text
+    assert "## Worked example" in text
+    assert "**When**" in text
+    assert "**Then**" in text
+    assert f"]({rule}.svg)" in text
+    drawn = (FOLDER / f"{rule}.svg").read_text()
+    assert FOUND in drawn or MADE in drawn or rule == "final-measurement-replacement", "the picture marks nothing"
+    told = [read(case)[2:] for case in cases(rule)]
+    speaks = [any(e["rule"] == rule for e in exceptions) or any(f.get("method") == rule for f in finals) for exceptions, finals in told]
+    assert any(speaks), "no scenario in which it speaks"
+    assert not all(speaks), "no scenario of an edge at which it is silent"
+
+
+def test_outages_have_a_page_with_pictures_too() -> None:
+    text = (FOLDER / "outages.md").read_text()
+    for name in ("outage.svg", "widespread-outage.svg"):
+        assert f"]({name})" in text
+        ElementTree.fromstring((FOLDER / name).read_text())
+    assert FOUND in (FOLDER / "widespread-outage.svg").read_text()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.id)
 def test_a_rule_has_scenarios_in_one_of_which_it_speaks(page: Page) -> None:
     example = worked_example(page.id)
     assert example is not None, f"{SCENARIOS}/{page.id} has no scenario"
