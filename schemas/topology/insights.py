@@ -10,7 +10,7 @@ from schemas.topology.base import Section
 
 
 class InsightsSettings(Section):
-    """When a channel-day becomes an ``anomaly`` exception."""
+    """Days unlike what the channel, or its segment, has been seen to do: found by models that learn as reads come."""
 
     severity: Literal["info", "issue"] = Field(default="info", description="Of the exceptions; neither holds anything back")
     sensitivity: float = Field(default=1.0, gt=0, le=10, description="Scores are multiplied by it: 2 tells of days half as strange")
