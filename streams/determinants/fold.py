@@ -21,10 +21,10 @@ from streams.determinants.corrections import Judge
 from streams.determinants.events import TOPIC as USAGE_EVENTS
 from streams.determinants.events import UsageEvents
 from streams.determinants.intervals import Intervals, day_bounds
-from streams.determinants.kernels import GOOD
+from streams.determinants.kernels import tell_days
 from streams.determinants.keys import key_of
 from streams.determinants.registers import Day, Registers
-from streams.determinants.sums import ESTIMATED, Sums
+from streams.determinants.sums import Sums
 from streams.determinants.usage.billed import Billed
 from streams.determinants.usage.fold import Usage
 from streams.runtime.fold import Message, Output, Result
@@ -151,8 +151,7 @@ class DeterminantsFold:
 
     def _interval_days(self, block: FinalBlock, message: Message, result: Result) -> DayBlock:
         sums, maps = self._intervals.fold(block, self._now(), result)
-        names, lines, tou, quantities = self._lines(sums, maps)
-        counts = sums.counts.sum(axis=1)
+        names, slots, lines, tou, quantities = self._told(sums, maps)
         of_map = [name for name, _ in self._intervals.maps.names]
         return DayBlock(
             id=message.derive("days"),
@@ -172,30 +171,30 @@ class DeterminantsFold:
             replaces=block.replaces,
             state=block.state,
             condition=sums.condition.astype(np.int32),
-            slots=counts.sum(axis=1).astype(np.int32),
-            actual=counts[:, GOOD].astype(np.int32),
-            estimated=counts[:, ESTIMATED].sum(axis=1).astype(np.int32),
+            slots=slots[:, 0].copy(),
+            actual=slots[:, 1].copy(),
+            estimated=slots[:, 2].copy(),
             lines=lines,
             tou=tou,
             quantities=quantities,
         )
 
-    def _lines(self, sums: Sums, maps: Array) -> tuple[list[str], Array, Array, Array]:
-        """Names of all lines, and per row the whole day (empty name) and, where it is mapped, each of the map's periods."""
+    def _told(self, sums: Sums, maps: Array) -> tuple[list[str], Array, Array, Array, Array]:
+        """Names of all lines; per row slots due, measured and estimated; per row the whole day (empty name) and, where it is mapped, each
+        of the map's periods."""
         of_map = [lines for _, lines in self._intervals.maps.names]
         used = distinct(maps).tolist()
         names = list(dict.fromkeys(["", *(name for number in used for name in of_map[number])]))
-        width = sums.quantities.shape[1]
-        tou, has = np.zeros((len(of_map), 1 + width), np.int8), np.zeros((len(of_map), 1 + width), bool)
-        has[:, 0] = True
+        sizes = np.array([len(lines) if number else 0 for number, lines in enumerate(of_map)], np.int64)
+        places = np.zeros((len(of_map), sums.quantities.shape[1]), np.int8)
         for number in used:
             if number:
-                size = len(of_map[number])
-                has[number, 1 : 1 + size] = True
-                tou[number, 1 : 1 + size] = [names.index(name) for name in of_map[number]]
-        everything = np.concatenate([sums.quantities.sum(axis=1, keepdims=True), sums.quantities], axis=1)
-        present = has[maps]
-        return names, present.sum(axis=1).astype(np.int8), tou[maps][present], everything[present]
+                places[number, : sizes[number]] = [names.index(name) for name in of_map[number]]
+        many = int(sizes[maps].sum()) + len(maps)
+        slots, lines = np.zeros((len(maps), 3), np.int32), np.zeros(len(maps), np.int8)
+        tou, quantities = np.zeros(many, np.int8), np.zeros(many, np.int64)
+        tell_days(sums.quantities, sums.counts, maps.astype(np.int64), sizes, places, slots, lines, tou, quantities)
+        return names, slots, lines, tou, quantities
 
     def _register_days(self, block: FinalBlock, message: Message, result: Result) -> DayBlock:
         days = self._registers.fold(block, self._now(), result)

@@ -22,11 +22,11 @@ from schemas.topology.tou import DeterminantsSettings
 from streams import calendar
 from streams.determinants import periods
 from streams.determinants.corrections import Judge, Sent, differences
-from streams.determinants.kernels import GOOD, NewDays, Ring, add_new
+from streams.determinants.kernels import ESTIMATED, GOOD, NewDays, Ring, add_days
 from streams.determinants.keys import SEPARATOR, keys_of, mark_of, parts_of
 from streams.determinants.maps import UNMAPPED, Maps
 from streams.determinants.records import Figure, Subject, determinant, refused
-from streams.determinants.sums import ESTIMATED, MOST, Sums, limits_of, sum_days, worst_of
+from streams.determinants.sums import MOST, Sums, limits_of, sum_days, worst_of
 from streams.runtime.fold import Output, Result
 from streams.runtime.state import Column, State, Table
 from streams.sorting import distinct
@@ -162,16 +162,20 @@ class Intervals:
         """Takes over service point and zone of the rows' channels, and assigns maps."""
         self._grow()
         for name, column in (("service_point", block.service_point), ("zone", block.zone)):
-            texts = self.now.text[name]
-            for row, value in zip(rows.tolist(), column.to_pylist(), strict=True):
+            texts, told, known = self.now.text[name], column.to_pylist(), rows.tolist()
+            if [texts[row] for row in known] == told:
+                continue
+            for row, value in zip(known, told, strict=True):
                 if texts[row] != value:
-                    self._rows.clear()
+                    if self._map[row] >= 0:  # known before, so perhaps to a block that is remembered
+                        self._rows.clear()
                     texts[row] = value
                     self.now.mark(np.array([row]))
                     self._cycle[row] = -1
         self._know(rows)
-        stale = (self._map[rows] < 0) | (self._direction[rows] != block.direction)
-        if stale.any():
+        fresh = self._map[rows] < 0
+        stale = fresh | (self._direction[rows] != block.direction)
+        if (stale & ~fresh).any():
             self._rows.clear()
         for position in np.flatnonzero(stale).tolist():
             row, direction = int(rows[position]), int(block.direction[position])
@@ -190,7 +194,7 @@ class Intervals:
         if not self._ready:
             self._prepare()
         days = self._read(block)
-        whole = np.flatnonzero(~self._add_new(block, days))
+        whole = np.flatnonzero(~self._add_plain(block, days))
         twice = days.rings * 100_000 + days.day
         while whole.size:  # a day that is in the block twice must be folded twice, in order
             _, first = np.unique(twice[whole], return_index=True)
@@ -214,6 +218,7 @@ class Intervals:
         mark = mark_of(block)
         found = self._rows.get(mark)
         if found is not None:
+            self._rows.move_to_end(mark)
             return found
         keys = keys_of(block)
         channels = self.now.add(keys)
@@ -249,20 +254,25 @@ class Intervals:
         ]
         return np.array(kinds, np.int64)[inverse]
 
-    def _add_new(self, block: FinalBlock, days: Days) -> Array:
-        """Adds the days that are nothing but new; returns which rows of the block these are."""
+    def _add_plain(self, block: FinalBlock, days: Days) -> Array:
+        """Adds the days that are nothing but new, or whose older version is still known; returns which rows of the block these are."""
         size = len(block)
         if len(distinct(days.channels)) < size:
             return np.zeros(size, np.bool_)
-        taken: Array = (block.replaces == 0) & (block.seconds >= SHORTEST)
+        taken: Array = block.seconds >= SHORTEST
         bit = self._bit(days, np.arange(size))
         held = np.where(block.state == EXCEPTION, bit, np.uint32(0))
         new = NewDays(
-            days.channels, days.rings, days.day, days.period, days.maps, days.sums.quantities, days.sums.counts, bit, held
+            days.channels, days.rings, days.day, days.period, days.maps, days.sums.quantities, days.sums.counts, bit, held,
+            block.replaces == 0,
         )  # fmt: skip
-        add_new(Ring(*(self.now[name] for name in Ring._fields)), new, taken, self._now, NONE)
-        self.now.mark(days.channels[taken])
-        self.now.mark(days.rings[taken])
+        add_days(Ring(*(self.now[name] for name in Ring._fields)), new, taken, self._now, NONE)
+        if taken.all():
+            self.now.mark(days.channels)
+            self.now.mark(days.rings)
+        else:
+            self.now.mark(days.channels[taken])
+            self.now.mark(days.rings[taken])
         return taken
 
     def _bit(self, days: Days, at: Array) -> Array:

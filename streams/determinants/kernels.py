@@ -18,6 +18,8 @@ _GOOD: Final = c.REGULAR
 # one class: all of them are as good as measured.
 BOTTOMS: Final = np.array([100, 100_000, 200_000, 300_000, 350_000, 400_000, 450_000, 500_000], np.int64)
 INVALID, MISSING, GOOD = 0, 1, 7
+_FIRST_ESTIMATE, _BEHIND_ESTIMATES = 3, 6
+ESTIMATED: Final = slice(_FIRST_ESTIMATE, _BEHIND_ESTIMATES)
 CLASSES: Final = len(BOTTOMS)
 _NOT_DUE: Final = CLASSES
 _CLASS_OF: Final = np.full(8_000, _NOT_DUE, np.int64)  # by code // 100
@@ -44,28 +46,6 @@ def line_sums(values: Array, conditions: Array, lines: Array, width: int) -> tup
         np.ascontiguousarray(values, np.int64), np.ascontiguousarray(conditions, np.int32), np.ascontiguousarray(lines, np.int64), width
     )
     return found
-
-
-@njit("void(int64[:, :], int32[:, :], int64[:], int64[:], int64[:, :], int32[:, :], int32[:, :])", cache=True, nogil=True)
-def day_sums(values: Array, conditions: Array, starts: Array, runs: Array, sums: Array, good: Array, due: Array) -> None:
-    """Sums of whole days by line: rows × slots into rows × lines of ``sums``, measured (``good``) and due slots, which begin as zeros.
-
-    ``starts`` are the first slots of runs of equal lines, ``runs`` the line of each (streams.determinants.maps.Vector).
-    """
-    slots, parts = values.shape[1], len(starts)
-    for row in range(values.shape[0]):
-        for part in range(parts):
-            end = starts[part + 1] if part + 1 < parts else slots
-            amount, actual, all_ = 0, 0, 0
-            for slot in range(starts[part], end):
-                code = conditions[row, slot]
-                amount += values[row, slot] if code >= _USABLE else 0
-                actual += code >= _GOOD
-                all_ += code > 0
-            line = runs[part]
-            sums[row, line] += amount
-            good[row, line] += actual
-            due[row, line] += all_
 
 
 _INTS: Final = types.Array(types.int64, 1, "C", readonly=True)
@@ -142,7 +122,10 @@ class Ring(NamedTuple):
 
 
 class NewDays(NamedTuple):
-    """Days to be added, one row each: state rows, the day and its period and map, sums and slots by line and class, its bit."""
+    """Days to be added, one row each: state rows, the day and its period and map, sums and slots by line and class, its bit.
+
+    ``first`` says that VEE tells a day for the first time, so that nothing of it can be in the sums.
+    """
 
     channels: Array
     rings: Array
@@ -153,11 +136,37 @@ class NewDays(NamedTuple):
     counts: Array
     bit: Array
     held: Array
+    first: Array
 
 
 @njit(cache=True, nogil=True)
-def add_new(table: Ring, new: NewDays, taken: Array, now: int, none: int) -> None:
-    """Adds days that were not known before, each of another channel, to a period that is there or whose place is empty.
+def _place_of(days: Array, day: int) -> tuple[int, bool]:
+    """Where a ring holds a day, else where it holds its oldest; and whether it does."""
+    oldest = 0
+    for i in range(len(days)):
+        if days[i] == day:
+            return i, True
+        if days[i] < days[oldest]:
+            oldest = i
+    return oldest, False
+
+
+@njit(cache=True, nogil=True)
+def _one_line(table: Ring, row: int, place: int, width: int) -> None:
+    """Puts a period's slots and quantities on its first line."""
+    for line in range(1, width):
+        table.quantities[row, place, 0] += table.quantities[row, place, line]
+        table.good[row, place, 0] += table.good[row, place, line]
+        table.quantities[row, place, line], table.good[row, place, line] = 0, 0
+        for kind in range(GOOD):
+            table.poor[row, place, 0, kind] += table.poor[row, place, line, kind]
+            table.poor[row, place, line, kind] = 0
+
+
+@njit(cache=True, nogil=True)
+def add_days(table: Ring, new: NewDays, taken: Array, now: int, none: int) -> None:
+    """Adds days, each of another channel, to a period that is there or whose place is empty: whole where a day was not known before, the
+    difference where the ring holds it under the same map.
 
     ``taken`` says which may be, and afterwards which were. What is not so plain is left to the caller. ``none`` is the period of an
     empty place.
@@ -167,74 +176,72 @@ def add_new(table: Ring, new: NewDays, taken: Array, now: int, none: int) -> Non
         row, ring, day = new.channels[k], new.rings[k], new.day[k]
         place = new.period[k] % places
         had = table.period[row, place]
-        oldest = 0
-        known = False
-        for i in range(table.r_day.shape[1]):
-            known |= table.r_day[ring, i] == day
-            if table.r_day[ring, i] < table.r_day[ring, oldest]:
-                oldest = i
-        if not taken[k] or known or (had != none and had != new.period[k]):
+        at, known = _place_of(table.r_day[ring], day)
+        plain = table.r_map[ring, at] == new.maps[k] and had == new.period[k] if known else new.first[k]
+        if not taken[k] or not plain or (had != none and had != new.period[k]):
             taken[k] = False
             continue
         number = new.maps[k] if had == none else np.int64(table.map[row, place])
         alike = number == new.maps[k]
         flat = not alike or number <= 0
         if flat:
-            for line in range(1, width):
-                table.quantities[row, place, 0] += table.quantities[row, place, line]
-                table.good[row, place, 0] += table.good[row, place, line]
-                table.quantities[row, place, line], table.good[row, place, line] = 0, 0
-                for kind in range(GOOD):
-                    table.poor[row, place, 0, kind] += table.poor[row, place, line, kind]
-                    table.poor[row, place, line, kind] = 0
+            _one_line(table, row, place, width)
         sent = table.version[row, place] > 0
         for line in range(width):
             into = 0 if flat else line
+            amount = new.quantities[k, line] - (table.r_quantities[ring, at, line] if known else 0)
+            table.quantities[row, place, into] += amount
             if sent:
-                table.unsaid[row, place, line] += new.quantities[k, line]
-            table.quantities[row, place, into] += new.quantities[k, line]
-            table.good[row, place, into] += new.counts[k, line, GOOD]
+                table.unsaid[row, place, line] += amount
+            table.good[row, place, into] += new.counts[k, line, GOOD] - (np.int64(table.r_good[ring, at, line]) if known else 0)
             for kind in range(GOOD):
-                table.poor[row, place, into, kind] += new.counts[k, line, kind]
+                table.poor[row, place, into, kind] += new.counts[k, line, kind] - (
+                    np.int64(table.r_poor[ring, at, line, kind]) if known else 0
+                )
         table.period[row, place] = new.period[k]
         table.map[row, place] = number if alike else -max(abs(number), new.maps[k])
         table.days[row, place] |= new.bit[k]
         table.held[row, place] = (table.held[row, place] & ~new.bit[k]) | new.held[k]
         table.dirty[row, place], table.touched[row, place] = 1, now
-        if day > table.r_day[ring, oldest]:
-            table.r_day[ring, oldest], table.r_map[ring, oldest] = day, new.maps[k]
+        if known or day > table.r_day[ring, at]:
+            table.r_day[ring, at], table.r_map[ring, at] = day, new.maps[k]
             for line in range(width):
-                table.r_quantities[ring, oldest, line] = new.quantities[k, line]
-                table.r_good[ring, oldest, line] = new.counts[k, line, GOOD]
+                table.r_quantities[ring, at, line] = new.quantities[k, line]
+                table.r_good[ring, at, line] = new.counts[k, line, GOOD]
                 for kind in range(GOOD):
-                    table.r_poor[ring, oldest, line, kind] = new.counts[k, line, kind]
+                    table.r_poor[ring, at, line, kind] = new.counts[k, line, kind]
 
 
 @njit(
-    "void(int64[:], int64[:], int64[:], int32[:], int64[:, :], int32[:, :], int64[:], int64[:, :], int32[:, :], int32[:, :])",
+    types.void(
+        types.Array(types.int64, 2, "C"), types.Array(types.int64, 3, "C"), types.int64[::1], types.int64[::1], types.int8[:, ::1],
+        types.int32[:, ::1], types.int8[::1], types.int8[::1], types.int64[::1],
+    ),
     cache=True,
     nogil=True,
-)
-def correct_sums(
-    rows: Array,
-    slots: Array,
-    fresh: Array,
-    codes: Array,
-    values: Array,
-    conditions: Array,
-    lines: Array,
-    sums: Array,
-    good: Array,
-    due: Array,
+)  # fmt: skip
+def tell_days(
+    quantities: Array, counts: Array, maps: Array, sizes: Array, names: Array, slots: Array, lines: Array, tou: Array, told: Array
 ) -> None:
-    """Corrects single reads: adds the difference of each to its row's line and takes it over into ``values`` and ``conditions``."""
-    for k in range(len(rows)):
-        row, slot = rows[k], slots[k]
-        line, code, was = lines[slot], codes[k], conditions[row, slot]
-        sums[row, line] += (fresh[k] if code >= _USABLE else 0) - (values[row, slot] if was >= _USABLE else 0)
-        good[row, line] += (code >= _GOOD) - (was >= _GOOD)
-        due[row, line] += (code > 0) - (was > 0)
-        values[row, slot], conditions[row, slot] = fresh[k], code
+    """Days as they are told: of each row slots due, measured and estimated (``slots``), how many ``lines`` it has, and flat, one row after
+    the other, the name (``tou``) and amount (``told``) of each: the whole day, then the lines of its map.
+
+    ``sizes`` is how many lines a map has (0: the day is not mapped), ``names`` the names of these, by map number.
+    """
+    at = 0
+    for row in range(len(maps)):
+        size, whole = sizes[maps[row]], np.int64(0)
+        for line in range(quantities.shape[1]):
+            whole += quantities[row, line]
+            for kind in range(CLASSES):
+                many = counts[row, line, kind]
+                slots[row, 0] += many
+                slots[row, 1] += many if kind == GOOD else 0
+                slots[row, 2] += many if _FIRST_ESTIMATE <= kind < _BEHIND_ESTIMATES else 0
+        lines[row], tou[at], told[at] = 1 + size, 0, whole
+        for line in range(size):
+            tou[at + 1 + line], told[at + 1 + line] = names[maps[row], line], quantities[row, line]
+        at += 1 + size
 
 
 def warm() -> None:

@@ -24,10 +24,10 @@ from schemas.topology.tou import DeterminantsSettings
 from streams import calendar
 from streams.determinants import periods
 from streams.determinants.corrections import Judge, Sent, differences
-from streams.determinants.kernels import BOTTOMS
+from streams.determinants.kernels import BOTTOMS, ESTIMATED
 from streams.determinants.keys import keys_of, parts_of
 from streams.determinants.records import Figure, Subject, determinant, refused
-from streams.determinants.sums import ESTIMATED, MOST
+from streams.determinants.sums import MOST
 from streams.runtime.fold import Result
 from streams.runtime.state import Column, State, Table
 

@@ -14,7 +14,6 @@ from streams.determinants.maps import Vector
 
 Array = npt.NDArray[Any]
 
-ESTIMATED: Final = slice(3, 6)
 _REPORTED: Final = BOTTOMS.copy()
 _REPORTED[INVALID] = c.INVALID
 

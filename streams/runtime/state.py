@@ -76,17 +76,16 @@ class Table:
 
     def add(self, keys: Iterable[str]) -> Array:
         """New rows for keys not yet known, in order; returns the rows of all the keys (int64)."""
-        index = self.index
-        fresh: list[str] = []
-        rows = []
-        for key in keys:
-            row = index.get(key)
-            if row is None:
-                row = index[key] = len(self.keys) + len(fresh)
-                fresh.append(key)
-            rows.append(row)
-        if fresh:
+        index, wanted = self.index, keys if isinstance(keys, list) else list(keys)
+        rows = list(map(index.get, wanted))
+        if None in rows:
+            fresh: list[str] = []
+            for key in wanted:
+                if key not in index:
+                    index[key] = len(self.keys) + len(fresh)
+                    fresh.append(key)
             self._extend(fresh)
+            rows = list(map(index.get, wanted))
         return np.array(rows, np.int64)
 
     def find(self, keys: Iterable[str]) -> Array:
