@@ -1,7 +1,8 @@
-"""IEC 61968-100: one endpoint for request, event and response messages; nouns MeterReadings, EndDeviceEvents, EndDeviceControls.
+"""IEC 61968-100: one endpoint for request, event and response messages.
 
-What comes in goes the way of everything else: readings and events to the raw topics as they are, controls to the enterprise agent.
-``get`` is answered from the store at once. Replies carry the request's MessageID as CorrelationID.
+What comes in goes the way of everything else: readings and events to the raw topics as they are, controls and master data to the
+enterprise agent. ``get`` is answered from the store at once. Replies carry the request's MessageID as CorrelationID: an
+acknowledgement at once, and once it is decided what became of it, to the system's address or to be fetched.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from lxml import etree
 from starlette.concurrency import run_in_threadpool
 
 from connectors import safe_xml
+from connectors.enterprise.cim_config import ACTS, KINDS, Reader, moment
 from connectors.enterprise.sap.writing import iso
 from connectors.head_end import problems
 from connectors.head_end.problems import ProblemError
@@ -26,11 +28,22 @@ from connectors.subscribers.writers.cim import MESSAGE, READINGS, quality, readi
 from schemas.block import DIRECTIONS
 from schemas.identity import identity
 from schemas.topology.enterprise import System
+from streams.enterprise.desk import AUE, CVE, IDE, LRE, PRE, VAE, VME, Refusal
 
 if TYPE_CHECKING:
     from connectors.enterprise.part import Enterprise
 
 CONTROLS: Final = "http://iec.ch/TC57/2011/EndDeviceControls#"
+EVENTS: Final = "http://iec.ch/TC57/2011/EndDeviceEvents#"
+EVENT_TYPES: Final = {
+    "outage": "3.26.0.85", "restore": "3.26.0.216", "cover-removed": "3.12.29.212", "low-battery": "3.2.22.150",
+    "clock-error": "3.36.0.79", "reverse-energy": "3.26.93.219",
+}  # fmt: skip
+"""Kind of a device event → EndDeviceEventType."""
+HEADER, PAYLOAD, REQUEST, FORMAT = "1.5", "1.7", "1.6", "1.8"  # what is missing, or not as it should be
+METER, NOUN, VERB, SOURCE, RELATION, MANY, FAILED, RULE, RIGHT = "2.4", "2.5", "2.9", "2.14", "2.29", "3.1", "5.3", "6.1", "7.5"
+CODES: Final = {AUE: RIGHT, CVE: RULE, IDE: RELATION, LRE: RULE, VAE: FORMAT, VME: FORMAT, PRE: FAILED}
+"""Error categories of conversations as error codes of IEC 61968-9."""
 ACTIONS: Final = {"3.31.0.23": "disconnect", "3.31.0.18": "connect"}
 TYPES: Final = {action: ref for ref, action in ACTIONS.items()}
 OUTCOMES: Final = {"3.31.0.68", "3.31.0.42"}  # disconnected, connected
@@ -44,6 +57,9 @@ _REGISTERS: Final = """
 SELECT device, channel, unit, direction, 0 AS seconds, toUnixTimestamp(at) AS second, reading AS value, condition FROM registers
 WHERE device IN {devices:Array(String)} AND at >= fromUnixTimestamp({start:Int64}) AND at <= fromUnixTimestamp({end:Int64})
 ORDER BY device, channel, registers.at LIMIT {most:Int64}"""
+
+
+_HEADER: Final = ("Verb", "Noun", "MessageID", "CorrelationID", "Source", "Timestamp", "ReplyAddress")
 
 
 class ReplyError(Exception):
@@ -65,14 +81,16 @@ def take(part: Enterprise, system: str, data: bytes) -> bytes:
         root = body[0] if body is not None and len(body) == 1 else root
     if safe_xml.local(root) not in ("RequestMessage", "EventMessage", "ResponseMessage") or safe_xml.space(root) != MESSAGE:
         raise ProblemError(422, "not-valid", f"{safe_xml.local(root)[:60]} is no message of {MESSAGE}")
-    header = {name: safe_xml.text(root, f"Header/{name}") for name in ("Verb", "Noun", "MessageID", "CorrelationID", "Source", "Timestamp")}
+    header = {name: safe_xml.text(root, f"Header/{name}") for name in _HEADER}
     try:
         if not header["MessageID"]:
-            raise ReplyError("2.9", "Header/MessageID is missing")
+            raise ReplyError(HEADER, "Header/MessageID is missing")
         _in_time(part, header["Timestamp"])
         payload = _handled(part, system, root, header)
     except ReplyError as error:
         return reply(header, error.code, error.reason)
+    except Refusal as refusal:
+        return reply(header, CODES[refusal.category], refusal.note)
     return reply(header, "", "", payload)
 
 
@@ -88,12 +106,16 @@ def _handled(part: Enterprise, system: str, root: Any, header: Mapping[str, str]
     if about == "EndDeviceControls" and act == "create":
         _controls(part, system, root, header)
         return None
+    if about in KINDS and act in ACTS:
+        _configured(part, system, root, header)
+        return None
     if about == "EndDeviceControls" and act in ("reply", "created"):
         _control_reply(part, root, header)
         return None
     if about in ("MeterReadings", "GetMeterReadings") and act == "get":
         return _readings(part, root)
-    raise ReplyError("2.4", f"{header['Verb'][:40]} {about[:60]} is nothing this hub does")
+    known = about in KINDS or about in ("MeterReadings", "GetMeterReadings", "EndDeviceEvents", "EndDeviceControls")
+    raise ReplyError(VERB if known else NOUN, f"{header['Verb'][:40]} {about[:60]} is nothing this hub does")
 
 
 def _in_time(part: Enterprise, written: str) -> None:
@@ -102,10 +124,10 @@ def _in_time(part: Enterprise, written: str) -> None:
     try:
         at = datetime.fromisoformat(written).timestamp()
     except ValueError:
-        raise ReplyError("2.9", f"Header/Timestamp {written[:40]!r} is no time") from None
+        raise ReplyError(FORMAT, f"Header/Timestamp {written[:40]!r} is no time") from None
     now = part.intake.clock()
     if at < now - part.settings.oldest or at > now + part.settings.ahead:
-        raise ReplyError("2.9", f"the message was made {written[:40]}: it has expired or is yet to come")
+        raise ReplyError(RULE, f"the message was made {written[:40]}: it has expired or is yet to come")
 
 
 def _published(publisher: Any, root: Any, header: Mapping[str, str], format: str | None) -> None:
@@ -119,13 +141,13 @@ def _outcomes(part: Enterprise, root: Any, header: Mapping[str, str]) -> None:
     for event in root.iter("{*}EndDeviceEvent") if header["CorrelationID"] else ():
         type_ = next((one for one in event if safe_xml.local(one) == "EndDeviceEventType"), None)
         if type_ is not None and type_.get("ref") in OUTCOMES:
-            at = _moment(safe_xml.text(event, "createdDateTime"))
+            at = moment(safe_xml.text(event, "createdDateTime"))
             _replied(part, header["CorrelationID"], _device_of(event), "done", at, type_.get("ref"), "")
 
 
 def _control_reply(part: Enterprise, root: Any, header: Mapping[str, str]) -> None:
     if not header["CorrelationID"]:
-        raise ReplyError("2.9", "Header/CorrelationID is missing: it is the id of the command")
+        raise ReplyError(HEADER, "Header/CorrelationID is missing: it is the id of the command")
     ok = safe_xml.text(root, "Reply/Result").upper() == "OK"
     found = [_device_of(control) for control in root.iter("{*}EndDeviceControl")]
     device = found[0] if found else ""
@@ -133,7 +155,7 @@ def _control_reply(part: Enterprise, root: Any, header: Mapping[str, str]) -> No
         rows = part.reader.rows("SELECT device FROM device_commands WHERE id = {id:String}", {"id": header["CorrelationID"]})
         device = rows[0]["device"] if rows else ""
     if not device:
-        raise ReplyError("2.9", "the command of this CorrelationID is not known")
+        raise ReplyError("2.15", "the command of this CorrelationID is not known")
     detail = "" if ok else safe_xml.text(root, "Reply/Error/reason") or safe_xml.text(root, "Reply/Error/details")
     now = int(part.intake.clock())
     _replied(part, header["CorrelationID"], device, "accepted" if ok else "failed", now, safe_xml.text(root, "Reply/Error/code"), detail)
@@ -145,14 +167,10 @@ def _replied(part: Enterprise, command: str, device: str, status: str, at: int, 
 
 
 def _controls(part: Enterprise, system: str, root: Any, header: Mapping[str, str]) -> None:
-    found = part.settings.systems.get(system)
-    if found is None or found.protocol != "cim":
-        raise ReplyError("2.9", f"topology.yaml has no system {system[:60]} that speaks cim")
-    if found.senders and header["Source"] not in found.senders:
-        raise ReplyError("4.1", f"{header['Source'][:60]} may not send here")
+    system, _ = _system(part, system, header)
     controls = list(root.iter("{*}EndDeviceControl"))
     if not controls:
-        raise ReplyError("2.9", "the message holds no EndDeviceControl")
+        raise ReplyError(PAYLOAD, "the message holds no EndDeviceControl")
     request = part.intake.request(system, "cim", "connection", header["MessageID"], bulk=False)
     for number, control in enumerate(controls):
         name = safe_xml.text(control, "mRID") or f"{header['MessageID']}/{number}"
@@ -161,14 +179,50 @@ def _controls(part: Enterprise, system: str, root: Any, header: Mapping[str, str
         devices = list(dict.fromkeys(_devices(control)))
         if ref not in ACTIONS or not devices:
             note = f"control type {ref[:40]!r} is none of {', '.join(ACTIONS)}" if ref not in ACTIONS else "it names no device"
-            request.add(name, {"id": name}, "2.9", note)
+            request.add(name, {"id": name}, VME if ref not in ACTIONS else IDE, note)
             continue
         planned = safe_xml.text(control, "scheduledInterval/start")
         body: dict[str, Any] = {
             "id": name, "request": name, "action": ACTIONS[ref], "devices": devices, "category": ref, "ams": {},
-            "reason": safe_xml.text(control, "reason")[:200], "planned": _moment(planned) if planned else None,
+            "reason": safe_xml.text(control, "reason")[:200], "planned": moment(planned) if planned else None,
         }  # fmt: skip
         request.add(name, body)
+    request.close()
+
+
+def _system(part: Enterprise, name: str, header: Mapping[str, str]) -> tuple[str, System]:
+    """The system that asks: the one whose address the message names for replies, else that of the query."""
+    address = header["ReplyAddress"]
+    if address:
+        named = [(key, one) for key, one in part.settings.systems.items() if one.protocol == "cim" and one.url == address]
+        if not named:
+            raise ReplyError(HEADER, f"ReplyAddress {address[:200]}: topology.yaml has no system of this address that speaks cim")
+        ((name, found),) = named[:1]
+    else:
+        found = part.settings.systems.get(name)  # type: ignore[assignment]
+    if found is None or found.protocol != "cim":
+        raise ReplyError(SOURCE, f"topology.yaml has no system {name[:60]} that speaks cim")
+    if found.senders and header["Source"] not in found.senders:
+        raise ReplyError(RIGHT, f"{header['Source'][:60]} may not send here")
+    return name, found
+
+
+def _configured(part: Enterprise, system: str, root: Any, header: Mapping[str, str]) -> None:
+    """Master data: each element of the payload is an item."""
+    name, settings = _system(part, system, header)
+    payload = next((one for one in root if safe_xml.local(one) == "Payload"), None)
+    written = header["Timestamp"]
+    reader = Reader(settings, part.zone, moment(written) if written else int(part.intake.clock()))
+    found = [] if payload is None else list(reader.items(header["Noun"], header["Verb"].lower(), payload))
+    if not found:
+        raise ReplyError(PAYLOAD, f"the message holds nothing of a {header['Noun']}")
+    request = part.intake.request(name, "cim", KINDS[header["Noun"]], header["MessageID"], bulk=len(found) > 1)
+    for number, (about, make) in enumerate(found):
+        id_ = f"{header['MessageID']}/{number}"
+        try:
+            request.add(id_, make())
+        except Refusal as refusal:
+            request.add(id_, {"id": about}, refusal.category, refusal.note)
     request.close()
 
 
@@ -184,14 +238,6 @@ def _device_of(element: Any) -> str:
     return next(iter(_devices(element)), "")
 
 
-def _moment(written: str) -> int:
-    try:
-        at = datetime.fromisoformat(written)
-    except ValueError:
-        raise ReplyError("2.9", f"{written[:40]!r} is no time") from None
-    return int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp())
-
-
 # --- get ------------------------------------------------------------------------------------------------------------------------
 
 
@@ -199,18 +245,18 @@ def _readings(part: Enterprise, root: Any) -> Any:
     """The final readings of the devices and the time a GetMeterReadings names."""
     asked = next(root.iter("{*}GetMeterReadings"), None)
     if asked is None:
-        raise ReplyError("2.9", "Request/GetMeterReadings is missing")
+        raise ReplyError(REQUEST, "Request/GetMeterReadings is missing")
     devices = list(_devices(asked))
     periods = [one for one in asked.iter() if safe_xml.local(one) == "timePeriod"]
     start, end = (safe_xml.text(periods[0], edge) if periods else "" for edge in ("start", "end"))
     if not devices or not start or not end:
-        raise ReplyError("2.9", "GetMeterReadings must name EndDevice and a timePeriod with start and end")
+        raise ReplyError(REQUEST, "GetMeterReadings must name EndDevice and a timePeriod with start and end")
     wanted = {one.get("ref") for one in asked if safe_xml.local(one) == "ReadingType"}
-    where = {"devices": devices, "start": _moment(start), "end": _moment(end), "most": MOST + 1}
+    where = {"devices": devices, "start": moment(start), "end": moment(end), "most": MOST + 1}
     rows = part.reader.rows(_INTERVALS, where)
     rows += [{**row, "at": row["second"]} for row in part.reader.rows(_REGISTERS, where)]
     if len(rows) > MOST:
-        raise ReplyError("2.11", f"more than {MOST} readings: ask for a shorter time or fewer devices")
+        raise ReplyError(MANY, f"more than {MOST} readings: ask for a shorter time or fewer devices")
     return readings(rows, wanted)
 
 
@@ -253,7 +299,11 @@ def _sub(parent: Any, name: str) -> Any:
 # --- messages out -----------------------------------------------------------------------------------------------------------------
 
 
-def message(kind: str, verb: str, noun: str, id: str, correlation: str = "", result: str = "", error: tuple[str, str] = ("", "")) -> Any:
+Flaw = tuple[str, str, str]
+"""Code, reason, and the object it is about (empty: all)."""
+
+
+def message(kind: str, verb: str, noun: str, id: str, correlation: str = "", result: str = "", flaws: Iterable[Flaw] = ()) -> Any:
     """A message with its header and, with a result, its Reply; what is to be its payload is appended by the caller."""
     root = etree.Element(f"{{{MESSAGE}}}{kind}", nsmap={"e": MESSAGE})
     header = etree.SubElement(root, f"{{{MESSAGE}}}Header")
@@ -273,32 +323,67 @@ def message(kind: str, verb: str, noun: str, id: str, correlation: str = "", res
     if result:
         answer = etree.SubElement(root, f"{{{MESSAGE}}}Reply")
         etree.SubElement(answer, f"{{{MESSAGE}}}Result").text = result
-        if error[1]:
+        for code, reason, about in flaws:
             flaw = etree.SubElement(answer, f"{{{MESSAGE}}}Error")
-            for name, value in (("code", error[0]), ("level", "ERROR"), ("reason", error[1])):
+            for name, value in (("code", code), ("level", "FATAL"), ("reason", reason)):
                 etree.SubElement(flaw, f"{{{MESSAGE}}}{name}").text = value
+            if about:
+                etree.SubElement(flaw, f"{{{MESSAGE}}}ID").text = about
     return root
 
 
 def reply(header: Mapping[str, str], code: str, reason: str, payload: Any = None) -> bytes:
     """The ResponseMessage to a message: OK with a payload, or FAILED with its error."""
     id_ = identity("reply", header["MessageID"], code, reason)
-    root = message(
-        "ResponseMessage", "reply", header["Noun"] or "none", id_, header["MessageID"], "FAILED" if reason else "OK", (code, reason)
-    )
+    flaws = [(code, reason, "")] if reason else []
+    result = "FAILED" if reason else "OK"
+    root = message("ResponseMessage", "reply", header["Noun"] or "none", id_, header["MessageID"], result, flaws)
     if payload is not None:
         etree.SubElement(root, f"{{{MESSAGE}}}Payload").append(payload)
     return etree.tostring(root, xml_declaration=True, encoding="utf-8")
 
 
-def written(told: Mapping[str, Any], system: System) -> bytes:  # noqa: ARG001
-    """A message of the enterprise agent: what became of controls, correlated with the request that asked for them."""
+def written(told: Mapping[str, Any]) -> bytes | None:
+    """A message of the enterprise agent: what became of controls or master data, correlated with the request, or events of devices.
+
+    None where CIM has no message for it.
+    """
+    if told["kind"] == "event":
+        return _events(told)
+    noun = _ANSWERED.get(told["kind"])
+    if noun is None:
+        return None
     failed = [item for item in told["items"] if item["category"]]
-    reason = "; ".join(f"{item['reference']}: {item['note']}" for item in failed)
-    code = failed[0]["category"] if failed else ""
+    flaws = [(CODES.get(item["category"], FAILED), item["note"], (item["body"] or {}).get("id") or item["reference"]) for item in failed]
     result = "OK" if not failed else "FAILED" if len(failed) == len(told["items"]) else "PARTIAL"
-    root = message("ResponseMessage", "reply", "EndDeviceControls", told["id"], told["reference"], result, (code, reason))
+    root = message("ResponseMessage", "reply", noun, told["id"], told["reference"], result, flaws)
     return etree.tostring(root, xml_declaration=True, encoding="utf-8")
+
+
+_ANSWERED: Final = {"connection-answer": "EndDeviceControls", **{f"{kind}-answer": noun for noun, kind in KINDS.items()}}
+
+
+def _events(told: Mapping[str, Any]) -> bytes | None:
+    """Events of devices; None where none of them has a type in CIM."""
+    root = message("EventMessage", "created", "EndDeviceEvents", told["id"])
+    payload = etree.SubElement(etree.SubElement(root, f"{{{MESSAGE}}}Payload"), f"{{{EVENTS}}}EndDeviceEvents", nsmap={"m": EVENTS})
+    for item in told["items"]:
+        body = item["body"]
+        ref = EVENT_TYPES.get(body["text"].partition(" ")[0])
+        if ref is None:
+            continue
+        event = etree.SubElement(payload, f"{{{EVENTS}}}EndDeviceEvent")
+        for name, value in (
+            ("mRID", item["id"]),
+            ("createdDateTime", iso(body["at"])),
+            ("reason", body["text"]),
+            ("severity", body["severity"]),
+        ):
+            etree.SubElement(event, f"{{{EVENTS}}}{name}").text = value
+        names = etree.SubElement(etree.SubElement(event, f"{{{EVENTS}}}Assets"), f"{{{EVENTS}}}Names")
+        etree.SubElement(names, f"{{{EVENTS}}}name").text = body["device"]
+        etree.SubElement(event, f"{{{EVENTS}}}EndDeviceEventType").set("ref", ref)
+    return etree.tostring(root, xml_declaration=True, encoding="utf-8") if len(payload) else None
 
 
 def control(command: Mapping[str, Any]) -> Any:
@@ -333,6 +418,24 @@ def routes(part: Enterprise | None) -> APIRouter:
         except PublishError as error:
             raise ProblemError(503, "kafka-away", f"not taken: {error}; try again", headers={"Retry-After": "5"}) from None
         return Response(answer, media_type="application/xml")
+
+    @router.get("/messages", summary="Messages for a CIM system, oldest first", responses=problems.responses(422, 503))
+    async def messages(
+        system: Annotated[str, Query(max_length=255)] = "cim",
+        cursor: Annotated[str | None, Query(max_length=4000, description="`next` of the page before")] = None,
+        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    ) -> dict[str, Any]:
+        assert part is not None
+        return await run_in_threadpool(part.page, system, cursor, limit)
+
+    @router.get("/messages/{id}", response_class=Response, summary="A message as XML", responses=one_of)
+    async def told(id: str) -> Response:
+        assert part is not None
+        row = await run_in_threadpool(part.message, id)
+        made = written(row) if row is not None and row["protocol"] == "cim" else None
+        if made is None:
+            raise ProblemError(404, "not-found", "There is no message of this id for a CIM system.")
+        return Response(made, media_type="application/xml")
 
     @router.get("/controls/{id}", response_class=Response, summary="A device command as EndDeviceControls", responses=one_of)
     async def one(id: str) -> Response:

@@ -18,8 +18,11 @@ import orjson
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
+from connectors.head_end.publish import Writer
 from connectors.kafka.client import consumer
 from connectors.kafka.settings import KafkaSettings
+from connectors.subscribers.journal import DEAD, SENT, Journal
+from connectors.subscribers.parcel import Parcel
 from schemas import metrics
 from schemas.codec import Codec
 from schemas.topology.enterprise import EnterpriseSettings, System
@@ -50,9 +53,11 @@ class Delivery:
     """One thread per system with an address, so that one that is away holds up nobody else."""
 
     def __init__(
-        self, kafka: KafkaSettings, group: str, codec: Codec, settings: EnterpriseSettings, renders: Mapping[str, Render], folder: Path
-    ) -> None:
+        self, kafka: KafkaSettings, group: str, codec: Codec, settings: EnterpriseSettings, renders: Mapping[str, Render], folder: Path,
+        writer: Writer,
+    ) -> None:  # fmt: skip
         self.kafka, self.group, self.codec, self.settings, self.renders = kafka, group, codec, settings, renders
+        self.journal = Journal(writer, codec, "cis")
         netrc = folder / "netrc"
         self.auth = httpx.NetRCAuth(str(netrc)) if netrc.exists() else None
 
@@ -91,22 +96,42 @@ class Delivery:
             finally:
                 reading.close()
 
+    def again(self, message: Mapping[str, Any]) -> None:
+        """Sends one message once more, now; bodies of items are read. Raises RefusedError, httpx.HTTPError."""
+        system = self.settings.systems[message["system"]]
+        letter = self.renders[message["protocol"]](message, system)
+        if letter is None:
+            raise RefusedError("its protocol has no message for it")
+        with httpx.Client(timeout=30, auth=self.auth, trust_env=False) as client:
+            self._post(client, _address(system, letter), letter)
+        self._note(message, letter, SENT, 1)
+
+    def _note(self, message: Mapping[str, Any], letter: Letter, status: str, attempt: int, reason: str = "") -> None:
+        """Tells what became of a message, in the view ``deliveries``."""
+        told = Parcel(
+            message["id"], f"cis-{message['system']}", message["kind"], MESSAGES, message.get("partition", 0), message.get("offset", 0),
+            message.get("offset", 0), message["reference"], [],
+        )  # fmt: skip
+        about = {"size": len(letter.body), "reason": reason, "count": len(message["items"])}
+        self.journal.note(told, status, attempt=attempt, since=message["at"], **about)
+
     def _sent(self, client: httpx.Client, message: Mapping[str, Any], system: System, stop: threading.Event) -> bool:
         items = [{**item, "body": orjson.loads(item["body"] or b"null")} for item in message["items"]]
         letter = self.renders[message["protocol"]]({**message, "items": items}, system)
         if letter is None:
             return True  # nothing the protocol has a message for
-        tries, pause = 0, 0.5
+        tries, pause, attempt = 0, 0.5, 0
         while not stop.is_set():
-            begun = time.perf_counter()
+            begun, attempt = time.perf_counter(), attempt + 1
             try:
-                self._post(client, system.url.replace("{service}", letter.path), letter)
+                self._post(client, _address(system, letter), letter)
             except RefusedError as error:
                 tries += 1
                 if tries >= TRIES:
                     log.error("a message was refused and is left out", system=message["system"], id=message["id"],
                               kind=message["kind"], reason=str(error)[:500])  # fmt: skip
                     metrics.CIS_MESSAGES.labels(message["system"], "refused").inc()
+                    self._note(message, letter, DEAD, attempt, str(error))
                     return True
                 log.warning("a message was refused", system=message["system"], id=message["id"], reason=str(error)[:300])
             except httpx.HTTPError as error:
@@ -114,6 +139,7 @@ class Delivery:
                 log.warning("a CIS is away", system=message["system"], reason=str(error)[:300])
             else:
                 metrics.CIS_MESSAGES.labels(message["system"], "sent").inc()
+                self._note(message, letter, SENT, attempt)
                 log.info("message sent", system=message["system"], id=message["id"], kind=message["kind"], items=len(items),
                          seconds=round(time.perf_counter() - begun, 3))  # fmt: skip
                 return True
@@ -127,6 +153,10 @@ class Delivery:
             raise httpx.HTTPError(f"{answer.status_code} from {url}")
         if answer.status_code >= 300:
             raise RefusedError(f"{answer.status_code}: {answer.text[:400]}")
+
+
+def _address(system: System, letter: Letter) -> str:
+    return system.url.replace("{service}", letter.path)
 
 
 def _commit(reading: Consumer, message: Any) -> None:

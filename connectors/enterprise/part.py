@@ -7,15 +7,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final
 
+import httpx
 import orjson
 from fastapi import APIRouter, Query
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
 from connectors.enterprise import cim, devices
 from connectors.enterprise.answers import Answerer, Finder, Rows
 from connectors.enterprise.ccb import documents as ccb
 from connectors.enterprise.ccb import routes as ccb_routes
-from connectors.enterprise.delivery import Delivery, Letter, Render
+from connectors.enterprise.delivery import Delivery, Letter, RefusedError, Render
 from connectors.enterprise.devices import Text
 from connectors.enterprise.intake import Intake
 from connectors.enterprise.sap import routes as sap_routes
@@ -25,19 +27,35 @@ from connectors.enterprise.sap.door import Door
 from connectors.enterprise.sap.writing import written
 from connectors.head_end import problems
 from connectors.head_end.listing import Listing, cursor_of, cursor_text, page_query, readable
-from connectors.head_end.publish import Publisher, Writer
+from connectors.head_end.problems import ProblemError
+from connectors.head_end.publish import Publisher, PublishError, Writer
 from connectors.kafka.settings import KafkaSettings
+from connectors.rights.trail import note
 from schemas.codec import Codec
+from schemas.identity import identity
 from schemas.topology import Topology
 from schemas.topology.enterprise import System
+from streams.enterprise.desk import REFUSED
 
 EVENT_BYTES: Final = 900_000
+MOST_RETRIED: Final = 10_000
 TIME: Final = "DateTime('UTC')"
 MESSAGES: Final = Listing("conversation_messages", {"at": TIME, "id": "String"}, "at", "at", ("system", "kind", "reference"))
 CONVERSATIONS: Final = Listing(
     "conversations", {"system": "String", "kind": "String", "subject": "String", "id": "String"}, "at", "at",
     ("system", "kind", "subject", "state", "device", "account"),
 )  # fmt: skip
+
+
+class RetryRequest(BaseModel):
+    """Which refused items to try again: those named, else all of a system, or all of an error category."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    system: str = Field(max_length=60)
+    items: list[Annotated[str, Field(max_length=255)]] = Field(default_factory=list, max_length=10_000)
+    category: str = Field(default="", max_length=20, description="such as PRE.IDE: what they name is not known")
+    reason: str = Field(default="", max_length=500)
 
 
 class Enterprise:
@@ -54,7 +72,7 @@ class Enterprise:
         self.finder = Finder(reader)
         self.answerer = Answerer(kafka, topology.group("cis-answers"), codec, writer, self.finder)
         renders: dict[str, Render] = {"sap": self._sap_letter, "ccb": self._ccb_letter, "cim": self._cim_letter}
-        self.delivery = Delivery(kafka, topology.group("cis"), codec, self.settings, renders, self.folder)
+        self.delivery = Delivery(kafka, topology.group("cis"), codec, self.settings, renders, self.folder, writer)
 
     def loops(self) -> Mapping[str, Callable[[threading.Event], None]]:
         """Its threads."""
@@ -76,10 +94,49 @@ class Enterprise:
         return Letter(ccb.written(message), {"Content-Type": "application/xml"}, message["kind"])
 
     @staticmethod
-    def _cim_letter(message: Mapping[str, Any], system: System) -> Letter | None:
-        if message["kind"] != "connection-answer":
-            return None
-        return Letter(cim.written(message, system), {"Content-Type": "application/xml"}, message["kind"])
+    def _cim_letter(message: Mapping[str, Any], system: System) -> Letter | None:  # noqa: ARG004
+        made = cim.written(message)
+        return None if made is None else Letter(made, {"Content-Type": "application/xml"}, message["kind"])
+
+    # --- what an operator does ----------------------------------------------------------------------------------------------------
+
+    def resend(self, id: str) -> dict[str, Any]:
+        """Sends a message to its system once more. Raises ProblemError."""
+        found = self.message(id)
+        if found is None:
+            raise ProblemError(404, "not-found", "There is no message of this id.")
+        system = self.settings.systems.get(found["system"])
+        if system is None or not system.url:
+            raise ProblemError(409, "conflict", f"{found['system']} has no address: it fetches its messages.")
+        try:
+            self.delivery.again(found)
+        except (RefusedError, httpx.HTTPError) as error:
+            raise ProblemError(502, "not-delivered", str(error)[:500]) from None
+        return {"id": id, "system": found["system"], "kind": found["kind"], "items": len(found["items"])}
+
+    def retry(self, asked: RetryRequest) -> dict[str, Any]:
+        """Has refused items tried again; how many. Raises ProblemError."""
+        system = self.settings.systems.get(asked.system)
+        if system is None:
+            raise ProblemError(422, "not-valid", f"system: topology.yaml has no system {asked.system[:60]!r}.")
+        sql = (
+            "SELECT subject FROM conversations WHERE kind = {kind:String} AND system = {system:String} AND state = 'refused' "
+            "AND ({category:String} = '' OR JSONExtractString(detail, 'category') = {category:String}) "
+            "AND (empty({items:Array(String)}) OR has({items:Array(String)}, subject)) ORDER BY at, subject LIMIT {most:Int64}"
+        )
+        where = {"kind": REFUSED, "system": asked.system, "category": asked.category, "items": asked.items, "most": MOST_RETRIED}
+        ids = [row["subject"] for row in self.reader.rows(sql, where)]
+        missing = sorted(set(asked.items) - set(ids))
+        if missing:
+            raise ProblemError(404, "not-found", f"{asked.system} has no refused item {missing[0][:80]} that can be tried again.")
+        request = self.intake.request(asked.system, system.protocol, "retry", identity("retry", asked.system, *ids), bulk=True)
+        for id in ids:
+            request.add(id, {"id": id})
+        try:
+            request.close()
+        except PublishError as error:
+            raise devices.problems_of(error) from None
+        return {"system": asked.system, "items": len(ids), "more": len(ids) == MOST_RETRIED}
 
     # --- what is in the store -----------------------------------------------------------------------------------------------------
 
@@ -139,5 +196,22 @@ def _conversations(part: Enterprise | None) -> APIRouter:
         assert part is not None
         filters = {"system": system, "kind": kind, "subject": subject, "state": state, "device": device, "account": account}
         return await run_in_threadpool(part.listed, CONVERSATIONS, filters, cursor, limit)
+
+    @router.post(
+        "/conversations/refused/retry", status_code=202, summary="Try refused items again, such as when what they name has come",
+        responses=problems.responses(404, 422, 503),
+    )  # fmt: skip
+    async def retry(asked: RetryRequest) -> dict[str, Any]:
+        assert part is not None
+        note(subject=f"cis/{asked.system}", reason=asked.reason, after=asked.model_dump())
+        return await run_in_threadpool(part.retry, asked)
+
+    @router.post(
+        "/conversations/messages/{id}/resend", summary="Send a message to its CIS once more", responses=problems.responses(404, 409, 502)
+    )
+    async def resend(id: str) -> dict[str, Any]:
+        assert part is not None
+        note(subject=f"cis-message/{id}")
+        return await run_in_threadpool(part.resend, id)
 
     return router

@@ -193,8 +193,12 @@ ROUTES: Final[dict[str, Rule | str]] = {
     "GET /v1/ccb/messages": "sap.exchange",
     "GET /v1/ccb/messages/{id}": "sap.exchange",
     "POST /v1/cim": "sap.exchange",
+    "GET /v1/cim/messages": "sap.exchange",
+    "GET /v1/cim/messages/{id}": "sap.exchange",
     "GET /v1/cim/controls/{id}": "sap.exchange",
     "GET /v1/conversations": "sap.exchange",
+    "POST /v1/conversations/refused/retry": "operations.replay",
+    "POST /v1/conversations/messages/{id}/resend": "operations.replay",
     "GET /v1/device-commands": _list("devices.read"),
     "POST /v1/device-replies": "devices.reply",
     # the console: pages over the same data; what they change goes through the routes above

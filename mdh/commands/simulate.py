@@ -42,7 +42,9 @@ def main(
     broker: Annotated[str | None, typer.Option(help="Push to the raw topic of this broker.")] = None,
     truth: Annotated[Path | None, typer.Option(help="Where the injected faults are written (NDJSON).")] = None,
     master: Annotated[bool, typer.Option(help="Send master data of the known meters first (hub and folder only).")] = True,
-    cis: Annotated[str | None, typer.Option(help="Play a CIS instead: sap or oracle, a whole conversation with a running hub.")] = None,
+    cis: Annotated[
+        str | None, typer.Option(help="Play a CIS instead, a whole conversation with a running hub: sap, oracle or cim.")
+    ] = None,
 ) -> None:
     """Push realistic loads with known faults.
 
@@ -126,17 +128,23 @@ def _converse(cis: str, url: str | None, prefix: str) -> None:
     import httpx
 
     from connectors.enterprise.simulator.ccb import Ccb, sync_to_bill
+    from connectors.enterprise.simulator.cim import Cim, meter_to_reading
     from connectors.enterprise.simulator.hub import Hub, SimulationError
     from connectors.enterprise.simulator.sap import Sap, meter_to_cash
     from mdh.running import credentials, hub_url
 
-    if cis not in ("sap", "oracle"):
-        raise UsageError(f"--cis must be sap or oracle, not {cis!r}")
+    stories: dict[str, Callable[[Hub, str], dict[str, object]]] = {
+        "sap": lambda hub, meter: meter_to_cash(Sap(hub), meter),
+        "oracle": lambda hub, meter: sync_to_bill(Ccb(hub), meter),
+        "cim": lambda hub, meter: meter_to_reading(Cim(hub), meter),
+    }
+    if cis not in stories:
+        raise UsageError(f"--cis must be sap, oracle or cim, not {cis!r}")
     meter = f"{prefix}{time.time_ns() // 1_000_000 % 10_000_000_000:010d}"
     with httpx.Client(base_url=hub_url(url), timeout=60, trust_env=False, headers=credentials()) as client:
         hub = Hub(client, patience=180, say=lambda line: print(line, file=sys.stderr, flush=True))
         try:
-            story = meter_to_cash(Sap(hub), meter) if cis == "sap" else sync_to_bill(Ccb(hub), meter)
+            story = stories[cis](hub, meter)
         except SimulationError as error:
             raise UsageError(str(error)) from None
         except httpx.HTTPError as error:

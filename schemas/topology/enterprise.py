@@ -116,6 +116,9 @@ class EnterpriseSettings(Section):
     oldest: Seconds = Field(default=7 * 86_400, gt=0, description="A message made longer ago has expired")
     ahead: Seconds = Field(default=900, ge=0, description="How far a message's own time may lie in the future")
     remember: Seconds = Field(default=400 * 86_400, gt=0, description="How long ids of items are known again")
+    keep_refused: Seconds = Field(
+        default=30 * 86_400, gt=0, description="How long an item that was refused for what it found here can be tried again"
+    )
     ask: Seconds = Field(default=60, gt=0, description="Time between two questions to the store for one thing")
     bulk_bytes: int = Field(default=512 * 1024 * 1024, ge=1024, description="Most bytes of a bulk")
     item_bytes: int = Field(default=4 * 1024 * 1024, ge=1024, description="Most bytes of a message that is no bulk, and of an item")

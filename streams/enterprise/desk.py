@@ -21,6 +21,7 @@ MASTER: Final = "master.inbox"
 INBOX: Final = "enterprise.inbox"
 ITEMS: Final = 500  # of one message at most
 VME, PRE, AUE, CVE, IDE, LRE, VAE = "DCE.VME", "PRE", "PRE.AUE", "PRE.CVE", "PRE.IDE", "PRE.TEE.LRE", "PRE.VAE"
+REFUSED: Final = "refused-item"
 NOTIFICATIONS: Final = frozenset(("location", "point-of-delivery", "connection-told", "connection-cancel", "text"))
 
 
@@ -45,6 +46,7 @@ class Item:
     bulk: bool
     at: int  # when the hub took it
     body: dict[str, Any]
+    tries: int = 0  # how often an operator had it tried again
 
 
 @dataclass(slots=True)
@@ -161,10 +163,35 @@ class Desk:
         group = seen.pop("group", None)
         seen.pop("request", None)
         self.records.put(key, seen)
-        if group is None:
+        if not group:
             self.answer(seen)
         else:
             self._less(group)
+
+    def refused(self, item: Item, mark: str, refusal: Refusal) -> None:
+        """Keeps an item that was refused for what it found here, so that it can be tried again when that has changed."""
+        about = {name: getattr(item, name) for name in ("id", "system", "protocol", "message", "bulk", "body", "tries")}
+        before = self.records.get(f"r/{item.system}/{item.id}") or {}
+        record = {
+            **about, "of": item.kind, "mark": mark, "kind": REFUSED, "subject": item.id, "device": item.body.get("device", ""),
+            "account": item.body.get("account", ""), "version": before.get("version", item.tries * 2),
+            "due": self.now + self.settings.keep_refused,
+        }  # fmt: skip
+        self.note(record, "refused", kind=item.kind, category=refusal.category, note=refusal.note, message=item.message)
+        self.records.put(f"r/{item.system}/{item.id}", record)
+
+    def again(self, system: str, id: str) -> tuple[Item, str] | None:
+        """A refused item as one to be taken now, and its mark; None where none of this id is kept."""
+        record = self.records.get(f"r/{system}/{id}")
+        if record is None:
+            return None
+        self.records.put(f"r/{system}/{id}", None)
+        key = f"u/{system}/{id}"
+        self.records.put(key, None)
+        self.note(record, "tried again", kind=record["of"], message=record["message"])
+        words = ("protocol", "message", "bulk", "body")
+        protocol, message, bulk, body = (record[name] for name in words)
+        return Item(key, id, system, protocol, record["of"], message, bulk, self.now, body, record["tries"] + 1), record["mark"]
 
     def answer(self, seen: dict[str, Any], message: str | None = None, *, bulk: bool | None = None) -> None:
         """Says (again) what became of an item; to the message at hand where it came again.

@@ -94,9 +94,12 @@ class EnterpriseFold:
 
     def _request(self, message: Message, body: dict[str, Any]) -> None:
         self.desk.pass_time(body["received_at"])
+        if body["kind"] == "retry":
+            self._again(body)
+            return
         grouped = body["kind"] in KINDS
         name = message.derive("group")
-        keys: list[str] = []
+        keys: set[str] = set()
         open_: set[str] = set()
         for entry in body["items"]:
             item = Item(
@@ -106,13 +109,21 @@ class EnterpriseFold:
             self._item(item, entry, name)
             if item.key in keys:
                 continue
-            keys.append(item.key)
+            keys.add(item.key)
             seen = self.desk.records.get(item.key)
             if seen is not None and seen["open"] and seen.get("group") == name:
                 open_.add(item.key)
         self.master.submit(body["system"], body["protocol"], body["received_at"])
         if grouped and open_:
             self._hold(name, body, open_)
+
+    def _again(self, body: dict[str, Any]) -> None:
+        """An operator has refused items tried again: each is answered anew, in its message."""
+        for entry in body["items"]:
+            found = self.desk.again(body["system"], entry["id"])
+            if found is not None:
+                self._tried(*found, "")
+        self.master.submit(body["system"], body["protocol"], body["received_at"])
 
     def _hold(self, name: str, body: dict[str, Any], open_: set[str]) -> None:
         """Items that wait for the master agent are answered together; the others were answered at once."""
@@ -132,9 +143,13 @@ class EnterpriseFold:
         if entry["category"]:
             self._refuse(item, mark, Refusal(entry["category"], entry["note"]))
             return
+        self._tried(item, mark, group)
+
+    def _tried(self, item: Item, mark: str, group: str) -> None:
         try:
             self._take(item, mark, group)
         except Refusal as refusal:
+            self.desk.refused(item, mark, refusal)
             self._refuse(item, mark, refusal)
 
     def _take(self, item: Item, mark: str, group: str) -> None:

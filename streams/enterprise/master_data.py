@@ -16,7 +16,7 @@ from streams.enterprise.local import midnight, moment
 
 KINDS: Final = frozenset(
     ("device", "device-change", "device-cancel", "device-replicate", "register", "register-change", "task-change", "location",
-     "point-of-delivery", "connection-told", "sync")
+     "point-of-delivery", "connection-told", "sync", "meter-config", "usage-point-config", "account-config", "linkage-config")
 )  # fmt: skip
 LOCKED: Final = frozenset(("register-change", "task-change", "device-cancel"))  # while sums of the device are being worked out
 PARTITION: Final = 0
@@ -39,22 +39,23 @@ class MasterData:
         if account:
             self._pending(account, 1)
         undo = self._remember(body.get("know") or {}, item)
-        more: dict[str, Any] = {"group": group, "left": len(objects), "request": body, "undo": undo}
+        more: dict[str, Any] = {"group": group, "left": len(objects), "request": body, "undo": undo, "tries": item.tries}
         self.desk.opened(item, mark, **more)
+        again = f"{item.tries}." if item.tries else ""  # the master agent takes an id once
         for number, given in enumerate(objects):
             text = orjson.dumps(given["body"], option=orjson.OPT_SORT_KEYS).decode()
             entry = {
-                "id": f"{item.key}#{number}", "group": item.key if len(objects) > 1 else "", "action": given["action"],
+                "id": f"{item.key}#{again}{number}", "group": item.key if len(objects) > 1 else "", "action": given["action"],
                 "kind": given["kind"], "object": given["object"], "from": given.get("from"), "to": given.get("to"), "body": text,
             }  # fmt: skip
             self._items.append(entry)
 
     def submit(self, system: str, protocol: str, at: int) -> None:
-        """Hands what was taken to the master agent. Oracle's objects may name what comes later, SAP's may not."""
+        """Hands what was taken to the master agent. Oracle's objects may name what comes later, others' may not."""
         if not self._items:
             return
         body = {
-            "message": self.desk.turn.message.derive("master"), "source": system, "user": "", "at": at, "strict": protocol == "sap",
+            "message": self.desk.turn.message.derive("master"), "source": system, "user": "", "at": at, "strict": protocol != "ccb",
             "answer": INBOX, "answer_partition": PARTITION, "items": self._items,
         }  # fmt: skip
         self.desk.write(MASTER, "MasterSubmission", body, system, PARTITION)
@@ -96,6 +97,9 @@ class MasterData:
             self._pending(account, -1)
         if category:
             self._forget(seen.pop("undo"))
+            names = ("id", "system", "protocol", "kind", "message", "bulk")
+            item = Item(key, *(seen[name] for name in names), self.desk.now, request, seen["tries"])
+            self.desk.refused(item, seen["mark"], Refusal(category, note))
         self.desk.settle(key, {"id": request.get("id", ""), "device": request.get("device", "")}, category, note)
         if category:
             return

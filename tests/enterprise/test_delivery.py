@@ -9,13 +9,16 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
+from confluent_kafka import TopicPartition
 from lxml import etree
 
 from connectors.enterprise import delivery
 from connectors.enterprise.ccb import documents as ccb
 from connectors.enterprise.delivery import Delivery, Letter
-from connectors.kafka.client import producer
+from connectors.head_end.publish import Writer
+from connectors.kafka.client import consumer, producer
 from connectors.kafka.mock import MockBroker
 from connectors.kafka.settings import KafkaSettings
 from schemas.codec import Codec
@@ -62,6 +65,17 @@ def message(id: str, system: str = "ccb") -> bytes:
     return CODEC.encode("EnterpriseMessage", {**head, "id": id, "system": system, "items": [item]})
 
 
+def values_of(kafka: KafkaSettings, topic: str) -> list[bytes]:
+    reading = consumer(kafka, "reading")
+    ends = [reading.get_watermark_offsets(TopicPartition(topic, n), timeout=5)[1] for n in range(4)]
+    reading.assign([TopicPartition(topic, number, 0) for number in range(4)])
+    found: list[bytes] = []
+    while len(found) < sum(ends):
+        found += [one.value() for one in reading.consume(100, 0.1) if one.error() is None]
+    reading.close()
+    return found
+
+
 def test_what_is_not_taken_comes_again_and_what_is_refused_for_good_holds_nobody_up(
     cis: Cis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -75,7 +89,8 @@ def test_what_is_not_taken_comes_again_and_what_is_refused_for_good_holds_nobody
             out.produce("enterprise.messages", value, partition=0)
         assert out.flush(10) == 0
         renders = {"ccb": lambda told, _: Letter(ccb.written(told), {"Content-Type": "application/xml"})}
-        sending = Delivery(kafka, "test", CODEC, settings, renders, tmp_path)
+        writer = Writer(kafka, max_bytes=1_000_000)
+        sending = Delivery(kafka, "test", CODEC, settings, renders, tmp_path, writer)
         stop = threading.Event()
         thread = threading.Thread(target=sending.loops()["cis-ccb"], args=(stop,))
         thread.start()
@@ -84,5 +99,12 @@ def test_what_is_not_taken_comes_again_and_what_is_refused_for_good_holds_nobody
             time.sleep(0.05)
         stop.set()
         thread.join(20)
-    assert [etree.fromstring(body).get("id") for body in cis.taken] == ["one", "three"], "two was refused twice and left out"
+        body = CODEC.decode(message("two"))
+        sending.again({**body, "items": [{**item, "body": orjson.loads(item["body"])} for item in body["items"]]})
+        writer.close()
+        told = [CODEC.decode(value) for value in values_of(kafka, "hub.deliveries")]
+    taken = [etree.fromstring(body).get("id") for body in cis.taken]
+    assert taken == ["one", "three", "two"], "two was refused twice and left out, until an operator sent it again"
+    found = [(one["id"], one["status"], one["attempt"]) for one in told if one["subscriber"] == "cis-ccb"]
+    assert found == [("one", "sent", 2), ("two", "dead", 2), ("three", "sent", 1), ("two", "sent", 1)]
     assert not thread.is_alive()

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from connectors import safe_xml
 from connectors.clickhouse import migrate
 from connectors.clickhouse.store import open_store
 from connectors.enterprise.simulator.ccb import Ccb, sync_to_bill
+from connectors.enterprise.simulator.cim import Cim, link, meter, meter_to_reading, usage_point
 from connectors.enterprise.simulator.hub import Hub
 from connectors.enterprise.simulator.sap import Sap, device, meter_to_cash, order
 from schemas.topology import load_topology
@@ -50,6 +52,33 @@ def test_from_a_new_meter_to_the_bill(hub: World) -> None:
     assert slots in (92, 96, 100)
     assert Decimal(story["sum"]) == Decimal(slots) / 10
     assert Decimal(story["reading"]["MeterReadingResultValue"]) == Decimal("1234.567") + Decimal(slots) / 10, "cut to three decimals"
+
+
+def test_from_a_meter_of_cim_to_its_readings_and_what_was_refused_is_tried_again(hub: World) -> None:
+    heard: list[str] = []
+    cim = Cim(Hub(hub.client, idle=hub.tick, patience=60, say=heard.append))
+    story = meter_to_reading(cim, "C2000001")
+    assert story["intervals"] in (92, 96, 100)
+    assert Decimal(story["total"]) == Decimal(story["intervals"]) / 4
+    assert heard[-1] == "connect: OK"
+
+    early = cim.config("create", "MasterDataLinkageConfig", link("2026-01-01T00:00:00Z", Meter="C9", UsagePoint="UP9"))
+    reply = hub.until(lambda: cim.replies(early))[0]
+    told = [safe_xml.text(reply, f"Reply/{path}") for path in ("Result", "Error/code", "Error/reason", "Error/ID")]
+    assert told == ["FAILED", "2.29", "there is no device C9", "UP9"]
+    retry = {"system": "cim", "category": "PRE.IDE", "reason": "its meter has come"}
+    assert hub.until(lambda: hub.client.post("/v1/conversations/refused/retry", json=retry).json().get("items")) == 1
+    again = hub.until(lambda: len(found := cim.replies(early)) == 2 and found)[1]
+    assert safe_xml.text(again, "Reply/Error/code") == "2.29", "it is refused again, and can be tried again"
+    for noun, what in (("UsagePointConfig", usage_point("UP9")), ("MeterConfig", meter("C9"))):
+        cim.done(noun, cim.config("create", noun, what))
+    assert hub.client.post("/v1/conversations/refused/retry", json={"system": "cim", "items": ["nobody"]}).status_code == 404
+    named = {"system": "cim", "items": [f"{early}/0"]}
+    hub.until(lambda: hub.client.post("/v1/conversations/refused/retry", json=named).status_code == 202)
+    last = hub.until(lambda: len(found := cim.replies(early)) == 3 and found)[2]
+    assert safe_xml.text(last, "Reply/Result") == "OK"
+    rows = hub.client.get("/v1/conversations", params={"kind": "refused-item", "system": "cim"}).json()["items"]
+    assert [(one["subject"], one["state"]) for one in rows] == [(f"{early}/0", "tried again")]
 
 
 CIM = "http://iec.ch/TC57/2011/schema/message"

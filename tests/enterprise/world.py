@@ -95,7 +95,7 @@ class World:
             ).result(5)
         self.move()
 
-    def until(self, check: Callable[[], Any], seconds: float = 20, *, ticks: bool = True) -> Any:
+    def until(self, check: Callable[[], Any], seconds: float = 60, *, ticks: bool = True) -> Any:
         """Lets time pass until something is so; what it was."""
         deadline = time.monotonic() + seconds
         while True:

@@ -5,6 +5,7 @@ Interval readings are stamped at their ends, as the standard has it.
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 from lxml import etree
@@ -22,6 +23,7 @@ READINGS: Final = "http://iec.ch/TC57/2011/MeterReadings#"
 SOURCE: Final = "MDH"
 _PERIODS: Final = {60: 3, 300: 6, 600: 1, 900: 2, 1200: 31, 1800: 5, 3600: 7, 86_400: 4}
 _COMMODITIES: Final = {"electricity": 1, "gas": 7, "water": 9, "heat": 13}
+_REFERENCE: Final = re.compile(r"\d{1,4}(\.-?\d{1,4}){17}", re.ASCII)
 # unit → kind of measurement, power of ten, unit code
 _UNITS: Final = {
     "Wh": (12, 0, 72), "kWh": (12, 3, 72), "MWh": (12, 6, 72), "GWh": (12, 9, 72), "varh": (12, 0, 73), "kvarh": (12, 3, 73),
@@ -131,6 +133,9 @@ def reading_type(channel: str, unit: str, direction: int, seconds: int) -> str:
     ``direction`` as in blocks, ``seconds`` 0: register.
     """
     name = resolve(unit).name
+    fields = channel.split(".") if _REFERENCE.fullmatch(channel) else []
+    if fields and name in _UNITS and tuple(map(int, fields[15:17])) == _UNITS[name][1:]:
+        return channel  # as its head end named it
     if name not in _UNITS or (seconds and seconds not in _PERIODS):
         return ""
     kind, power, code = _UNITS[name]
