@@ -123,6 +123,26 @@ def determinants(
 
 
 @app.command()
+def bulk(
+    items: Annotated[int, typer.Option(help="SAP device-create items of the bulk.")] = 100_000,
+    json: Json = False,
+) -> None:
+    """A bulk of SAP devices from the SOAP door to its confirmations, and the same bulk again, which must change nothing."""
+    _need_source()
+    from benchmarks.bulk import run
+
+    if items < 1:
+        raise UsageError("--items must be at least 1")
+    figures = run(items, _say)
+    rows: list[tuple[str, ...]] = [("", "", "")]
+    rows.append(("taken, applied and confirmed, µs per item", f"{figures['us_per_item']:,}", ""))
+    rows.append(("the same bulk again, µs per item", f"{figures['again_us_per_item']:,}", f"{figures['ratio_again']} ×"))
+    rows.append(("the door grew by, KiB", f"{figures['door_grew_kib']:,}", f"{figures['door_grew_kib_small']:,} with 1,000 items"))
+    rows.append(("state of the agents, bytes per item", f"{figures['state_bytes_per_item']:,}", ""))
+    _show(f"{items:,} items, {figures['confirmed']:,} confirmed; the second time changed nothing", rows, figures, json)
+
+
+@app.command()
 def memory(
     channels: Annotated[int, typer.Option(help="Channels of a worker.")] = 100_000,
     json: Json = False,
