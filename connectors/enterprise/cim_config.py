@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
+from functools import partial
 from typing import Any, Final
 from zoneinfo import available_timezones
 
@@ -44,8 +45,11 @@ class Reader:
         shared = _event_time(config) if config is not None else ""
         elements = [] if config is None else [config] if name == noun else [one for one in config if safe_xml.local(one) in name.split("|")]
         for element in elements:
-            at = self._moment(_event_time(element) or shared)
-            yield name_of(element), lambda element=element, at=at: make(self, ACTS[verb], element, at)  # type: ignore[misc]
+            at = _event_time(element) or shared
+            yield name_of(element), partial(self._made, make, ACTS[verb], element, at)
+
+    def _made(self, make: Callable[..., Words], action: str, element: Any, at: str) -> Words:
+        return make(self, action, element, moment(at) if at else None)
 
     # --- objects ---------------------------------------------------------------------------------------------------------------
 
@@ -164,9 +168,6 @@ class Reader:
         body = _checked(kind, entry["body"], partial=action == "patch") if action in ("put", "patch") else {}
         begin = None if action == "remove" else at if at is not None or action == "put" else self.written
         return {"action": action, "kind": kind, "object": name, "from": begin, "to": None, "body": body}
-
-    def _moment(self, written: str) -> int | None:
-        return moment(written) if written else None
 
 
 _NOUNS: Final[Mapping[str, tuple[str, Callable[..., Words]]]] = {

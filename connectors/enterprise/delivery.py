@@ -112,7 +112,7 @@ class Delivery:
             message["id"], f"cis-{message['system']}", message["kind"], MESSAGES, message.get("partition", 0), message.get("offset", 0),
             message.get("offset", 0), message["reference"], [],
         )  # fmt: skip
-        about = {"size": len(letter.body), "reason": reason, "count": len(message["items"])}
+        about: dict[str, Any] = {"size": len(letter.body), "reason": reason, "count": len(message["items"])}
         self.journal.note(told, status, attempt=attempt, since=message["at"], **about)
 
     def _sent(self, client: httpx.Client, message: Mapping[str, Any], system: System, stop: threading.Event) -> bool:

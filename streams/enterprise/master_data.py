@@ -97,8 +97,10 @@ class MasterData:
             self._pending(account, -1)
         if category:
             self._forget(seen.pop("undo"))
-            names = ("id", "system", "protocol", "kind", "message", "bulk")
-            item = Item(key, *(seen[name] for name in names), self.desk.now, request, seen["tries"])
+            item = Item(
+                key, seen["id"], seen["system"], seen["protocol"], seen["kind"], seen["message"], seen["bulk"], self.desk.now, request,
+                seen["tries"],
+            )  # fmt: skip
             self.desk.refused(item, seen["mark"], Refusal(category, note))
         self.desk.settle(key, {"id": request.get("id", ""), "device": request.get("device", "")}, category, note)
         if category:

@@ -250,3 +250,33 @@ def test_an_estimate_lies_on_the_line_and_turns_over_with_the_register() -> None
     assert estimate([low, high], 50) is None
     assert estimate([low], 50) is None
     assert estimate([Read(0, 0, 500_000), Read(10, 5, 500_000)], 30).value == 15  # type: ignore[union-attr]
+
+
+def test_a_refused_item_can_be_tried_again_when_what_it_names_has_come() -> None:
+    talk = Talk(keep_refused=DAY)
+    wanted = order() | {"device": "M9"}
+    assert talk.ask("reading-order", wanted, "u1") == "PRE.IDE"
+    (kept,) = [one for one in talk.said["EnterpriseConversation"] if one["kind"] == "refused-item"]
+    assert (kept["subject"], kept["state"], orjson.loads(kept["detail"])["category"]) == ("u1", "refused", "PRE.IDE")
+    assert talk.ask("reading-order", wanted, "u1") == "PRE.IDE", "sent again it has the same answer"
+    retry = [{"id": "u1", "body": "", "category": "", "note": ""}, {"id": "nobody", "body": "", "category": "", "note": ""}]
+    asked = {"system": "sap", "protocol": "sap", "kind": "retry", "message": "r", "bulk": True, "received_at": NOW + 60, "items": retry}
+    talk._tell("EnterpriseRequest", asked)
+    assert talk.items("reading-order-answer")[0]["category"] == "PRE.IDE"
+    talk.fold.desk.records.put("d/M9", {**REGISTER, "system": "sap"})
+    talk._tell("EnterpriseRequest", asked)
+    assert [(one["reference"], one["category"]) for one in talk.items("reading-order-answer")] == [("u1", "")]
+    assert not talk._tell("EnterpriseRequest", asked), "once taken there is nothing to try again"
+    assert talk.ask("reading-order", wanted, "u1") == "", "the id is known with its new answer"
+
+
+def test_what_was_refused_is_kept_for_a_time_and_what_the_door_refused_not_at_all() -> None:
+    talk = Talk(keep_refused=DAY)
+    talk.ask("reading-order", order() | {"device": "M9"}, "u1")
+    item = {"id": "u2", "body": '{"id":"x"}', "category": "PRE.VAE", "note": "no date"}
+    head = {"system": "sap", "protocol": "sap", "kind": "reading-order", "message": "m", "bulk": False, "received_at": NOW}
+    talk._tell("EnterpriseRequest", head | {"items": [item]})
+    assert talk.fold.desk.records.get("r/sap/u1")
+    assert not talk.fold.desk.records.get("r/sap/u2"), "it would be refused again"
+    talk.tick(NOW + DAY)
+    assert not talk.fold.desk.records.get("r/sap/u1")
