@@ -144,12 +144,14 @@ def _chunks(data: bytes) -> Iterator[bytes]:
 def settled(store: Store, payload_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
     """What became of payloads: id → status, complete and figures, for those the store has heard of.
 
-    ``complete`` means that all is decided and its effects are in the store: the root is there, and every node has as many children as
-    it announced. Also answers for ids of other messages from outside (master data), which the view ``payloads`` does not list.
+    ``complete`` means that all is decided and its effects are in the store: the root is there, every node has as many children as
+    it announced, and the tick that publishes what was gathered of it is settled. Also answers for ids of other messages from outside
+    (master data), which the view ``payloads`` does not list.
     """
     if not payload_ids:
         return {}
     found = store.query_arrow(_SETTLED, {"ids": list(payload_ids)}).to_pylist()
+    _await_ticks(store, found)
     answer = {row["id"]: _status_of(row) for row in found}
     waiting = [id for id in payload_ids if id not in answer]
     if waiting:
@@ -170,8 +172,37 @@ SELECT payload AS id, max(toString(receipts.source)) AS source, max(toString(rec
     toInt64(countIf(agent = 'ingest' AND status != '')) AS roots, toInt64(countIf(agent = 'ingest' AND status = 'decoded')) AS decoded,
     toInt64(countIf(agent = 'ingest' AND status = 'dead')) AS refused,
     {", ".join(f"sum(receipts.{name}) AS {name}" for name in _FIGURES if name not in ("rows", "reads"))},
-    sumIf(receipts.rows, agent = 'ingest' AND status != '') AS rows, sumIf(receipts.reads, agent = 'ingest' AND status != '') AS reads
+    sumIf(receipts.rows, agent = 'ingest' AND status != '') AS rows, sumIf(receipts.reads, agent = 'ingest' AND status != '') AS reads,
+    max(receipts.until) AS until, groupUniqArrayIf(splitByChar('/', receipts.id)[2], receipts.until > 0) AS gathering
 FROM receipts FINAL WHERE payload IN {{ids:Array(String)}} GROUP BY payload
+"""
+
+
+_SOON: Final = 120  # seconds behind a time within which a tick has come, unless the hub was down
+
+
+def _await_ticks(store: Store, found: list[dict[str, Any]]) -> None:
+    """Takes ``until`` and ``gathering`` (partitions of VEE) out of rows; those whose tick is not settled there are not complete."""
+    waits = [(row, row.pop("until"), row.pop("gathering")) for row in found]
+    waits = [(row, until, partitions) for row, until, partitions in waits if until and row["complete"]]
+    for last in (max(until for _, until, _ in waits) + _SOON, 1 << 32) if waits else ():
+        first = min(until for _, until, _ in waits)
+        ticks = store.query_arrow(_TICKS, {"first": first, "last": min(last, (1 << 32) - 1)}).to_pylist()
+        waiting = []
+        for row, until, partitions in waits:
+            publishing = [next((t["complete"] for t in ticks if t["tick"] >= until and t["partition"] == p), None) for p in partitions]
+            row["complete"] = all(publishing)
+            if None in publishing:
+                waiting.append((row, until, partitions))
+        if not waiting:
+            return
+        waits = waiting
+
+
+_TICKS: Final = f"""
+SELECT splitByChar('/', payload)[3] AS partition, toInt64(toUnixTimestamp(any(at))) AS tick, {_COMPLETE} AS complete
+FROM tick_receipts FINAL WHERE at BETWEEN toDateTime({{first:UInt32}}) AND toDateTime({{last:UInt32}})
+GROUP BY payload HAVING countIf(agent = 'ingest') > 0 ORDER BY tick
 """
 
 

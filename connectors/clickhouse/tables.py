@@ -82,7 +82,7 @@ TABLES: Final[dict[str, dict[str, str]]] = {
     "receipts": {
         "payload": _STRING, "id": _STRING, "agent": _LABEL, "children": "Int32", "parent": _STRING, "status": _LABEL,
         "source": _LABEL, "format": _LABEL, "received_at": _TIME, "rows": "Int32", "reads": "Int64", "finals": "Int32",
-        "exceptions": "Int32", "parked": "Int32", "dead": "Int32", "reason": _STRING,
+        "exceptions": "Int32", "parked": "Int32", "dead": "Int32", "reason": _STRING, "until": "Int64",
     },
     "tick_receipts": {
         "at": _TIME, "payload": _STRING, "id": _STRING, "agent": _LABEL, "children": "Int32", "parent": _STRING,

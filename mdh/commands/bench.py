@@ -182,6 +182,28 @@ def late(
 
 
 @app.command()
+def pushes(
+    channels: Annotated[int, typer.Option(min=1, help="Channels that send interval by interval.")] = 2000,
+    days: Annotated[int, typer.Option(min=1, help="Days they send.")] = 1,
+    json: Json = False,
+) -> None:
+    """One interval of many meters at a time, against the same reads as whole days; with the store."""
+    _need_source()
+    from benchmarks.pushes import run
+
+    figures = run(channels, days, _say)
+    names = {
+        "whole": "whole days", "each": "pushes, each published (gather: 0)", "backlog": "pushes one behind the other",
+        "in_time": "pushes every quarter of an hour", "hourly": "the same with gather: 1h",
+    }  # fmt: skip
+    rows: list[tuple[str, ...]] = [("", "ns per read", "", "rows of days")]
+    for name, said in names.items():
+        ratio = f"{figures[f'ratio_{name}']} ×" if name != "whole" else ""
+        rows.append((said, f"{figures[f'{name}_ns']:,}", ratio, f"{figures[f'{name}_rows']:,}"))
+    _show(f"{figures['reads']:,} reads; results are equal", rows, figures, json)
+
+
+@app.command()
 def anomaly(
     data: Annotated[Path | None, typer.Option(envvar="MDH_SHARED_DATA", help="Folder of the sample loads; else ../shared/data.")] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Faults of each kind injected into each meter.")] = 2,

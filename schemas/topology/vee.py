@@ -613,6 +613,11 @@ class VeeSettings(Section):
     )
     lateness: Seconds = Field(default=24 * HOUR, ge=0, description="After a day's end until what is missing counts as missing")
     quiet: Seconds = Field(default=3, ge=0, description="A day that still receives reads is not closed for this long")
+    gather: Seconds = Field(
+        default=10,
+        ge=0,
+        description="A day that is not whole yet is published again this long after it was; what comes in between is gathered. 0: at once",
+    )
     silence: Literal["wait", "missing"] = Field(
         default="wait",
         description="Slots behind a channel's newest read when their day is closed: wait until it reports again, or missing at once",

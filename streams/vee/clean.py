@@ -93,29 +93,26 @@ class Sieve:
         self._limits: dict[tuple[int, int], kernel.Limits] = {}
         self._room = np.zeros(0, np.int32)
         self._nothing = history.table()
+        self._sibling_wait = next((rule.wait for rule in self.rules if isinstance(rule, SiblingImd)), -1)
 
     def take(
-        self, seconds: int, table: Table, segments: Segments, bounds: tuple[Ints, Ints], barred: Mask, now: int, version: int,
-        weights: Array,
+        self, seconds: int, table: Table, segments: Segments, bounds: tuple[Ints, Ints], barred: Mask, now: int, clock: int,
+        version: int, weights: Array,
     ) -> tuple[Clean, Segments]:  # fmt: skip
         """Takes clean days into the ring; returns them, and the segments that are left.
 
         ``bounds``: where the day of each segment begins and ends; ``barred``: segments of channels that are not to be looked at.
+        ``clock``: time of the newest tick.
         """
         size, hot, width = len(segments), table["day"].shape[1], table["values"].shape[2]
-        if len(self._room) < len(table):
-            self._room = np.zeros(len(table) * 2, np.int32)
         kept = self._nothing if self.keeper.idle else self.keeper.history.table(seconds)
-        parts = kernel.Parts(
-            segments.row, segments.day, segments.slot, segments.size, segments.source, segments.time, segments.values, segments.codes,
-            *bounds, barred,
-        )  # fmt: skip
+        parts = _parts(segments, bounds, barred)
         clean, left = np.zeros(size, np.bool_), np.zeros(size, np.bool_)
         counts, replaces, state = np.zeros(size, np.int64), np.zeros(size, np.int64), np.zeros(size, np.int8)
         taken = kernel.sift(
-            parts, columns_of(kernel.Ring, table), columns_of(kernel.Kept, kept), self._known(), self._limits_of(seconds), self._room,
-            weights, seconds, now, version, clean, counts, replaces, state, left, np.zeros(width, np.int64), np.zeros(width, np.uint16),
-            np.zeros(width + 1, np.uint64),
+            parts, columns_of(kernel.Ring, table), columns_of(kernel.Kept, kept), self._known(), self._limits_of(seconds),
+            self._counters(table), weights, seconds, now, clock, version, clean, counts, replaces, state, left,
+            np.zeros(width, np.int64), np.zeros(width, np.uint16), np.zeros(width + 1, np.uint64),
         )  # fmt: skip
         at = np.flatnonzero(clean) if taken < size else np.arange(size)
         row = segments.row[at]
@@ -131,6 +128,25 @@ class Sieve:
             replaces[at], state[at], row * hot + day % hot, table["values"].reshape(-1, width), table["conditions"].reshape(-1, width),
         )  # fmt: skip
         return found, segments if not taken else segments.take(np.flatnonzero(~clean))
+
+    def gather(
+        self, seconds: int, table: Table, segments: Segments, bounds: tuple[Ints, Ints], barred: Mask, now: int, clock: int, span: int
+    ) -> tuple[Mask, int]:
+        """Merges what comes for open days published less than ``span`` ago; returns which segments, and until when these days wait."""
+        taken = np.zeros(len(segments), np.bool_)
+        until = kernel.gather(
+            _parts(segments, bounds, barred), columns_of(kernel.Ring, table), self._counters(table), seconds, now, clock, span,
+            self._sibling_wait, taken,
+        )  # fmt: skip
+        if until:
+            table.mark(segments.row[taken], segments.day[taken] % table["day"].shape[1])
+        return taken, until
+
+    def _counters(self, table: Table) -> Array:
+        """Room for a number per row of a table, all zero."""
+        if len(self._room) < len(table):
+            self._room = np.zeros(len(table) * 2, np.int32)
+        return self._room
 
     def _known(self) -> kernel.Known:
         channels, table = self.channels, self.channels.table
@@ -162,7 +178,7 @@ class Sieve:
         below[:, 1] = judged([rule for rule in negatives if rule.even_if_allowed]).any(axis=0)
         back = {"previous": 1, "last-year": 13}
         history = [[*(back[name] for name in (*rule.history, "")[:2] if name), 0][:2] for rule in highs]
-        siblings, followed = of(SiblingImd), list(self.keeper.followed)
+        followed = list(self.keeper.followed)
         return kernel.Limits(
             spikes=_lines([(rule.tolerance_percent, rule.min_intervals, rule.floor) for rule in spikes], 3),
             negative_in=below,
@@ -182,9 +198,16 @@ class Sieve:
             inactive=bool(of(InactiveMeasurement)),
             sums=self.keeper.sums,
             peaks=self.keeper.peaks,
-            sibling_wait=siblings[0].wait if siblings else -1,
+            sibling_wait=self._sibling_wait,
             lateness=self.settings.lateness,
         )
+
+
+def _parts(segments: Segments, bounds: tuple[Ints, Ints], barred: Mask) -> kernel.Parts:
+    return kernel.Parts(
+        segments.row, segments.day, segments.slot, segments.size, segments.source, segments.time, segments.values, segments.codes,
+        *bounds, barred,
+    )  # fmt: skip
 
 
 def columns_of(kind: Any, table: Table) -> Any:

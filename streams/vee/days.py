@@ -131,6 +131,7 @@ class _Work:
     raised: Ints
     told: Ints
     accepted: Ints
+    published: Ints
     passive: Mask
     stored: dict[int, Stored]
     idle: dict[int, Mask]  # row → slots out of service, where there are any
@@ -157,6 +158,7 @@ class Days:
         self.keeper = Keeper(History(rings.state), settings)
         self.context = Context(rings.state, channels, self.group, settings.hot_days)
         self.sieve = Sieve(settings, channels, self.keeper)
+        self.clock = 0  # the time of the newest tick
         self._events: dict[str, RuleSettings] = {
             rule.id: rule for rule in self.group.rules if rule.id in ("duplicate-imd", "final-measurement-replacement")
         }
@@ -266,18 +268,60 @@ class Days:
             return np.zeros(size, np.bool_)
         return np.isin(device, silent)
 
+    def gather(self, seconds: int, segments: Segments, now: int) -> tuple[int, Segments]:
+        """Merges what comes for open days that were published a moment ago (``gather`` of the settings).
+
+        Returns until when these days wait (0: none does), and the segments that are left. They are decided when :meth:`ripe`, or when
+        anything else has them decided.
+        """
+        if not self.settings.gather or not self.clock or not len(segments):
+            return 0, segments
+        table = self.rings.table(seconds)
+        bounds, barred = self._surroundings(seconds, table, segments.row, segments.day)
+        taken, until = self.sieve.gather(seconds, table, segments, bounds, barred, now, self.clock, self.settings.gather)
+        return until, segments.take(np.flatnonzero(~taken)) if until else segments
+
+    def ripe(self, seconds: int, *, close: bool = False) -> Ints:
+        """Channel-days that have waited long enough to be published again; all that wait, if everything is to be closed."""
+        table = self.rings.table(seconds)
+        size = len(table)
+        over = table["published"][:size] + self.settings.gather <= self.clock
+        row, pos = np.nonzero((table["held"][:size] > 0) & (over | close))
+        return code_of(row, table["day"][row, pos])
+
+    def overtaken(self, seconds: int, segments: Segments) -> Ints:
+        """Channel-days that wait to be published while reads of later days come."""
+        table = self.rings.table(seconds)
+        newest = table["newest"][segments.row].astype(np.int64)
+        pos = newest % self.settings.hot_days
+        passed = (segments.day > newest) & (table["held"][segments.row, pos] > 0) & (table["day"][segments.row, pos] == newest)
+        return distinct(code_of(segments.row[passed], newest[passed])) if passed.any() else _NONE
+
     def sift(self, seconds: int, segments: Segments, now: int, version: int) -> tuple[Clean | None, Segments]:
         """Takes days on which no rule can speak into the ring; returns them, and the segments that are left to :meth:`decide`."""
         if not self.sieve.open or not len(segments):
             return None, segments
         table = self.rings.table(seconds)
-        bounds = self._bounds(table, segments.row, segments.day)
-        channel = table["channel"][segments.row].astype(np.int64)
-        barred = self.context.bars(seconds, table, segments.row, bounds[0])
-        if self.outages.periods:
-            barred |= self.outages.touched(self.channels.device[channel].astype(np.int64), self.channels.devices)
+        bounds, barred = self._surroundings(seconds, table, segments.row, segments.day)
         weights = _weights(table["values"].shape[2])
-        return self.sieve.take(seconds, table, segments, bounds, barred, now, version, weights)
+        return self.sieve.take(seconds, table, segments, bounds, barred, now, self.clock, version, weights)
+
+    def sift_held(self, seconds: int, codes: Ints, version: int) -> tuple[Clean | None, Ints]:
+        """As :meth:`sift` for days that waited; returns those that are left to :meth:`decide`."""
+        row, day, none = codes >> SHIFT, codes & _DAY, np.zeros(len(codes), np.int64)
+        time = self.rings.table(seconds)["first"][row]
+        held = Segments(row, day, none, none, none, time, none, _NONE, np.zeros(0, np.uint16))
+        clean, left = self.sift(seconds, held, 0, version)
+        return clean, code_of(left.row, left.day)
+
+    def _surroundings(self, seconds: int, table: Table, row: Ints, day: Ints) -> tuple[tuple[Ints, Ints], Mask]:
+        """Where days begin and end, and which of them something concerns that only :meth:`decide` knows of."""
+        bounds = self._bounds(table, row, day)
+        barred = self.context.bars(seconds, table, row, bounds[0])
+        if self.outages.periods:
+            device = self.channels.device[table["channel"][row]].astype(np.int64)
+            barred |= self.outages.touched(device, self.channels.devices)
+        return bounds, barred
 
     def decide(
         self, seconds: int, segments: Segments | None, close: Ints, stored: dict[int, Stored], now: int, version: int,
@@ -391,12 +435,12 @@ class Days:
         )  # fmt: skip
         version, digest = table["version"][row, pos], table["digest"][row, pos]
         raised, told = table["raised"][row, pos].astype(np.int64), table["told"][row, pos].astype(np.int64)
-        accepted = table["accepted"][row, pos].astype(np.int64)
+        accepted, published = table["accepted"][row, pos].astype(np.int64), table["published"][row, pos]
         closed = (table["closed"][row, pos] > 0) & inside
         if not inside.all():
             fresh = ~inside
             values[fresh], coded[fresh] = 0, 0
-            for column in (version, digest, raised, told, accepted):
+            for column in (version, digest, raised, told, accepted, published):
                 column[fresh] = 0
         start, end = self._bounds(table, row, day)
         counts = np.maximum(1, (end - start) // seconds)
@@ -407,7 +451,7 @@ class Days:
         passive = np.zeros(len(codes), np.bool_)
         work = _Work(
             seconds, table, codes, row, day, pos, inside, hot, values, coded, closed | ~hot, start, end, counts, opening, ending,
-            version, digest, raised, told, accepted, passive, {}, idle,
+            version, digest, raised, told, accepted, published, passive, {}, idle,
         )  # fmt: skip
         for code, old in stored.items():
             at = int(np.searchsorted(codes, code))
@@ -691,7 +735,7 @@ class Days:
         gone = [(int(r), bit) for r in np.flatnonzero(gone_bits) for bit in BIT.values() if gone_bits[r] & bit]
         channel = work.table["channel"][work.row].astype(np.int64)
         replaces = work.version[emit]
-        work.version[emit] = version
+        work.version[emit], work.published[emit] = version, self.clock
         for column, now in ((work.digest, digest), (work.raised, raised), (work.told, told)):
             column[:] = np.where(work.held, column, now)
         received = (work.values, work.coded)
@@ -871,9 +915,11 @@ class Days:
         table["touched"][row, pos] = np.where(fresh, np.maximum(before, now), before)
         for name, column in (
             ("day", work.day), ("count", work.counts), ("closed", work.closed), ("version", work.version), ("digest", work.digest),
-            ("raised", work.raised), ("told", work.told), ("accepted", work.accepted), ("values", work.values), ("conditions", work.coded),
+            ("raised", work.raised), ("told", work.told), ("accepted", work.accepted), ("published", work.published),
+            ("values", work.values), ("conditions", work.coded),
         ):  # fmt: skip
             table[name][row, pos] = column if len(kept) == len(column) else column[kept]
+        table["held"][row, pos] = 0
         table.mark(work.row, work.pos)
 
 

@@ -99,6 +99,7 @@ class VeeFold:
     def apply(self, message: Message) -> Result:
         """Folds one message in."""
         self.channels.refresh()
+        self.days.clock = self.now
         result = Result()
         emitter = Emitter.make(self.channels, message, self.group, result)
         body = message.body
@@ -265,6 +266,15 @@ class VeeFold:
         for chosen in self.days.chunks(segments.row):
             if len(chosen):
                 part = segments if len(chosen) == len(segments) else segments.take(chosen)
+                until, part = self.days.gather(seconds, part, clock)
+                if until:
+                    emitter.result.figures["until"] = max(until, emitter.result.figures.get("until", 0))
+                if not len(part):
+                    continue
+                overtaken = self.days.overtaken(seconds, part)
+                if len(overtaken):
+                    self._publish(seconds, overtaken, emitter)
+                    version = self._next("version")  # what follows may change these days again
                 clean, part = self.days.sift(seconds, part, clock, version)
                 decided = self.days.decide(seconds, part, _NOTHING, {}, clock, version) if len(part) else None
                 self._told(seconds, decided, version, emitter, clean)
@@ -440,10 +450,12 @@ class VeeFold:
         now = max(self.now, body["at"])
         if now != self.now:
             self._set_meta(now=now)
+        self.days.clock = now
         for key, parts in self.parking.release_until(now):
             self._released(key, parts, emitter)
         close = bool(body.get("close"))
         for seconds in self.rings.lengths():
+            self._publish(seconds, self.days.ripe(seconds, close=close), emitter)  # some are whole: these are not to be closed
             absent = self.days.absent(seconds, now, close=close)
             if len(absent):  # where answers of the store are awaited, days may be about to come
                 keys = self.rings.table(seconds).keys
@@ -465,6 +477,16 @@ class VeeFold:
             part = codes[chosen]
             decided = self.days.decide(seconds, None, part if close else _NOTHING, {}, 0, version, look=part, owners=owners)
             self._told(seconds, decided, version, emitter)
+
+    def _publish(self, seconds: int, codes: Ints, emitter: Emitter) -> None:
+        """Decides days that have waited for it."""
+        if not len(codes):
+            return
+        version = self._next("version")
+        for chosen in self.days.chunks(codes >> SHIFT):
+            clean, part = self.days.sift_held(seconds, codes[chosen], version)
+            decided = self.days.decide(seconds, None, _NOTHING, {}, 0, version, look=part) if len(part) else None
+            self._told(seconds, decided, version, emitter, clean)
 
     def _siblings(self, now: int, emitter: Emitter, *, close: bool) -> None:
         """Tells of days that only some channels of a device have reads for."""

@@ -83,6 +83,8 @@ class Ring(NamedTuple):
     accepted: Array
     due: Array
     touched: Array
+    published: Array
+    held: Array
     values: Array
     conditions: Array
 
@@ -530,9 +532,9 @@ def _speaks(
 @compiled
 def _put(
     ring: Ring, kept: Kept, limits: Limits, row: int, day: int, inside: bool, whole: bool, count: int, end: int, measured: int,
-    now: int, version: int, digest: np.uint64, values: Array, codes: Array,
+    now: int, clock: int, version: int, digest: np.uint64, values: Array, codes: Array, fresh: bool,
 ) -> bool:  # fmt: skip
-    """Writes a day into the ring; returns whether another one left it."""
+    """Writes a day into the ring; returns whether another one left it. ``fresh``: reads came for it now."""
     pos = day % ring.day.shape[1]
     leaves = not inside and ring.day[row, pos] >= 0
     if leaves:
@@ -540,13 +542,14 @@ def _put(
         _retire(ring, row, pos)
     ring.newest[row] = max(ring.newest[row], day)
     ring.actual[row] = max(ring.actual[row], measured)
-    if limits.sibling_wait >= 0:
+    if fresh and limits.sibling_wait >= 0:
         _note_siblings(ring, row, day, end + limits.sibling_wait)
     ring.due[row, pos] = NEVER if whole else end + limits.lateness
     ring.touched[row, pos] = max(ring.touched[row, pos] if inside else 0, now)
     ring.day[row, pos], ring.count[row, pos], ring.closed[row, pos] = day, count, 0
     ring.version[row, pos], ring.digest[row, pos] = version, np.int64(digest)
     ring.raised[row, pos], ring.told[row, pos], ring.accepted[row, pos] = 0, 0, 0
+    ring.published[row, pos], ring.held[row, pos] = clock, 0
     _copy(ring.values[row, pos], values)
     _copy(ring.conditions[row, pos], codes)
     return leaves
@@ -555,10 +558,10 @@ def _put(
 @compiled
 def sift(
     parts: Parts, ring: Ring, kept: Kept, known: Known, limits: Limits, often: Array, weights: Array, seconds: int, now: int,
-    version: int, clean: Array, counts: Array, replaces: Array, states: Array, left: Array,
+    clock: int, version: int, clean: Array, counts: Array, replaces: Array, states: Array, left: Array,
     values: Array, codes: Array, through: Array,
 ) -> int:  # fmt: skip
-    """Takes the parts in whose days no rule can speak; returns how many these are.
+    """Takes the parts in whose days no rule can speak; returns how many these are. Parts without slots stand for days that are held.
 
     ``often`` is room for a number per ring row, all zero: only channels with one part are looked at. ``weights`` (2, slots) are those of
     the fingerprint. Written of each part: ``clean`` (it is taken), ``counts``, ``replaces``, ``states``, ``left`` (a day left the ring).
@@ -571,9 +574,11 @@ def sift(
     taken = 0
     for k in range(len(parts.row)):
         row, day = parts.row[k], parts.day[k]
-        if parts.barred[k] or often[row] != 1 or parts.size[k] < 1 or not _ring_plain(ring, row, day, hot, parts.time[k]):
+        if parts.barred[k] or often[row] != 1 or not _ring_plain(ring, row, day, hot, parts.time[k]):
             continue
         pos, inside = day % hot, ring.day[row, day % hot] == day
+        if parts.size[k] < 1 and not inside:
+            continue
         count = max(1, (parts.end[k] - parts.midnight[k]) // seconds)
         start = parts.midnight[k] + max(ring.phase[row], 0)
         if parts.slot[k] + parts.size[k] > count or not _known_plain(known, limits, ring.channel[row], start, start + count * seconds):
@@ -602,11 +607,70 @@ def sift(
         ring.oldest[row] = day if ring.oldest[row] < 0 else min(ring.oldest[row], day)
         measured = parts.end[k] - (count - 1 - newest) * seconds
         left[k] = _put(
-            ring, kept, limits, row, day, inside, whole, count, parts.end[k], measured, now, version, digest, values, codes
+            ring, kept, limits, row, day, inside, whole, count, parts.end[k], measured, now, clock, version, digest, values, codes,
+            parts.size[k] > 0,
         )  # fmt: skip
     for row in parts.row:
         often[row] = 0
     return taken
+
+
+# --- open days that were published a moment ago -----------------------------------------------------------------------------------------
+
+
+@compiled
+def _waits(parts: Parts, ring: Ring, k: int, clock: int, span: int) -> bool:
+    """Whether a part brings measured values for empty slots of its channel's newest day, which is open and to be published later."""
+    row, day, hot = parts.row[k], parts.day[k], ring.day.shape[1]
+    pos, slot, size = day % hot, parts.slot[k], parts.size[k]
+    if ring.day[row, pos] != day or ring.newest[row] != day or ring.version[row, pos] == 0 or ring.due[row, pos] >= NEVER:
+        return False
+    if clock >= ring.published[row, pos] + span or ring.closed[row, pos] or ring.accepted[row, pos] or ring.tail_run[row] > 0:
+        return False
+    if size < 1 or parts.time[k] < ring.first[row] or slot + size > ring.count[row, pos]:
+        return False
+    for p in range(hot):
+        other = ring.day[row, p]
+        if p != pos and other >= 0 and (other >= day or ring.conditions[row, p, ring.count[row, p] - 1] < _OUTAGE):
+            return False
+    codes, held = parts.codes[parts.source[k] : parts.source[k] + size], ring.conditions[row, pos, slot : slot + size]
+    fits = True
+    for i in range(len(codes)):
+        fits = fits and held[i] == 0 and _REGULAR <= codes[i] < _BEHIND
+    return fits
+
+
+@compiled
+def gather(
+    parts: Parts, ring: Ring, often: Array, seconds: int, now: int, clock: int, span: int, sibling_wait: int, taken: Array
+) -> int:  # fmt: skip
+    """Merges the parts of open days that are to be published ``span`` after they last were; returns until when all of these are.
+
+    ``often`` as for :func:`sift`; ``taken``: a part was merged. Nothing is decided: the tick that comes then decides the day as it is.
+    """
+    hot, until = ring.day.shape[1], 0
+    for row in parts.row:
+        often[row] += 1
+    for k in range(len(parts.row)):
+        row = parts.row[k]
+        if parts.barred[k] or often[row] != 1 or not _waits(parts, ring, k, clock, span):
+            continue
+        pos, slot, source, size = parts.day[k] % hot, parts.slot[k], parts.source[k], parts.size[k]
+        _copy(ring.values[row, pos, slot : slot + size], parts.values[source : source + size])
+        _copy(ring.conditions[row, pos, slot : slot + size], parts.codes[source : source + size])
+        newest = ring.count[row, pos] - 1
+        while ring.conditions[row, pos, newest] == 0:
+            newest -= 1
+        ring.last[row] = max(ring.last[row], parts.time[k] + (size - 1) * seconds)
+        ring.actual[row] = max(ring.actual[row], parts.end[k] - (ring.count[row, pos] - 1 - newest) * seconds)
+        ring.touched[row, pos] = max(ring.touched[row, pos], now)
+        if sibling_wait >= 0:
+            _note_siblings(ring, row, parts.day[k], parts.end[k] + sibling_wait)
+        ring.held[row, pos], taken[k] = 1, True
+        until = max(until, ring.published[row, pos] + span)
+    for row in parts.row:
+        often[row] = 0
+    return until
 
 
 @compiled

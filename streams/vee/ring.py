@@ -23,6 +23,7 @@ def table(seconds: int, hot_days: int) -> Table:
     ``first`` and ``last`` are where the oldest and the newest interval start that was ever received.
     ``actual`` is where the newest measured interval ends. ``present``: bit k is set if there are reads for day ``seen`` - k, ``missed``: if
     channels of the same device have none and that is told; ``pair_due``: when to look at that next.
+    ``published`` is the tick clock when a day was last published; ``held``: more has been merged since, for a tick to publish.
     ``tail_*`` is what the newest stored day shows to the day behind it, ``head_gap`` whether the oldest begins without a value.
     """
     day, width = (hot_days,), (hot_days, width_of(seconds))
@@ -55,6 +56,8 @@ def table(seconds: int, hot_days: int) -> Table:
             "accepted": Column(np.int32, day),  # rules whose findings a person has accepted, -1: forced
             "due": Column(np.int64, day, NEVER),
             "touched": Column(np.int64, day),
+            "published": Column(np.int64, day),
+            "held": Column(np.int8, day),
             "values": Column(np.int64, width, apart=True),
             "conditions": Column(np.uint16, width, apart=True),
         }

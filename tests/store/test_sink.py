@@ -298,6 +298,37 @@ def test_ticks(store: Store) -> None:
     assert store.query_rows("SELECT count() AS n FROM payloads") == [{"n": 0}]
 
 
+def test_a_payload_of_which_something_is_gathered_is_stored_when_the_tick_that_publishes_it_is(store: Store) -> None:
+    sink, log = make_sink(store), Log()
+
+    def tick(at: int, *, whole: bool, partition: int = 0) -> None:
+        payload, root = f"tick/{at}/{partition}", f"i/{at}/{partition}"
+        log.put("hub.receipts", receipt(payload, root, "ingest", 1), kind="Receipt")
+        log.put("hub.receipts", receipt(payload, f"v/{at}/{partition}", "vee", 0 if whole else 1, root), kind="Receipt")
+
+    def status() -> list[Any]:
+        feed(sink, log.messages)
+        log.messages.clear()
+        told = store.query_rows("SELECT status FROM payloads WHERE id = 'p'")[0]["status"]
+        answer = settled(store, ["p"])["p"]
+        assert answer["status"] == told
+        return [answer["complete"], told]
+
+    log.put("hub.receipts", receipt("p", "ingest/0/4", "ingest", 1, status="decoded"), kind="Receipt")
+    log.put("hub.receipts", receipt("p", "vee/0/7", "vee", 0, "ingest/0/4", until=NOW + 10), kind="Receipt")
+    assert status() == [False, "decoded"]  # no tick at all
+    tick(NOW, whole=True)
+    assert status() == [False, "decoded"]
+    tick(NOW + 11, whole=False)
+    assert status() == [False, "decoded"]  # it has come, and what it published is not stored
+    tick(NOW + 20, whole=True)
+    assert status() == [False, "decoded"]  # a later one says nothing of it
+    log.put("hub.receipts", receipt(f"tick/{NOW + 11}/0", "sink/1", "sink", 0, f"v/{NOW + 11}/0"), kind="Receipt")
+    assert status() == [True, "stored"]
+    tick(NOW + 22, whole=False)
+    assert status() == [True, "stored"]
+
+
 def test_a_tick_that_asked_for_history_is_known_until_its_answer_has_come_through(store: Store) -> None:
     sink, log = make_sink(store), Log()
     tick = f"tick/{NOW}/0"

@@ -127,6 +127,7 @@ def test_short_and_long_way_come_to_the_same(data: st.DataObject) -> None:
     change = {
         "zone": data.draw(st.sampled_from(["UTC", "Europe/London", "America/New_York"])), "hot_days": data.draw(st.sampled_from([2, 3])),
         "future_tolerance": 900 * 86_400, "silence": data.draw(st.sampled_from(["wait", "missing"])),
+        "gather": data.draw(st.sampled_from([0, 10, 3 * 86_400])),
     }  # fmt: skip
     hubs = both(base.model_copy(update=change))
     _, sent = data.draw(deliveries())
