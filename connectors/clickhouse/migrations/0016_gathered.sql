@@ -4,17 +4,19 @@
 
 ALTER TABLE receipts /*cluster*/ ADD COLUMN IF NOT EXISTS until Int64 CODEC(T64, ZSTD(1));
 
--- Stored: the root is there, every node has as many children as it announced, and so has every tick until the one that publishes what was
--- gathered. The tick is the first behind that time; one that is not settled yet holds back what was to come with it or with later ones
+-- Stored: the root is there, every node has as many children as it announced, and the same holds of all ticks up to the one that publishes
+-- what was gathered, the first of that time or later
 CREATE OR REPLACE VIEW payloads /*cluster*/ AS
 WITH (
     SELECT min(reached) FROM (
-        SELECT if(countIf(NOT complete) > 0, minIf(tick, NOT complete), max(tick) + 1) AS reached FROM (
-            SELECT
-                splitByChar('/', payload)[3] AS partition, toInt64(toUnixTimestamp(any(at))) AS tick,
-                countIf(agent = 'ingest') > 0
-                    AND sum(toUInt64(children) * cityHash64(id)) = sumIf(cityHash64(parent), parent != '') AS complete
-            FROM tick_receipts FINAL WHERE at >= (SELECT max(at) - 900 FROM tick_receipts) GROUP BY payload
+        SELECT maxIf(tick, tick < stop) AS reached FROM (
+            SELECT partition, tick, min(if(complete, 4294967295, tick)) OVER (PARTITION BY partition) AS stop FROM (
+                SELECT
+                    splitByChar('/', payload)[3] AS partition, toInt64(toUnixTimestamp(any(at))) AS tick,
+                    countIf(agent = 'ingest') > 0
+                        AND sum(toUInt64(children) * cityHash64(id)) = sumIf(cityHash64(parent), parent != '') AS complete
+                FROM tick_receipts FINAL WHERE at >= (SELECT max(at) - 900 FROM tick_receipts) GROUP BY payload
+            )
         ) GROUP BY partition
     )
 ) AS ticked
@@ -25,7 +27,7 @@ SELECT
     min(if(toUnixTimestamp(parts.received_at) = 0, NULL, parts.received_at)) AS received_at,
     multiIf(countIf(parts.status != '') = 0, 'received',
         countIf(parts.status = 'decoded') = 0, if(countIf(parts.status = 'dead') > 0, 'dead', 'duplicate'),
-        sum(announced) = sum(found) AND (max(parts.until) = 0 OR max(parts.until) < ticked), 'stored', 'decoded') AS status,
+        sum(announced) = sum(found) AND (max(parts.until) = 0 OR max(parts.until) <= ticked), 'stored', 'decoded') AS status,
     sumIf(parts.reads, parts.status != '') AS reads,
     sum(parts.finals) AS finals,
     sum(parts.exceptions) AS exceptions,
