@@ -318,7 +318,7 @@ class Intervals:
         for i, row in enumerate(at.tolist()):
             home = int(homes[i])
             subject = Subject.of(self.now.keys[home], self.now.text["service_point"][home], int(begin[i]), int(end[i]))
-            said = f"{calendar.date_of(int(block.day[row]))} was corrected, the sums of its period are no longer kept"
+            said = f"{calendar.date_of(int(block.day[row]))} was corrected, what was summed of it is no longer known"
             told[home, subject.begin] = refused(subject, said, self._now)
         result.outputs += told.values()
 

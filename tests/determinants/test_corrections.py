@@ -162,7 +162,7 @@ def test_a_correction_of_a_period_that_is_no_longer_kept_is_told() -> None:
     hub.close()
     hub.give(Row(FIRST, [900_000] * 96, version=2, replaces=1, before=[250_000] * 96))
     [refused] = hub.exceptions
-    assert refused["detail"].endswith("2026-03-01 was corrected, the sums of its period are no longer kept")
+    assert refused["detail"].endswith("2026-03-01 was corrected, what was summed of it is no longer known")
     assert hub.figures["late"] == 1
 
 

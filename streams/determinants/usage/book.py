@@ -27,6 +27,7 @@ from streams.runtime.state import State
 
 Array = npt.NDArray[Any]
 CHANNEL, DAY, READS, SUBSCRIPTION, INSTALLED, EVENT = "uc/", "uv/", "ur/", "us/", "ui/", "ue/"
+_DAY: Final = 86_400
 BUCKET: Final = 32 * 86_400  # seconds of register readings in one entry
 _HEAD: Final = struct.Struct("<qiBB")  # start, slots, form of the values, form of the conditions
 _STEP: Final = 1000
@@ -192,22 +193,30 @@ class Book:
         yield Changed(channel.account, start, start + len(values) * channel.seconds, row, channel, before)
 
     def _take_reads(self, channel: Channel, row: int, at: Array, values: Array, codes: Array, multiplier: int) -> Iterator[Changed]:
-        touched = []
-        for moment, value, code in zip(at.tolist(), values.tolist(), codes.tolist(), strict=True):
-            if moment <= 0:
-                continue
-            key = f"{READS}{moment // BUCKET}/{channel.key}"
+        touched: list[int] = []
+        for bucket in np.unique(at[at > 0] // BUCKET).tolist():
+            key, here = f"{READS}{bucket}/{channel.key}", np.flatnonzero(at // BUCKET == bucket)
             held = {read[0]: read for read in json.loads(self._state.entries.get(key, b"[]"))}
-            fresh = [moment, value if code >= c.OUTAGE else 0, code, multiplier] if code else None
-            if held.get(moment) != fresh:
-                held.pop(moment, None)  # without a condition it belongs to another account now
-                held |= {moment: fresh} if fresh else {}
+            before = len(touched)
+            for moment, value, code in zip(at[here].tolist(), values[here].tolist(), codes[here].tolist(), strict=True):
+                fresh = [moment, value if code >= c.OUTAGE else 0, code, multiplier] if code else None
+                if held.get(moment) != fresh:
+                    held.pop(moment, None)  # without a condition it belongs to another account now
+                    held |= {moment: fresh} if fresh else {}
+                    touched.append(moment)
+            if len(touched) > before:
                 self._state.put(key, json.dumps([held[m] for m in sorted(held)]).encode() if held else None)
-                (channel.days.add if held else channel.days.discard)(moment // BUCKET)
-                touched.append(moment)
-        if touched:
-            later = [read.at for read in self.reads(channel) if read.at > max(touched)]  # the difference behind a new reading changes too
-            yield Changed(channel.account, min(touched) - 1, min(later, default=max(touched) + 1), row, channel)
+                (channel.days.add if held else channel.days.discard)(bucket)
+        if touched:  # the difference behind a new reading changes too
+            yield Changed(channel.account, min(touched) - 1, self._next_read(channel, max(touched)), row, channel)
+
+    def _next_read(self, channel: Channel, at: int) -> int:
+        """The time of the first reading behind a moment; a second later where there is none."""
+        for bucket in sorted(number for number in channel.days if number >= at // BUCKET):
+            later = [read.at for read in self._bucket(channel, bucket) if read.at > at]
+            if later:
+                return min(later)
+        return at + 1
 
     # --- master data ---------------------------------------------------------------------------------------------------------
 
@@ -289,10 +298,19 @@ class Book:
                 found += sum(bool(self._state.entries[f"{DAY}{day}/{channel.key}"][_HEAD.size - 1] & 2) for day in inside)
         return found
 
-    def reads(self, channel: Channel) -> list[Read]:
-        """All kept readings of a register, by time."""
-        found = [json.loads(self._state.entries[f"{READS}{n}/{channel.key}"]) for n in sorted(channel.days)]
-        return [Read(*read) for part in found for read in part]
+    def reads(self, channel: Channel, begin: int, end: int) -> list[Read]:
+        """Readings of a register around a span, by time: from the last usable one at or before its begin to a day behind its end."""
+        numbers = [number for number in sorted(channel.days) if number <= (end + _DAY) // BUCKET]
+        near = [number for number in numbers if number >= (begin - _DAY) // BUCKET]
+        found = [read for number in near for read in self._bucket(channel, number)]
+        for number in reversed(numbers[: len(numbers) - len(near)]):
+            if any(read.at <= begin and read.condition >= c.OUTAGE for read in found):
+                break
+            found = self._bucket(channel, number) + found
+        return found
+
+    def _bucket(self, channel: Channel, number: int) -> list[Read]:
+        return [Read(*read) for read in json.loads(self._state.entries[f"{READS}{number}/{channel.key}"])]
 
     def first(self, channel: Channel) -> int:
         """The UTC second from which data of a channel are kept; far away where there are none."""
@@ -300,7 +318,7 @@ class Book:
             return 2**40
         if channel.seconds:
             return int(calendar.start_of(channel.zone, min(channel.days)))
-        return self.reads(channel)[0].at
+        return self._bucket(channel, min(channel.days))[0].at
 
     def newest(self, account: str) -> int:
         """The UTC second up to which an account has data; 0 where it has none."""

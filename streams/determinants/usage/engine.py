@@ -29,6 +29,7 @@ from streams.determinants.usage.exact import divide
 
 Array = npt.NDArray[Any]
 EPOCH: Final = date(1970, 1, 1)
+FOREVER: Final = 2**40
 _POWER: Final = {"kWh": "kW", "Wh": "W", "MWh": "MW", "kvarh": "kvar", "varh": "var", "kVAh": "kVA", "VAh": "VA"}
 
 
@@ -255,7 +256,8 @@ class _Run:
                 expected, usable = expected + len(curve), usable + int(curve.usable.sum())
                 estimated += curve.quality.estimated
             else:
-                near = [r for r in self.at.book.reads(channel) if r.at > period.end - rule.reading_tolerance and r.condition >= c.OUTAGE]
+                since = period.end - rule.reading_tolerance
+                near = [r for r in self.at.book.reads(channel, since, FOREVER) if r.at > since and r.condition >= c.OUTAGE]
                 expected, usable = expected + 1, usable + bool(near)
                 estimated += bool(near) and near[0].condition < c.SUSPECT
         self.outcome.waits = checks.alignment_and_delay(expected, usable, estimated, rule.missing_percent, rule.estimated_percent)
@@ -296,7 +298,9 @@ class _Run:
     def _registers(self, rule: Any, work: Callable[..., readings.Details], told: bool) -> None:
         period = self.at.period
         for channel in self._chosen(rule.of, rule.unit, registers=True):
-            found = work(self.at.book.reads(channel), period.begin, period.end, channel.dials, self.at.rollover_percent)
+            found = work(
+                self.at.book.reads(channel, period.begin, period.end), period.begin, period.end, channel.dials, self.at.rollover_percent
+            )
             where = {"device": channel.device, "channel": channel.channel}
             amount = energy.unit_conversion(found.amount, ratio(channel.unit, rule.unit))
             self._tell(rule, amount, found.quality, rule.unit, at=found.end.at if found.end else 0, **where)
@@ -331,7 +335,9 @@ class _Run:
                 if (r.device, r.direction) == (channel.device, channel.direction)
             ]
             for register in beside[:1]:
-                pair = readings.subtractive_interval_details(self.at.book.reads(register), period.begin, period.end)
+                pair = readings.subtractive_interval_details(
+                    self.at.book.reads(register, period.begin, period.end), period.begin, period.end
+                )
                 self._readings(rule, register, *pair)
 
     def _tiers(self, rule: model.IntervalTier) -> None:
