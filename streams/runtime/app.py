@@ -9,8 +9,9 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import faust
 import structlog
@@ -20,12 +21,14 @@ from yarl import URL
 
 from schemas import metrics
 from schemas.codec import Codec
+from streams.runtime.conveyor import Conveyor, Item
 from streams.runtime.fold import Fold
 from streams.runtime.lane import Lane, Plan, Record
 from streams.runtime.partition import Partition
 from streams.runtime.sabotage import Sabotage
 
 log = structlog.get_logger(__name__)
+THREADS: Final = 64  # as many partitions of a worker may wait for the broker at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,7 @@ class Owned:
         self.agents = {spec.plan.agent: spec for spec in agents}
         self.settings, self.sabotage, self.codec = settings, sabotage, codec or Codec()
         self.partitions: dict[tuple[str, int], Partition] = {}
+        self.executor = ThreadPoolExecutor(THREADS, "partition")
 
     def take_over(self, agent: str, number: int) -> Partition:
         """Takes a partition over and restores it (blocking)."""
@@ -173,22 +177,25 @@ def _add_agent(app: Any, plan: Plan, owned: Owned, settings: RuntimeSettings) ->
     # CrashingSupervisor: an error ends the worker, so nothing unfinished is ever acknowledged
     @app.agent(topic, name=plan.agent, supervisor_strategy=CrashingSupervisor, concurrency=1)  # type: ignore[untyped-decorator]
     async def deliver(stream: Any) -> None:
-        run = asyncio.get_running_loop().run_in_executor
         stream.enable_acks = False  # noack_take restores this value when closed: True would acknowledge what was never handled
-        async for events in stream.noack_take(settings.batch, within=settings.within):
-            batches: dict[int, list[Record]] = defaultdict(list)
-            for event in events:
-                message = event.message
-                if message.generation_id == app.consumer_generation_id:  # else fetched before a rebalance
-                    batches[message.partition].append(_record(message))
-            work = []
-            for number, records in batches.items():
-                partition = owned.partitions.get((plan.agent, number))
-                if partition is not None:  # else a rebalance took it in the meantime
-                    work.append(run(None, partition.process_if_owned, records))
-            await asyncio.gather(*work)
-            for event in events:
-                await stream.ack(event)
+        conveyor = Conveyor(owned.executor, settings.batch, stream.ack, app.consumer.on_buffer_full, app.consumer.on_buffer_drop)
+        batches = stream.noack_take(settings.batch, within=settings.within)
+        coming = None
+        try:
+            while (events := await conveyor.until(coming := asyncio.ensure_future(anext(batches, None)))) is not None:
+                items = []
+                for event in events:
+                    message = event.message
+                    owner = owned.partitions.get((plan.agent, message.partition))
+                    if owner is None or message.generation_id != app.consumer_generation_id:  # a rebalance took it in the meantime
+                        await stream.ack(event)
+                    else:
+                        items.append(Item(event, message.tp, _record(message), owner))
+                conveyor.add(items)
+        finally:
+            if coming is not None:
+                coming.cancel()
+            conveyor.close()
 
 
 def _record(message: Any) -> Record:
