@@ -17,8 +17,10 @@ from schemas.codec import Codec
 from schemas.identity import identity, partition_of
 from streams.runtime.fold import RAW, Fold, Message, Output, Result
 from streams.runtime.meters import Tally, tally
+from streams.runtime.state import LayoutError
 
 CHECKPOINT: Final = b"checkpoint"
+LAYOUT: Final = b"layout"
 RECEIPTS: Final = "hub.receipts"
 ID, PAYLOAD, WRITER, SEQUENCE = "mdh-id", "mdh-payload", "mdh-writer", "mdh-seq"
 RECEIPT, PARENT = "mdh-receipt", "mdh-parent"
@@ -96,27 +98,38 @@ class Lane:
         self.writer = f"{plan.agent}/{partition}"
         self.accept_gaps = False  # an operator decided to go on without what is missing
         self.gaps: list[str] = []  # those accepted
+        self._layout: dict[str, str] = {}  # as the state topic has it
         self.tallies: list[Tally] = []  # of messages folded since someone emptied it
 
     # --- state -----------------------------------------------------------------------------------------------------------
 
     def load(self, key: bytes, value: bytes | None) -> None:
-        """Takes one row of the state topic back."""
+        """Takes one row of the state topic back. Raises LayoutError for a state of another layout."""
         if key == CHECKPOINT:
             self.checkpoint = Checkpoint.from_bytes(value or b"[{}, {}, {}, 0]")
+        elif key == LAYOUT:
+            self._layout = orjson.loads(value or b"{}")
+            try:
+                self.fold.state.check(self._layout)
+            except LayoutError as error:
+                raise LayoutError(f"state of {self.writer} in {self.plan.state}: {error} (docs/running.md: other versions)") from error
         else:
             self.fold.state.load(key, value)
 
     def load_all(self, rows: dict[bytes, bytes | None]) -> None:
-        """Takes the newest row of every key of the state topic back."""
-        mark = rows.pop(CHECKPOINT, None)
-        if mark:
-            self.checkpoint = Checkpoint.from_bytes(mark)
+        """Takes the newest row of every key of the state topic back. Raises as :meth:`load`."""
+        for key in (CHECKPOINT, LAYOUT):
+            if mark := rows.pop(key, None):
+                self.load(key, mark)
         self.fold.state.load_all(rows)
 
     def take_changed(self) -> list[Record]:
-        """Rows for the state topic: what changed since the last call, and the checkpoint."""
-        rows = [*self.fold.state.take_changed(), (CHECKPOINT, self.checkpoint.to_bytes())]
+        """Rows for the state topic: what changed since the last call, the checkpoint, and the layout if it is a new one."""
+        rows: list[tuple[bytes, bytes | None]] = [*self.fold.state.take_changed(), (CHECKPOINT, self.checkpoint.to_bytes())]
+        layout = self.fold.state.layout()
+        if layout != self._layout:
+            self._layout = layout
+            rows.append((LAYOUT, orjson.dumps(layout)))
         return [Record(self.plan.state, self.partition, key, value) for key, value in rows]
 
     def next_offset(self, topic: str) -> int:

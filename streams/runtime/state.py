@@ -60,6 +60,8 @@ class Table:
         self._places = next((column.shape[0] for column in self._apart.values()), 0)
         self._dirty: set[int] = set()
         self._dirty_places: set[int] = set()  # page × places + place
+        laid = [(name, _little(c.dtype).str, c.shape, c.empty, c.apart) for name, c in columns.items()]
+        self.form = hashlib.blake2b(repr((PAGE, laid, list(texts))).encode(), digest_size=6).hexdigest()  # equal: same pages
         self._packed: dict[tuple[int, int], tuple[int, bytes]] = {}  # text column and page → hash and bytes when last written
 
     def __len__(self) -> int:
@@ -203,11 +205,18 @@ class Table:
         self._dirty_places.clear()
 
 
-class State:
-    """All tables and entries of one partition of one agent. Tables are made on demand by name."""
+class LayoutError(Exception):
+    """State was written by code or settings that lay it out otherwise: whoever reads on would give other answers."""
 
-    def __init__(self, make: Callable[[str], Table]) -> None:
-        self._make = make
+
+class State:
+    """All tables and entries of one partition of one agent. Tables are made on demand by name.
+
+    ``version`` counts the forms entries have had: raise it when one changes.
+    """
+
+    def __init__(self, make: Callable[[str], Table], version: int = 1) -> None:
+        self._make, self.version = make, version
         self.tables: dict[str, Table] = {}
         self.entries: dict[str, bytes] = {}
         self._touched: set[str] = set()
@@ -218,6 +227,17 @@ class State:
         if table is None:
             table = self.tables[name] = self._make(name)
         return table
+
+    def layout(self) -> dict[str, str]:
+        """How each table there is lies in its pages, and under the empty name the version of the entries."""
+        return {"": str(self.version), **{name: table.form for name, table in sorted(self.tables.items())}}
+
+    def check(self, layout: Mapping[str, str]) -> None:
+        """Raises LayoutError where rows of that layout cannot be taken back."""
+        other = [name for name, form in layout.items() if form != (str(self.version) if name == "" else self.table(name).form)]
+        if other:
+            what = ", ".join(f"table {name}" if name else f"entries (version {layout['']}, here {self.version})" for name in other)
+            raise LayoutError(f"{what}: laid out otherwise than this program and its settings do")
 
     def put(self, key: str, value: bytes | None) -> None:
         """Sets an entry; None removes it."""

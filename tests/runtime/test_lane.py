@@ -7,12 +7,14 @@ from collections import defaultdict
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streams.runtime.lane import GapError, Lane, Record
 from streams.runtime.replay import Pipeline
+from streams.runtime.state import Column, LayoutError, State, Table
 from tests.runtime.counting import CODEC, CountFold, plan
 
 AGENTS = [(plan("first"), lambda _: CountFold("middle")), (plan("second"), lambda _: CountFold("out"))]
@@ -124,3 +126,29 @@ def test_a_refused_record_keeps_its_bytes_and_completes_its_payload() -> None:
     assert letter.headers["__connect.errors.exception.message"] == b"cannot stomach this"
     body = CODEC.decode(receipt.value)
     assert (body["payload"], body["status"], body["dead"], body["children"]) == ("p9", "dead", 1, 0)
+
+
+def test_state_of_another_layout_is_refused_in_one_line() -> None:
+    pipeline = Pipeline(AGENTS)
+    feed(pipeline, 20)
+    pipeline.run()
+
+    class WiderFold(CountFold):
+        def __init__(self, target: str) -> None:
+            super().__init__(target)
+            self.state = State(lambda _: Table({"count": Column(np.int64), "since": Column(np.int64)}))
+
+    class NewerFold(CountFold):
+        def __init__(self, target: str) -> None:
+            super().__init__(target)
+            self.state = State(lambda _: Table({"count": Column(np.int64)}), version=2)
+
+    rows = pipeline.states["first", 0]
+    for make, words in ((WiderFold, "table counts"), (NewerFold, r"entries \(version 1, here 2\)")):
+        lane = Lane(plan("first"), 0, lambda _, make=make: make("middle"), CODEC)
+        with pytest.raises(LayoutError, match=rf"^state of first/0 in first\.state: {words}: laid out otherwise"):
+            lane.load_all(dict(rows))
+    same = Lane(plan("first"), 0, lambda _: CountFold("middle"), CODEC)
+    same.load_all(dict(rows))
+    assert same.fold.state.digest() == pipeline.lanes["first", 0].fold.state.digest()
+    assert [row.key for row in same.take_changed()] == [b"checkpoint"]  # the layout is known and not written again
