@@ -18,8 +18,10 @@ from tests.runtime.counting import CODEC, PARTITIONS
 COUNT = 4  # the mock broker makes topics with four partitions
 
 
-def start(broker: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-m", "tests.runtime.toy_worker", broker, str(COUNT), "0"], cwd=ROOT, stderr=subprocess.PIPE)
+def start(broker: str, group: str = "toy") -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.runtime.toy_worker", broker, str(COUNT), "0", group], cwd=ROOT, stderr=subprocess.PIPE
+    )
 
 
 def read(broker: str, topic: str, want: int, seconds: float = 40) -> list[tuple[bytes, bytes, dict[str, bytes]]]:
@@ -59,7 +61,7 @@ def test_killed_and_poisoned_it_still_counts_each_message_once(broker: str) -> N
         worker.send_signal(signal.SIGKILL)
         worker.wait(10)
         feed(broker, 80, 160, poison=True)
-        worker = start(broker)
+        worker = start(broker, "another")  # a group without offsets: they were lost, and must not matter
         counts = defaultdict(list)
         for key, value, _ in read(broker, "out", 160, seconds=60):
             counts[key].append(CODEC.decode(value)["at"])
