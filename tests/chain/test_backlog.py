@@ -38,7 +38,7 @@ def settle(pipeline: Pipeline, at: int) -> float:
 
 
 def test_three_days_at_once_are_worked_off_at_the_rate_of_single_days() -> None:
-    head_end = HeadEnd(Settings(meters=METERS, days=DAYS, seconds=1800, rates={}, chunk=CHUNK, start=START))
+    head_end = HeadEnd(Settings(meters=METERS, days=DAYS, seconds=1800, rates={}, chunk=CHUNK, start=START, zone="UTC"))
     pipeline = Pipeline(plans_and_folds(TOPOLOGY, ["ingest", "vee", "determinants"]))
     for number in range(TOPOLOGY.partitions):
         pipeline.publish("master.data", number, b"", CODEC.encode("MasterPresent", {"at": 0}), {"id": b"present-%d" % number})
