@@ -45,13 +45,24 @@ def main(
     cis: Annotated[
         str | None, typer.Option(help="Play a CIS instead, a whole conversation with a running hub: sap, oracle or cim.")
     ] = None,
+    customer: Annotated[bool, typer.Option("--customer", help="Play a prepaid customer: a balance used up, a payment.")] = False,
+    devices: Annotated[bool, typer.Option("--devices", help="Play a head end that carries out device commands.")] = False,
+    delay: Annotated[str, typer.Option(help="--devices: seconds a command takes, from-to.")] = "1-5",
+    late_by: Annotated[float, typer.Option(help="--devices: seconds behind its end that a late answer comes.", min=0)] = 60.0,
+    form: Annotated[str, typer.Option(help="--devices: plain, or cim for EndDeviceControls and their replies and events.")] = "plain",
+    stop_after: Annotated[float | None, typer.Option("--for", help="--devices: seconds to run.", min=0)] = None,
 ) -> None:
     """Push realistic loads with known faults.
 
     Every injected fault is written down with what was true and what was sent. The last line is one JSON object with the counts.
     """
-    if cis is not None:
-        _converse(cis, url, prefix)
+    if devices:
+        from mdh.simulation.devices import run
+
+        run(url, broker, seed=seed, faults=faults, delay=delay, late_by=late_by, form=form, stop_after=stop_after)
+        return
+    if cis is not None or customer:
+        _converse("customer" if customer else str(cis), url, prefix)
         return
     from mdh.simulation.faults import parse_rates
     from mdh.simulation.head_end import HeadEnd, Settings
@@ -129,6 +140,7 @@ def _converse(cis: str, url: str | None, prefix: str) -> None:
 
     from connectors.enterprise.simulator.ccb import Ccb, sync_to_bill
     from connectors.enterprise.simulator.cim import Cim, meter_to_reading
+    from connectors.enterprise.simulator.customer import to_zero_and_back
     from connectors.enterprise.simulator.hub import Hub, SimulationError
     from connectors.enterprise.simulator.sap import Sap, meter_to_cash
     from mdh.running import credentials, hub_url
@@ -136,6 +148,7 @@ def _converse(cis: str, url: str | None, prefix: str) -> None:
     stories: dict[str, Callable[[Hub, str], dict[str, object]]] = {
         "sap": lambda hub, meter: meter_to_cash(Sap(hub), meter),
         "oracle": lambda hub, meter: sync_to_bill(Ccb(hub), meter),
+        "customer": to_zero_and_back,
         "cim": lambda hub, meter: meter_to_reading(Cim(hub), meter),
     }
     if cis not in stories:

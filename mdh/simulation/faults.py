@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -30,13 +31,14 @@ FAULTS: Final = {
 _LONGEST_GAP: Final = 4
 
 
-def parse_rates(text: str) -> dict[str, float]:
+def parse_rates(text: str, known: Iterable[str] = FAULTS) -> dict[str, float]:
     """``spike=0.001,gap=0.01`` as rates by name. Raises UsageError on unknown names and on rates outside 0 to 1."""
+    names = list(known)
     rates: dict[str, float] = {}
     for part in filter(None, (p.strip() for p in text.split(","))):
         name, _, number = part.partition("=")
-        if name not in FAULTS:
-            raise UsageError(f"--faults: {name!r} is none of {', '.join(FAULTS)}")
+        if name not in names:
+            raise UsageError(f"--faults: {name!r} is none of {', '.join(names)}")
         try:
             rate = float(number)
         except ValueError:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 
@@ -50,18 +49,3 @@ class Hub:
     def reads(self, document: Mapping[str, Any], source: str) -> None:
         """Reads as a head end sends them."""
         self.post(f"/v1/reads?source={source}", 202, json=document)
-
-    def carry_out(self, device: str, *, fail: str = "") -> Callable[[], Any]:
-        """Plays the head end: answers what waits for a device; True once something was answered."""
-
-        def look() -> bool:
-            waiting = self.get("/v1/device-commands", params={"device": device, "status": "sent"}).json()["items"]
-            for command in waiting:
-                body = {
-                    "command": command["id"], "device": device, "status": "failed" if fail else "done",
-                    "at": datetime.now(UTC).isoformat(), "detail": fail,
-                }  # fmt: skip
-                self.post("/v1/device-replies", 202, json=body)
-            return bool(waiting)
-
-        return look

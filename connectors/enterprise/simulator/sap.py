@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -14,6 +15,7 @@ from connectors import safe_xml
 from connectors.enterprise.sap.catalog import HEADER, LOG, Root, catalog, confirmation_of
 from connectors.enterprise.sap.documents import build, envelope, message_dict
 from connectors.enterprise.sap.schemas import message_validator
+from connectors.enterprise.simulator.devices import Fleet, HttpDoor, Manner, step
 from connectors.enterprise.simulator.hub import Hub, SimulationError
 
 Words = dict[str, Any]
@@ -211,11 +213,12 @@ def meter_to_cash(sap: Sap, meter: str, today: datetime | None = None) -> dict[s
     )
     result = sap.hub.wait("reading result", lambda: sap.told("MeterReadingDocumentERPResultCreateRequest", ID=f"MR{number}"))[0]["Result"]
     sap.hub.say(f"reading result: {result['MeterReadingResultValue']} kWh at {result['MeterReadingDate']} {result['MeterReadingTime']}")
-    states = {}
+    states, fleet = {}, Fleet(Manner(delay=(0.0, 0.0)))
     for words, category in (("disconnect", "1"), ("reconnect", "2")):
         root = "SmartMeterUtilitiesConnectionStatusChangeRequestERPCreateRequest"
         asked = sap.single(root, switch(f"C{category}{number}", meter, category))
-        sap.hub.wait("the command", sap.hub.carry_out(meter))
+        done = fleet.counts["done"]
+        sap.hub.wait("the command", lambda before=done: head_end(fleet, sap.hub, meter)["done"] > before)  # type: ignore[misc]
         status = sap.confirmed(words, asked)["UtilitiesConnectionStatusChangeRequest"]["DeviceConnectionStatus"][0]
         states[words] = status["UtilitiesConnectionStatusChangeResultCode"]
     root = "UtilitiesTimeSeriesCalculationERPCreateRequest"
@@ -230,6 +233,12 @@ def meter_to_cash(sap: Sap, meter: str, today: datetime | None = None) -> dict[s
         "sum": sums[0]["Quantity"],
         "profile": [i for s in series for i in s["Item"]],
     }
+
+
+def head_end(fleet: Fleet, hub: Hub, meter: str) -> Counter[str]:
+    """Carries out what waits for a meter; what was said so far."""
+    step(fleet, HttpDoor(hub, prefix=meter), datetime.now(UTC).timestamp())
+    return fleet.counts
 
 
 def install(sap: Sap, meter: str) -> None:
