@@ -10,15 +10,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from connectors.head_end.publish import Writer
     from connectors.kafka.settings import KafkaSettings
+    from connectors.rights.trail import Trail
     from connectors.subscribers.service import DeliveryService
     from schemas.codec import Codec
     from schemas.topology import Topology
 
 
 def delivery_service(
-    topology: Topology, kafka: KafkaSettings, codec: Codec, writer: Writer, data_dir: Path, *, apart: bool = False
-) -> DeliveryService:
+    topology: Topology, kafka: KafkaSettings, codec: Codec, writer: Writer, data_dir: Path, *, apart: bool = False,
+    trail: Trail | None = None,
+) -> DeliveryService:  # fmt: skip
     """The service. ``apart``: in a process of its own, which delivers whatever ``within_hub`` says and declares nothing."""
+    from connectors.rights.trail import Trail
     from connectors.subscribers.guard import Guard
     from connectors.subscribers.registry import Registry
     from connectors.subscribers.secrets import Secrets
@@ -28,5 +31,5 @@ def delivery_service(
     secrets = Secrets(Path(folder) if folder else None, os.environ)
     outbox = data_dir / "outbox"
     tools = Tools(topology, kafka, codec, writer, secrets, Guard(topology.delivery), outbox, version("meter-data-hub"))
-    registry = Registry(kafka, topology, codec, writer)
+    registry = Registry(kafka, topology, codec, writer, trail=trail or Trail(writer, codec, data_dir / "audit" / "delivery"))
     return DeliveryService(tools, registry, deliver=apart or topology.delivery.within_hub, declare=not apart)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from connectors.head_end.desk import Reader
     from connectors.head_end.publish import Writer
     from connectors.kafka.settings import KafkaSettings
+    from connectors.rights.trail import Trail
     from schemas.codec import Codec
     from schemas.topology import Topology
 
@@ -61,12 +62,18 @@ class Part:
     routes: Callable[[Any], APIRouter] | None = None
 
 
+def _trail(around: Surroundings) -> Trail:
+    """The audit of this process: all parts write one chain."""
+    trail: Trail = around.services["rights"].rights.trail
+    return trail
+
+
 def delivery(around: Surroundings) -> Service:
     """Delivery to subscribers, and their registry."""
     from connectors.subscribers.routes import Door
     from mdh.delivering import delivery_service
 
-    service = delivery_service(around.topology, around.kafka, around.codec, around.writer, around.data_dir)
+    service = delivery_service(around.topology, around.kafka, around.codec, around.writer, around.data_dir, trail=_trail(around))
     return Door(service, around.reader)
 
 
@@ -112,7 +119,7 @@ def bulk(around: Surroundings) -> Service:
     """Bulk orders."""
     from connectors.head_end.bulk_desk import BulkDesk
 
-    return BulkDesk(around.reader, around.writer, around.codec, around.topology.commands, ("hub.commands", "audit.events"))
+    return BulkDesk(around.reader, around.writer, around.codec, around.topology.commands, "hub.commands", _trail(around))
 
 
 def _bulk(desk: Any) -> APIRouter:
@@ -169,7 +176,7 @@ def _todo(around: Surroundings) -> Service:
     """To-Dos: acts, resolving, searches."""
     from connectors.todo.part import TodoDesk
 
-    return TodoDesk(around.topology, around.reader, around.writer, around.codec, store=around.store)
+    return TodoDesk(around.topology, around.reader, around.writer, around.codec, store=around.store, trail=_trail(around))
 
 
 def _todo_routes(desk: Any) -> APIRouter:

@@ -22,6 +22,7 @@ from connectors.head_end.outcomes import send
 from connectors.head_end.problems import ProblemError
 from connectors.head_end.publish import RefusedError, Writer, check_label
 from connectors.rights.principal import acting
+from connectors.rights.trail import Trail
 from schemas.codec import Codec
 from schemas.identity import identity
 from schemas.rules import RULES, SEVERITIES
@@ -89,11 +90,11 @@ class BulkDesk:
     """Takes bulk orders, and what second persons say to them."""
 
     def __init__(
-        self, reader: Reader, writer: Writer, codec: Codec, settings: CommandSettings, topics: tuple[str, str],
+        self, reader: Reader, writer: Writer, codec: Codec, settings: CommandSettings, topic: str, trail: Trail,
         clock: Callable[[], float] = time.time,
     ) -> None:  # fmt: skip
-        self.orders = OrderBook("bulk", reader, writer, codec, topics[1], clock)
-        self.reader, self.writer, self.codec, self.settings, self.topics, self.clock = reader, writer, codec, settings, topics, clock
+        self.orders = OrderBook("bulk", reader, trail, clock)
+        self.reader, self.writer, self.codec, self.settings, self.topic, self.clock = reader, writer, codec, settings, topic, clock
 
     def loops(self) -> Mapping[str, Any]:
         """No threads."""
@@ -124,16 +125,16 @@ class BulkDesk:
     def decide(self, id_: str, said: Decision, *, approve: bool) -> BulkAnswer:
         """Approves or rejects a waiting order. Raises ProblemError: 404, 403 by the one who asked, 409 decided or changed."""
         check_label("user", said.user, required=True)
-        known = self.orders.decidable(id_, said.user, approve=approve)
-        asked = BulkRequest.model_validate_json(known.request)
-        if not approve:
-            self._note(id_, asked, "rejected", said.user, said.reason or "rejected")
-            return self._answer(id_, "rejected", asked, [], decided_by=said.user, count=known.count)
-        found = self._find(asked.select)
-        self.orders.agreed(known, said.count, len(found))
-        self._order(id_, asked, found, said.user)
-        self._note(id_, asked, "approved", said.user, f"{len(found)} commands")
-        return self._answer(id_, "approved", asked, found, decided_by=said.user)
+        with self.orders.decision(id_, said.user, approve=approve) as known:
+            asked = BulkRequest.model_validate_json(known.request)
+            if not approve:
+                self._note(id_, asked, "rejected", said.user, said.reason or "rejected")
+                return self._answer(id_, "rejected", asked, [], decided_by=said.user, count=known.count)
+            found = self._find(asked.select)
+            self.orders.agreed(known, said.count, len(found))
+            self._order(id_, asked, found, said.user)
+            self._note(id_, asked, "approved", said.user, f"{len(found)} commands")
+            return self._answer(id_, "approved", asked, found, decided_by=said.user)
 
     def show(self, id_: str) -> BulkAnswer:
         """An order as it stands. Raises ProblemError 404."""
@@ -198,7 +199,7 @@ class BulkDesk:
         """Writes the commands, some at a time; returns when Kafka has them all. Raises ProblemError."""
         for first in range(0, len(found), AT_ONCE):
             records = [self._record(id_, asked, row, approved_by) for row in found[first : first + AT_ONCE]]
-            send(self.writer, self.codec, [(self.topics[0], "Command", record, record["device"], record["id"]) for record in records])
+            send(self.writer, self.codec, [(self.topic, "Command", record, record["device"], record["id"]) for record in records])
 
     def _record(self, id_: str, asked: BulkRequest, row: Mapping[str, Any], approved_by: str) -> dict[str, Any]:
         start = int(row["begins"])

@@ -1,26 +1,29 @@
 """Orders that may wait for a second person, kept as entries of the audit and nowhere else, so that they outlive the hub process.
 
-*requested* holds what is wanted, *ordered* or *approved* say who did it, *rejected* who did not let it happen. Decisions share one id: of
-two that meet, one stays.
+*requested* holds what is wanted, *ordered* or *approved* say who did it, *rejected* who did not let it happen. Of two decisions that meet,
+the first counts: one at a time is taken, and what was decided here is known before the store knows it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
 import orjson
 
 from connectors.head_end.desk import Reader
-from connectors.head_end.outcomes import send
 from connectors.head_end.problems import ProblemError
-from connectors.head_end.publish import Writer
-from schemas.codec import Codec
+from connectors.head_end.publish import PublishError
+from connectors.rights.trail import Trail
 from schemas.identity import identity
 
 DECIDED: Final = ("ordered", "approved", "rejected")
+REMEMBERED: Final = 10_000  # decisions: by then the store has them
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,23 +41,33 @@ class Order:
 class OrderBook:
     """The orders of one kind: ``kind`` begins the actions of their audit entries."""
 
-    def __init__(self, kind: str, reader: Reader, writer: Writer, codec: Codec, topic: str, clock: Callable[[], float]) -> None:
-        self.kind, self.reader, self.writer, self.codec, self.topic, self.clock = kind, reader, writer, codec, topic, clock
+    def __init__(self, kind: str, reader: Reader, trail: Trail, clock: Callable[[], float] = time.time) -> None:
+        self.kind, self.reader, self.trail, self.clock = kind, reader, trail, clock
+        self._lock = threading.Lock()
+        self._deciding: set[str] = set()
+        self._decided: dict[str, tuple[str, str]] = {}  # outcome and who, of the latest decisions of this process
 
     def note(
         self, id_: str, action: str, outcome: str, actor: str, detail: str, *, reason: str = "", before: str = "", after: str = "",
         span: tuple[datetime, datetime] | None = None,
     ) -> None:  # fmt: skip
         """An entry of the audit; returns when Kafka has it. Raises ProblemError 503."""
-        now = datetime.fromtimestamp(int(self.clock()), UTC)
-        since, until = span or (now, now)
-        body = {
-            "id": identity("audit", self.kind, id_, "decision" if outcome in DECIDED else outcome), "at": now, "actor": actor,
-            "action": f"{self.kind}-{action}", "command": "", "subject": id_, "device": "", "channel": "", "start": since, "end": until,
-            "reason": reason, "outcome": outcome, "detail": detail, "before": before, "after": after, "bulk": id_,
-            "approved_by": actor if outcome == "approved" else "",
-        }  # fmt: skip
-        send(self.writer, self.codec, [(self.topic, "AuditEvent", body, id_, str(body["id"]))])
+        now = int(self.clock())
+        since, until = (int(one.timestamp()) for one in span) if span else (now, now)
+        try:
+            self.trail.write(
+                f"{self.kind}-{action}", id_, outcome, actor=actor, at=now, start=since, end=until, reason=reason, detail=detail,
+                before=before, after=after, bulk=id_, approved_by=actor if outcome == "approved" else "",
+                id=identity("audit", self.kind, id_, outcome),
+            )  # fmt: skip
+        except PublishError as error:
+            detail = "Kafka does not take requests now; what was asked may be asked again."
+            raise ProblemError(503, "kafka-away", detail, headers={"Retry-After": "5"}) from error
+        if outcome in DECIDED:
+            with self._lock:
+                self._decided[id_] = outcome, actor
+                while len(self._decided) > REMEMBERED:
+                    self._decided.pop(next(iter(self._decided)))
 
     def request(self, id_: str, action: str, user: str, count: int, request: str, **more: Any) -> None:
         """Notes what somebody wants done with ``count`` things."""
@@ -64,7 +77,7 @@ class OrderBook:
         """An order. Raises ProblemError 404."""
         rows = self.reader.rows(
             "SELECT outcome, actor, before, after FROM audit WHERE subject = {id:String} AND bulk = {id:String} AND command = '' "
-            "AND startsWith(action, {kind:String})",
+            "AND startsWith(action, {kind:String}) ORDER BY at, sequence",
             {"id": id_, "kind": f"{self.kind}-"},
         )
         asked = next((row for row in rows if row["outcome"] == "requested"), None)
@@ -72,11 +85,26 @@ class OrderBook:
             raise ProblemError(404, "not-found", "No order of this id is known yet; one just taken appears within seconds.")
         decided = next((row for row in rows if row["outcome"] in DECIDED), None)
         count = int(orjson.loads(asked["after"])["count"])
-        state, by = (decided["outcome"], decided["actor"]) if decided else ("waiting", "")
+        state, by = (decided["outcome"], decided["actor"]) if decided else self._decided.get(id_, ("waiting", ""))
         return Order(id_, asked["before"], asked["actor"], count, state, by)
 
-    def decidable(self, id_: str, user: str, *, approve: bool) -> Order:
-        """An order that waits and that ``user`` may decide. Raises ProblemError: 404, 403 by the one who asked, 409 decided."""
+    @contextmanager
+    def decision(self, id_: str, user: str, *, approve: bool) -> Iterator[Order]:
+        """An order that waits and that ``user`` may decide, held while it is decided.
+
+        Raises ProblemError: 404, 403 by the one who asked, 409 decided or being decided.
+        """
+        with self._lock:
+            if id_ in self._deciding:
+                raise ProblemError(409, "decided", "Somebody else is deciding this order right now.")
+            self._deciding.add(id_)
+        try:
+            yield self._decidable(id_, user, approve=approve)
+        finally:
+            with self._lock:
+                self._deciding.discard(id_)
+
+    def _decidable(self, id_: str, user: str, *, approve: bool) -> Order:
         order = self.find(id_)
         if order.state != "waiting":
             raise ProblemError(409, "decided", f"The order was {order.state} by {order.decided_by}.")
@@ -99,4 +127,4 @@ class OrderBook:
             "HAVING countIf(outcome IN ('ordered', 'approved', 'rejected')) = 0 ORDER BY min(at), bulk LIMIT 100",
             {"kind": f"{self.kind}-"},
         )
-        return [row["bulk"] for row in rows]
+        return [row["bulk"] for row in rows if row["bulk"] not in self._decided]

@@ -1,32 +1,24 @@
-"""The hash chain of the audit: how an entry is sealed, and how what is found is verified.
+"""The hash chains of the audit: how what is found is verified.
 
-Every process that writes has a chain of its own: entries numbered from 1, each holding the hash of the one before and its own. The first
-entry of a chain names the last acknowledged entry of the chain before it at the same place. So a changed, missing or added entry shows, and
-so does a chain that is gone. All times are whole UTC seconds: what is stored hashes as what was written.
+Every hub process that writes has a chain of its own, and so has every partition of an agent. The first entry of a process's chain names
+the last acknowledged entry of the chain before it at the same place; from time to time a process also names the ends of all other chains.
+So a changed, missing or added entry shows, and so does a chain that is gone.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import orjson
 
-TEXTS: Final = (
-    "id", "actor", "action", "command", "subject", "device", "channel", "reason", "outcome", "detail", "before", "after", "bulk",
-    "approved_by", "principal", "address", "agent", "writer", "previous",
-)  # fmt: skip
+from schemas.audit import sealed
+
 BEGINS: Final = "audit-begins"
-
-
-def sealed(entry: Mapping[str, Any]) -> str:
-    """The hash of an entry over all its fields but the hash; ``at``, ``start``, ``end`` are UTC seconds."""
-    body = {name: entry[name] for name in TEXTS}
-    numbers = {name: int(entry[name]) for name in ("at", "start", "end", "sequence")}
-    return hashlib.sha256(orjson.dumps(body | numbers, option=orjson.OPT_SORT_KEYS)).hexdigest()
+ANCHOR: Final = "audit-heads"  # names ends of other chains
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +43,7 @@ class Verdict:
 def verify(entries: Iterable[Mapping[str, Any]], heads: Iterable[Head] = ()) -> Verdict:
     """Holds entries against their chains. ``heads`` are entries that must be there, as writers know them. Order does not matter.
 
-    Entries without a writer (those of agents, whose topics are their record) are counted, not verified.
+    Every entry belongs to a chain: one without a writer was put there by somebody else.
     """
     verdict = Verdict()
     chains: dict[str, dict[int, Mapping[str, Any]]] = defaultdict(dict)
@@ -65,15 +57,28 @@ def verify(entries: Iterable[Mapping[str, Any]], heads: Iterable[Head] = ()) -> 
             verdict.problems.append(f"{entry['writer']} {entry['sequence']}: two different entries")
         if sealed(entry) != entry["hash"]:
             verdict.problems.append(f"{entry['writer']} {entry['sequence']}: was changed, its hash does not fit")
+    if verdict.unchained:
+        verdict.problems.append(f"{verdict.unchained} entries are in no chain")
     verdict.chains = len(chains)
     followed = _followed(chains)
     for writer, chain in sorted(chains.items()):
         verdict.problems += _broken(writer, chain, followed.get(writer))
-    for head in [*followed.values(), *heads]:
+    for head in [*followed.values(), *_anchored(chains), *heads]:
         kept = chains.get(head.writer, {}).get(head.sequence)
         if kept is None or kept["hash"] != head.hash:
             verdict.problems.append(f"{head.writer} {head.sequence}: must be there and is not, or is another")
     return verdict
+
+
+def _anchored(chains: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> list[Head]:
+    """The ends of chains as others have named them since."""
+    found = []
+    for chain in chains.values():
+        for entry in chain.values():
+            if entry["action"] == ANCHOR:
+                with suppress(ValueError, KeyError, TypeError):  # it was changed, which its hash tells
+                    found += [Head(one["writer"], int(one["sequence"]), one["hash"]) for one in orjson.loads(entry["after"])["heads"]]
+    return found
 
 
 def _followed(chains: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> dict[str, Head]:

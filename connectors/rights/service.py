@@ -24,7 +24,7 @@ from connectors.rights.accounts import ENDED, Accounts, Entry, LinkSpec, Session
 from connectors.rights.limits import Locks, Rate
 from connectors.rights.principal import LOCAL, NOBODY, Principal
 from connectors.rights.roles import EVERYWHERE, Roles
-from connectors.rights.trail import Trail
+from connectors.rights.trail import Trail, anchor
 from schemas.topology.rights import Grant, RightsSettings
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ CSRF_COOKIE: Final = "mdh_csrf"
 CSRF_HEADER: Final = "x-csrf-token"
 WRONG: Final = "The name or the password is wrong, or the account may not log in."  # whatever the reason is
 LINK_FILE: Final = "first-admin"
+ANCHORED: Final = 3600.0  # seconds between two looks at the ends of other chains
 log = structlog.get_logger(__name__)
 
 
@@ -281,10 +282,21 @@ class RightsPart:
         rights = self.rights
         if rights.accounts is None or rights.sessions is None or rights.trail is None:
             return {}
-        return {"rights": rights.accounts.run, "sessions": rights.sessions.run, "audit": rights.trail.run, "first-admin": self._offer}
+        followers = {"rights": rights.accounts.run, "sessions": rights.sessions.run, "audit": rights.trail.run}
+        return {**followers, "first-admin": self._offer, "audit-heads": self._anchor}
 
     def close(self) -> None:
         """Nothing is held."""
+
+    def _anchor(self, stop: threading.Event) -> None:
+        """Names the ends of all other chains in this one, when the hub starts and every hour: what is cut off behind them shows."""
+        rights, known = self.rights, dict[str, int]()
+        while not stop.is_set():
+            try:
+                known = anchor(rights.trail, rights.reader, known)  # type: ignore[arg-type]
+            except Exception as error:  # the store is away or not there yet; the next hour is soon enough
+                log.warning("ends of chains could not be named", reason=str(error)[:300])
+            stop.wait(ANCHORED)
 
     def _offer(self, stop: threading.Event) -> None:
         """Writes the link of the first administrator where rights are enforced and there is none; then waits for the end."""

@@ -18,14 +18,17 @@ import orjson
 import structlog
 
 from connectors.head_end.publish import PublishError, UnavailableError, Writer
-from connectors.rights.chain import BEGINS, Head, sealed
+from connectors.rights.chain import ANCHOR, BEGINS, Head
 from connectors.rights.principal import Principal, current
+from schemas.audit import chained
 from schemas.codec import Codec
 from schemas.identity import identity
 
 TOPIC: Final = "audit.events"
 WAITING: Final = 50_000  # entries that may wait for Kafka
 BATCH: Final = 500
+MOST_HEADS: Final = 100  # named by one entry
+PLACE: Final = 0  # partition of the chains of hub processes: readers find each in its order
 MOST: Final = 16_000  # characters of before and after
 log = structlog.get_logger(__name__)
 
@@ -64,7 +67,7 @@ def note(**more: Any) -> None:
             setattr(notes, name, value)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Act:
     """An entry before it is chained."""
 
@@ -80,7 +83,11 @@ class Act:
     before: str = ""
     after: str = ""
     id: str = ""
-    done: Future[None] = field(default_factory=Future, compare=False, repr=False)
+    start: int | None = None  # UTC seconds of what it is about; None: as ``at``
+    end: int | None = None
+    bulk: str = ""
+    approved_by: str = ""
+    done: Future[None] = field(default_factory=Future, repr=False)
 
 
 def as_text(value: Any) -> str:
@@ -102,6 +109,8 @@ class Trail:
         self._waiting: queue.Queue[Act] = queue.Queue(WAITING)
         self._lost = 0
         self._lock = threading.Lock()
+        self._writing, self._wake = threading.Lock(), threading.Event()
+        self._left: list[Act] = []  # what Kafka did not take
         self._head: Head | None = None  # acknowledged
         self._before = self._kept()
         self._begin()
@@ -119,15 +128,21 @@ class Trail:
             return None
 
     @property
+    def name(self) -> str:
+        """The chain that is written now."""
+        return self._name
+
+    @property
     def head(self) -> Head | None:
         """The last entry that Kafka has."""
         return self._head
 
     def tell(self, action: str, subject: str, outcome: str, who: Principal | None = None, **more: Any) -> Future[None]:
-        """Takes an entry; the future ends once Kafka has it. More: actor, detail, reason, command, before, after, id."""
-        act = Act(action, subject, outcome, who or current(), int(self._clock()), **more)
+        """Takes an entry; the future ends once Kafka has it. More: the other fields of Act."""
+        act = Act(action, subject, outcome, who or current(), more.pop("at", None) or int(self._clock()), **more)
         try:
             self._waiting.put_nowait(act)
+            self._wake.set()
         except queue.Full:
             with self._lock:
                 self._lost += 1
@@ -135,22 +150,31 @@ class Trail:
             log.error("an entry of the audit is lost: too many wait for Kafka", action=action, subject=subject, lost=self._lost)
         return act.done
 
+    def write(self, action: str, subject: str, outcome: str, who: Principal | None = None, **more: Any) -> None:
+        """Writes an entry, and all that wait before it, here and now. Raises PublishError where Kafka did not take it; it is dropped."""
+        act = Act(action, subject, outcome, who or current(), more.pop("at", None) or int(self._clock()), **more)
+        with self._writing:
+            batch = [*self._left, *self._drain(WAITING), act]
+            self._left = self._write(batch)
+            if act in self._left:
+                self._left.remove(act)
+                raise UnavailableError("Kafka did not take the entry of the audit")
+
     def run(self, stop: threading.Event) -> None:
         """Writes until ``stop`` is set and nothing waits."""
-        left: list[Act] = []
-        while not (stop.is_set() and not left and self._waiting.empty()):
-            batch = left + self._drain(BATCH - len(left))
-            if not batch:
-                continue
-            left = self._write(batch)
-            if left and stop.wait(1.0):
-                log.error("entries of the audit could not be written before the end", entries=len(left) + self._waiting.qsize())
+        while not (stop.is_set() and not self._left and self._waiting.empty()):
+            if not self._left:
+                self._wake.wait(0.2)
+                self._wake.clear()
+            with self._writing:
+                self._left = self._write([*self._left, *self._drain(max(0, BATCH - len(self._left)))])
+            if self._left and stop.wait(1.0):
+                log.error("entries of the audit could not be written before the end", entries=len(self._left) + self._waiting.qsize())
                 return
 
     def _drain(self, most: int) -> list[Act]:
         found: list[Act] = []
         try:
-            found.append(self._waiting.get(timeout=0.2))
             while len(found) < most:
                 found.append(self._waiting.get_nowait())
         except queue.Empty:
@@ -159,6 +183,8 @@ class Trail:
 
     def _write(self, acts: list[Act]) -> list[Act]:
         """Chains and sends; those Kafka did not take, after which a new chain begins."""
+        if not acts:
+            return []
         if not self._opened:
             follows = asdict(self._before) if self._before else None
             hub, after = Principal("hub", "open"), as_text({"follows": follows})
@@ -169,7 +195,7 @@ class Trail:
             entry = self._chained(act)
             try:
                 record = self._codec.encode("AuditEvent", entry | {name: entry[name] * 1000 for name in ("at", "start", "end")})
-                future = self._writer.write(self._topic, record, key=act.subject.encode())
+                future = self._writer.write(self._topic, record, key=act.subject.encode(), partition=PLACE)
             except PublishError as error:
                 future = Future()
                 future.set_exception(error)
@@ -185,7 +211,7 @@ class Trail:
                 head = head if failed else place
         self._keep(head)
         for act, _, _ in sent:
-            if not failed and not act.done.done():
+            if act not in failed and not act.done.done():
                 act.done.set_result(None)
         if failed:
             self._begin()
@@ -194,15 +220,15 @@ class Trail:
     def _chained(self, act: Act) -> dict[str, Any]:
         who = act.who
         principal = f"{who.via}:{who.name}" + (f"#{who.credential}" if who.credential else "")
-        entry: dict[str, Any] = {
+        body = {
             "id": act.id or identity("audit", self._name, self._next), "at": act.at, "actor": act.actor or who.name or "nobody",
-            "action": act.action, "command": act.command, "subject": act.subject[:1000], "device": "", "channel": "", "start": act.at,
-            "end": act.at, "reason": act.reason[:1000], "outcome": act.outcome, "detail": act.detail[:2000], "before": act.before,
-            "after": act.after, "bulk": "", "approved_by": "", "principal": principal,
-            "address": who.address[:200], "agent": who.agent[:300], "writer": self._name, "sequence": self._next,
-            "previous": self._previous,
+            "action": act.action, "command": act.command, "subject": act.subject[:1000],
+            "start": act.at if act.start is None else act.start, "end": act.at if act.end is None else act.end,
+            "reason": act.reason[:1000], "outcome": act.outcome, "detail": act.detail[:2000], "before": act.before, "after": act.after,
+            "bulk": act.bulk, "approved_by": act.approved_by, "principal": principal, "address": who.address[:200],
+            "agent": who.agent[:300],
         }  # fmt: skip
-        entry["hash"] = sealed(entry)
+        entry = chained(body, self._name, self._next, self._previous)
         self._next, self._previous = self._next + 1, entry["hash"]
         return entry
 
@@ -218,6 +244,22 @@ class Trail:
                 part.replace(self._file)
             except OSError as error:
                 log.warning("the head of the audit's chain could not be kept", reason=str(error))
+
+
+def anchor(trail: Trail, reader: Any, known: Mapping[str, int]) -> dict[str, int]:
+    """Names in this chain where others end, as far as the store tells; those at ``known`` ends are left out. The ends now."""
+    what = "writer, max(sequence) AS last, argMax(hash, sequence) AS hash"
+    rows = reader.rows(f"SELECT {what} FROM audit WHERE writer != '' GROUP BY writer ORDER BY writer", {})
+    ends = {row["writer"]: int(row["last"]) for row in rows if row["writer"] != trail.name}
+    heads = [
+        {"writer": row["writer"], "sequence": int(row["last"]), "hash": row["hash"]}
+        for row in rows
+        if row["writer"] in ends and known.get(row["writer"]) != ends[row["writer"]]
+    ]
+    for first in range(0, len(heads), MOST_HEADS):
+        after = orjson.dumps({"heads": heads[first : first + MOST_HEADS]}).decode()
+        trail.tell(ANCHOR, f"audit/{trail.name}", "applied", Principal("hub", "open"), after=after)
+    return ends
 
 
 def redacted(body: bytes) -> Any:

@@ -15,13 +15,13 @@ from pydantic import ValidationError
 from connectors.head_end.publish import PublishError, Writer
 from connectors.head_end.versions import StaleError, Versions
 from connectors.kafka.settings import KafkaSettings
+from connectors.rights.trail import Trail
 from schemas.codec import Codec
 from schemas.identity import identity
 from schemas.topology import Topology
 from schemas.topology.subscribers import MOST, Subscriber
 
 TOPIC: Final = "hub.subscribers"
-AUDIT: Final = "audit.events"
 ACTIVE, PAUSED, SUSPENDED, ENDED = "active", "paused", "suspended", "ended"
 log = structlog.get_logger(__name__)
 
@@ -82,7 +82,9 @@ class Registry(Versions[Entry]):
         *,
         topic: str = TOPIC,
         clock: Callable[[], float] = time.time,
+        trail: Trail | None = None,
     ) -> None:
+        self.trail = trail or Trail(writer, codec, None, clock=clock)
         super().__init__(
             kafka, topology, codec, writer, topic=topic, record="Subscriber", fold=folded, noun="subscriber", clock=clock
         )  # fmt: skip
@@ -130,17 +132,14 @@ class Registry(Versions[Entry]):
 
     def _audit(self, record: Mapping[str, Any], before: Entry | None) -> None:
         """An entry of the audit; its id follows from the change, so that it is there once."""
-        event = {
-            "id": identity("subscriber", record["id"], record["version"]), "at": record["at"], "actor": record["actor"],
-            "action": f"subscriber-{record['action']}", "command": record["request"], "subject": f"subscriber/{record['id']}",
-            "device": "", "channel": "", "start": record["at"], "end": record["at"], "reason": record["reason"], "outcome": "applied",
-            "detail": f"subscriber {record['id']}: {record['action']}, now version {record['version']}, {record['status']}",
-            "before": _told(before),
-            "after": orjson.dumps({"status": record["status"], "spec": orjson.loads(record["spec"])}).decode(),
-        }  # fmt: skip
         try:
-            self.writer.write(AUDIT, self.codec.encode("AuditEvent", event), key=event["subject"].encode()).result(self.writer.timeout + 5)
-        except (PublishError, TimeoutError) as error:
+            self.trail.write(
+                f"subscriber-{record['action']}", f"subscriber/{record['id']}", "applied", actor=record["actor"], at=record["at"] // 1000,
+                id=identity("subscriber", record["id"], record["version"]), command=record["request"], reason=record["reason"],
+                detail=f"subscriber {record['id']}: {record['action']}, now version {record['version']}, {record['status']}",
+                before=_told(before), after=orjson.dumps({"status": record["status"], "spec": orjson.loads(record["spec"])}).decode(),
+            )  # fmt: skip
+        except PublishError as error:
             log.error("an entry of the audit is missing", subscriber=record["id"], version=record["version"], reason=str(error))
 
     def declare(self, declared: Mapping[str, Subscriber]) -> list[str]:

@@ -12,6 +12,7 @@ from connectors.head_end.command_desk import KafkaCommandDesk
 from connectors.head_end.desk import Reader
 from connectors.head_end.label_desk import LabelDesk
 from connectors.head_end.publish import Writer
+from connectors.rights.trail import Trail
 from connectors.todo.resolve import Resolver
 from connectors.todo.scans import Scanner
 from connectors.todo.service import PATIENCE, TodoService
@@ -25,9 +26,10 @@ class TodoDesk:
     """What stands behind the routes of To-Dos."""
 
     def __init__(
-        self, topology: Topology, reader: Reader, writer: Writer, codec: Codec, patience: float = PATIENCE, store: Store | None = None
-    ) -> None:
-        self.todos = TodoService(topology.todo, reader, writer, codec, patience)
+        self, topology: Topology, reader: Reader, writer: Writer, codec: Codec, patience: float = PATIENCE, store: Store | None = None,
+        trail: Trail | None = None,
+    ) -> None:  # fmt: skip
+        self.todos = TodoService(topology.todo, reader, writer, codec, patience, trail=trail)
         commands, labels = KafkaCommandDesk(writer, codec, COMMANDS), LabelDesk(writer, codec, COMMANDS, reader)
         self.resolver = Resolver(self.todos, commands, labels, topology.determinants)
         self.scanner = Scanner(self.todos, topology, reader.settled_tick, lambda: tidy(store) if store is not None else None)

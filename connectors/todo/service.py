@@ -16,13 +16,13 @@ from connectors.head_end.outcomes import awaited, send
 from connectors.head_end.problems import ProblemError
 from connectors.head_end.publish import RefusedError, Writer, check_label
 from connectors.rights.principal import acting
+from connectors.rights.trail import Trail
 from connectors.todo.questions import Questions, Selection, shown
 from schemas.codec import Codec
 from schemas.identity import identity
 from schemas.topology.todo import TodoSettings
 
 TOPIC: Final = "todo.commands"
-AUDIT: Final = "audit.events"
 PATIENCE: Final = 10.0  # seconds until an act that is not decided is answered with its id alone
 PART: Final = 500  # To-Dos of one record: a bulk act is as many records as it needs
 MOST: Final = 100_000  # To-Dos of one bulk act
@@ -54,11 +54,11 @@ class TodoService(Questions):
 
     def __init__(
         self, settings: TodoSettings, reader: Reader, writer: Writer, codec: Codec, patience: float = PATIENCE,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.time, trail: Trail | None = None,
     ) -> None:  # fmt: skip
         super().__init__(settings, reader)
         self.writer, self.codec, self.patience, self.clock = writer, codec, patience, clock
-        self.orders = OrderBook("todos", reader, writer, codec, AUDIT, clock)
+        self.orders = OrderBook("todos", reader, trail or Trail(writer, codec, None), clock)
 
     # --- acts on one --------------------------------------------------------------------------------------------------------------
 
@@ -162,17 +162,17 @@ class TodoService(Questions):
         """Approves or rejects a large act of somebody else. Raises Problem 403, 404, 409, 503."""
         user = acting(user)
         _label("user", user, required=True)
-        order = self.orders.decidable(id_, user, approve=approve)
-        asked = BulkAct.model_validate_json(order.request)
-        answer = {"id": id_, "action": asked.action, "user": asked.user, "decided_by": user, "count": order.count}
-        if not approve:
-            self.orders.note(id_, asked.action, "rejected", user, reason or "rejected", reason=asked.reason)
-            return answer | {"state": "rejected"}
-        found = self._found(asked)
-        self.orders.agreed(order, count, len(found))
-        told = self._do(id_, asked, found, user)
-        self.orders.note(id_, asked.action, "approved", user, f"{len(told['done'])} changed", reason=asked.reason)
-        return answer | {"state": "approved", "count": len(found)} | told
+        with self.orders.decision(id_, user, approve=approve) as order:
+            asked = BulkAct.model_validate_json(order.request)
+            answer = {"id": id_, "action": asked.action, "user": asked.user, "decided_by": user, "count": order.count}
+            if not approve:
+                self.orders.note(id_, asked.action, "rejected", user, reason or "rejected", reason=asked.reason)
+                return answer | {"state": "rejected"}
+            found = self._found(asked)
+            self.orders.agreed(order, count, len(found))
+            told = self._do(id_, asked, found, user)
+            self.orders.note(id_, asked.action, "approved", user, f"{len(told['done'])} changed", reason=asked.reason)
+            return answer | {"state": "approved", "count": len(found)} | told
 
     def acts(self) -> list[dict[str, Any]]:
         """Large acts that wait for a second person, the oldest first."""

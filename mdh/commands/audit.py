@@ -102,7 +102,7 @@ def verify(
         for problem in found.problems:
             print(problem)
         whole = "whole" if not found.problems else f"{len(found.problems)} problems"
-        print(f"{found.entries - found.unchained} entries in {found.chains} chains: {whole}; {found.unchained} of agents, without chain")
+        print(f"{found.entries} entries in {found.chains} chains: {whole}")
     if found.problems:
         raise typer.Exit(1)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any, Final
 
 import numpy as np
@@ -13,6 +14,7 @@ from schemas.identity import identity
 from schemas.rules import BIT
 from schemas.topology.vee import Group, RuleSettings
 from streams.calendar import day_of
+from streams.runtime.audit import Chain
 from streams.runtime.fold import Message, Output, Result
 from streams.sorting import distinct, rising
 from streams.vee.batch import Array, Ints, moment
@@ -27,7 +29,6 @@ from streams.vee.service import Owner
 
 FINALS: Final = "reads.final"
 EXCEPTIONS: Final = "vee.exceptions"
-AUDIT: Final = "audit.events"
 _CELLS: Final = 100_000  # values of one final block at most
 _ASKED: Final = 500  # channel-days in a recall at most: its answer is a block as large as others
 _RULES: Final = {bit: name for name, bit in BIT.items()}
@@ -42,14 +43,16 @@ class Emitter:
     source: str
     severities: dict[str, str]
     result: Result
+    chain: Chain
     blocks: int = 0
     asked: dict[int, list[tuple[int, int, int]]] = field(default_factory=dict)  # partition → channel, interval length, day
 
     @classmethod
-    def make(cls, channels: Channels, message: Message, group: Group, result: Result) -> Emitter:
+    def make(cls, channels: Channels, message: Message, group: Group, result: Result, chain: Chain) -> Emitter:
         """An emitter for a message; the source is that of the block it carries."""
         source = getattr(message.body, "source", "")
-        return cls(channels, message, source, {rule.id: rule.severity for rule in group.rules if isinstance(rule, RuleSettings)}, result)
+        severities = {rule.id: rule.severity for rule in group.rules if isinstance(rule, RuleSettings)}
+        return cls(channels, message, source, severities, result, chain)
 
     # --- finals ---------------------------------------------------------------------------------------------------------------
 
@@ -291,16 +294,16 @@ class Emitter:
         body = {
             "id": identity("audit", command["id"]), "at": moment(now), "actor": command["user"], "action": command["action"],
             "command": command["id"], "subject": command["device"], "device": command["device"], "channel": command["channel"],
-            "start": moment(command["start"]), "end": moment(command["end"]), "reason": command["reason"],
+            "start": _stored(command["start"]), "end": _stored(command["end"]), "reason": command["reason"],
             "outcome": "refused" if refused else "applied", "detail": refused or done, "before": before, "after": after,
             "bulk": command.get("bulk", ""), "approved_by": command.get("approved_by", ""),
         }  # fmt: skip
-        self.result.outputs.append(Output(AUDIT, "AuditEvent", body, command["device"].encode()))
+        self.result.outputs.append(self.chain.output(body))
 
     def audited(self, body: dict[str, Any]) -> None:
         """An entry of the audit that exists already."""
         self.result.count("rows")
-        self.result.outputs.append(Output(AUDIT, "AuditEvent", body, body["device"].encode()))
+        self.result.outputs.append(self.chain.output(body))
 
     # --- the rest ---------------------------------------------------------------------------------------------------------------
 
@@ -317,6 +320,11 @@ class Emitter:
                 device, channel = ([name[i] for name in names] for i in (0, 1))
                 block = RecallBlock(strings(device), strings(channel), np.array(seconds, np.int32), np.array(days, np.int32))
                 self.result.outputs.append(Output(FINALS, block.SCHEMA, block, partition=partition))
+
+
+def _stored(second: int) -> datetime:
+    """A time as the store can hold it: what the hash of an entry covers must come back as it was."""
+    return moment(min(max(second, 0), 2**32 - 1))
 
 
 @dataclass(slots=True)

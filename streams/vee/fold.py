@@ -17,6 +17,7 @@ from schemas.identity import partition_of
 from schemas.topology.vee import VeeSettings
 from schemas.units import resolve
 from streams.calendar import day_of
+from streams.runtime.audit import Chain
 from streams.runtime.fold import Message, Output, Result
 from streams.runtime.state import State, Table
 from streams.vee import admission, history, orders, ring
@@ -56,6 +57,7 @@ class VeeFold:
         self.settings, self.partition, self.partitions = settings, partition, partitions
         self.state = State(self._make)
         self.channels = Channels(self.state, settings.zone or "UTC", partitions)
+        self.chain = Chain(self.state, "vee", partition)
         self.rings = Rings(self.state)
         self.group = settings.rules_of("initial-load")
         self.days = Days(self.rings, self.channels, settings)
@@ -101,7 +103,7 @@ class VeeFold:
         self.channels.refresh()
         self.days.clock = self.now
         result = Result()
-        emitter = Emitter.make(self.channels, message, self.group, result)
+        emitter = Emitter.make(self.channels, message, self.group, result, self.chain)
         body = message.body
         if isinstance(body, ReadBlock):
             result.count("rows", len(body))

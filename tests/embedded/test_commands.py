@@ -50,3 +50,7 @@ def test_an_edit_and_an_outage_reach_the_store_and_the_audit(tmp_path: Path) -> 
         assert int(found[0]["n"]) == 2
         audit = sql(hub.url, "SELECT action, outcome FROM audit WHERE device = 'm1' ORDER BY action")
         assert audit == [{"action": "accept", "outcome": "refused"}, {"action": "edit", "outcome": "applied"}]
+        verified = mdh(hub.url, "audit", "verify", "--json")
+        found = json.loads(verified.stdout)
+        assert (verified.returncode, found["problems"], found["unchained"]) == (0, [], 0)
+        assert found["chains"] == 2  # of the hub process, and of the partition of VEE that has m1

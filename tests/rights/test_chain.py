@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import orjson
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.rights.chain import TEXTS, Head, sealed, verify
+from connectors.rights.chain import Head, verify
+from schemas.audit import TEXTS, sealed
+from streams.runtime.audit import Chain
+from streams.runtime.state import State, Table
 
 
 def chain(writer: str, count: int, follows: dict[str, Any] | None = None) -> list[dict[str, Any]]:
@@ -85,8 +87,34 @@ def test_remains_of_a_write_that_was_broken_off_are_no_loss() -> None:
     assert verify(first[:2] + first[3:] + second).problems
 
 
-@pytest.mark.parametrize("writer", [""])
-def test_entries_of_agents_are_counted_only(writer: str) -> None:
-    entry = chain(writer, 1)[0]
+def test_an_entry_outside_of_all_chains_shows() -> None:
+    entry = chain("x", 1)[0]
 
-    assert verify([{**entry, "hash": ""}]).unchained == 1
+    assert verify([*two_chains(), {**entry, "writer": "", "hash": ""}]).problems == ["1 entries are in no chain"]
+
+
+def test_an_end_that_another_chain_has_named_is_missed() -> None:
+    agents, hub = chain("vee-0-aa", 6), chain("hub", 2)
+    named = {**hub[1], "action": "audit-heads", "after": orjson.dumps({"heads": [end(agents[:5])]}).decode()}
+    named["hash"] = sealed(named)
+
+    assert verify([*agents, hub[0], named]).problems == []
+    assert verify([*agents[:5], hub[0], named]).problems == []
+    assert verify([*agents[:4], hub[0], named]).problems == ["vee-0-aa 5: must be there and is not, or is another"]
+
+
+def test_an_agent_goes_on_with_its_chain_after_a_restart() -> None:
+    def body(number: int) -> dict[str, Any]:
+        return {"id": f"id-{number}-0000000", "subject": "m1", "at": 5, "start": 1, "end": 2, "actor": "anna"}
+
+    first = Chain(State(lambda _: Table({})), "vee", 3)
+    told = [first.output(body(number)) for number in range(3)]
+    state = State(lambda _: Table({}))
+    state.load_all(dict(first.state.take_changed()))
+    told += [Chain(state, "vee", 3).output(body(number)) for number in range(3, 5)]
+
+    assert {one.partition for one in told} == {3}
+    assert [one.body["sequence"] for one in told] == [1, 2, 3, 4, 5]
+    assert {one.body["writer"] for one in told} == {"vee-3-id-0-000"}
+    assert verify([one.body for one in told]).problems == []
+    assert verify([one.body for one in told if one.body["sequence"] != 3]).problems

@@ -13,6 +13,8 @@ from connectors.clickhouse.store import Store
 from connectors.head_end.bulk_desk import BulkDesk, BulkRequest, Decision
 from connectors.head_end.problems import ProblemError
 from connectors.head_end.reading import StoreReader
+from connectors.rights.chain import verify
+from connectors.rights.trail import Trail
 from schemas.codec import Codec
 from schemas.topology.commands import CommandSettings
 
@@ -56,7 +58,9 @@ def kafka(store: Store) -> Kafka:
 
 def desk_of(kafka: Kafka, above: int = 10, most: int = 100) -> BulkDesk:
     settings = CommandSettings(four_eyes_above=above, most=most)
-    return BulkDesk(StoreReader(kafka.store, 1), kafka, Codec(), settings, ("hub.commands", "audit.events"), clock=lambda: 1_000_000.0)  # type: ignore[arg-type]
+    trail = Trail(kafka, Codec(), None)  # type: ignore[arg-type]
+    reader = StoreReader(kafka.store, 1)
+    return BulkDesk(reader, kafka, Codec(), settings, "hub.commands", trail, clock=lambda: 1_000_000.0)  # type: ignore[arg-type]
 
 
 def request(**more: Any) -> BulkRequest:
@@ -117,8 +121,12 @@ def test_a_large_order_waits_for_somebody_else(kafka: Kafka) -> None:
     assert len(kafka.commands) == 4
     with pytest.raises(ProblemError, match="approved by bob"):
         desk.decide(answer.id, Decision(user="cid"), approve=True)
-    told = kafka.store.query_arrow("SELECT outcome, actor, approved_by FROM audit ORDER BY outcome").to_pylist()
+    told = kafka.store.query_arrow("SELECT outcome, actor, approved_by FROM audit WHERE bulk != '' ORDER BY outcome").to_pylist()
     assert [tuple(row.values()) for row in told] == [("approved", "bob", "bob"), ("requested", "ann", "")]
+    entries = kafka.store.query_arrow("SELECT * FROM audit").to_pylist()
+    found = verify(entries)
+    assert (found.entries, found.chains, found.problems) == (3, 1, []), "what is stored hashes as what was written"
+    assert verify([{**row, "actor": "cid"} if row["outcome"] == "approved" else row for row in entries]).problems
 
 
 def test_a_selection_that_changed_must_be_agreed_to(kafka: Kafka) -> None:
