@@ -24,6 +24,7 @@ from connectors.head_end.listing import Listing, cursor_of, cursor_text, page_qu
 from connectors.head_end.problems import ProblemError
 from connectors.head_end.publish import ConflictError, PublishError, RefusedError, TooLargeError, UnavailableError
 from connectors.rights.principal import acting
+from connectors.rights.scope import require_within
 from connectors.rights.trail import note
 
 log = structlog.get_logger(__name__)
@@ -212,6 +213,7 @@ class Gateway:
     async def command_answer(self, id: str) -> CommandAnswer:
         """What became of a command."""
         found = await run_in_threadpool(self.desk.reader.rows, "SELECT * FROM audit WHERE command = {id:String}", {"id": id})
+        await run_in_threadpool(require_within, self.desk.reader, ("device", found[0]["device"] if found else ""))
         if not found:
             raise ProblemError(404, "not-found", "No command of this id has been decided yet; one just taken appears within seconds.")
         row = found[0]

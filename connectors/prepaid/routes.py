@@ -35,6 +35,7 @@ from connectors.prepaid.questions import ACCOUNTS, LEDGER, NOTICES
 from connectors.prepaid.service import PrepaidService
 from connectors.prepaid.statement import as_csv, as_pdf
 from connectors.prepaid.texts import Texts
+from connectors.rights.scope import require_within
 from schemas.topology.portal import Language
 from schemas.topology.prepaid import Tariff
 
@@ -132,6 +133,7 @@ def _questions(router: APIRouter, desk: Desk) -> None:
     @router.get("/requests/{id}", summary="What became of a request", responses=_ERRORS)
     def get_request(id: Annotated[str, Path(max_length=64)]) -> OutcomeAnswer:
         found = desk.service.outcome(id)
+        require_within(desk.service.reader, ("account", found["account"] if found else ""))
         if found is None:
             raise ProblemError(404, "not-found", "No request of this id is decided yet; one just taken is within seconds.")
         return _outcome(found)
@@ -228,7 +230,9 @@ def _supply(router: APIRouter, desk: Desk) -> None:
 
     @router.get("/commands/{command:path}", summary="What became of a device command of any account", responses=_ERRORS)
     def get_any_command(command: Annotated[str, Path(max_length=255)]) -> dict[str, Any]:
-        return readable(desk.service.command(None, command))
+        found = desk.service.command(None, command)
+        require_within(desk.service.reader, ("device", found["device"]))
+        return readable(found)
 
 
 def _life(router: APIRouter, desk: Desk) -> None:

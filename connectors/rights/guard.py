@@ -27,7 +27,7 @@ from connectors.head_end.problems import ProblemError
 from connectors.rights import passwords
 from connectors.rights.policy import OPEN, Rule, match, rule_of
 from connectors.rights.principal import Principal, as_principal, current, denied
-from connectors.rights.scope import all_within
+from connectors.rights.scope import MASTER, all_within
 from connectors.rights.service import COOKIE, CSRF_HEADER, BadCredentialError, Rights, UnknownCredentialError, cookie
 from connectors.rights.trail import Notes, as_text, noting, redacted
 
@@ -254,7 +254,7 @@ async def _things(request: HTTPConnection, rule: Rule) -> list[tuple[str, str]]:
         held: Any = {"path": request.path_params, "query": request.query_params, "body": body if isinstance(body, dict) else {}}[source]
         value = held.get(name)
         if kind == "master":
-            kind = str(request.path_params.get("kind", ""))
+            kind = f"{MASTER}{request.path_params.get('kind', '')}"
         if isinstance(value, str) and value:
             found.append((kind, value))
     return found

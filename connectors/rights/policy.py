@@ -81,7 +81,7 @@ ROUTES: Final[dict[str, Rule | str]] = {
     "POST /v1/sql": Rule("sql.query", audited=True),
     # commands
     "POST /v1/commands": _at("commands.order", "body:device:device"),
-    "GET /v1/commands/{id}": "commands.read",
+    "GET /v1/commands/{id}": _list("commands.read"),
     "POST /v1/commands/bulk": "commands.bulk",
     "GET /v1/bulk-orders": "commands.read",
     "GET /v1/bulk-orders/{id}": "commands.read",
@@ -110,7 +110,7 @@ ROUTES: Final[dict[str, Rule | str]] = {
     "POST /v1/master/service_point/{id:path}/account": _at("master.write", "path:id:service_point"),
     # usage
     "POST /v1/usage-requests": _at("usage.request", "body:account:account"),
-    "GET /v1/usage-requests/{id}": "results.read",
+    "GET /v1/usage-requests/{id}": _list("results.read"),
     "POST /v1/determinants/{id}/used-on-bill": "usage.billed",
     "POST /v1/tou-events": "usage.events",
     # subscribers
@@ -154,8 +154,8 @@ ROUTES: Final[dict[str, Rule | str]] = {
     "POST /v1/prepaid/accounts/{id}/mode": _ADJUST,
     "POST /v1/prepaid/accounts/{id}/close": _ADJUST,
     "POST /v1/prepaid/accounts/{id}/try": Rule("prepaid.read", ("path:id:account",), audited=False),
-    "GET /v1/prepaid/requests/{id}": "prepaid.read",
-    "GET /v1/prepaid/commands/{command:path}": "prepaid.read",
+    "GET /v1/prepaid/requests/{id}": _list("prepaid.read"),
+    "GET /v1/prepaid/commands/{command:path}": _list("prepaid.read"),
     "GET /v1/prepaid/tariffs": _list("prepaid.read"),
     "GET /v1/prepaid/verify": "prepaid.read",
     # To-Dos
@@ -241,8 +241,8 @@ ROUTES: Final[dict[str, Rule | str]] = {
     "GET /v1/tokens": _list("tokens.own"),
     "POST /v1/tokens": _list("tokens.own"),
     "DELETE /v1/tokens/{id}": _list("tokens.own"),
-    "GET /v1/audit": "audit.read",
-    "GET /v1/audit/export": Rule("audit.read", audited=True),
+    "GET /v1/audit": _list("audit.read"),
+    "GET /v1/audit/export": Rule("audit.read", scoped=True, audited=True),
     "GET /v1/audit/head": "audit.read",
 }
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 from connectors.rights.principal import current, denied, permission_asked
 from connectors.rights.roles import Area
 
+MASTER: Final = "master/"  # kind of an object of master data, as one of ``all_within``
 Bounds = Sequence[tuple[Area, Area]]
 _SIDES: Final = {"utility": "'attributes', 'utility'", "region": "'region'", "commodity": "'commodity'"}  # where a service point says it
 _KINDS: Final = {"device": "device", "service_point": "service_point", "account": "account", "subscription": "account"}
@@ -27,7 +28,10 @@ def condition(columns: Iterable[str], permission: str | None = None) -> tuple[st
     bounds = current().bounds(asked) if asked else None
     if bounds is None:
         return "", {}
-    kind = next((name for name in ("service_point", "device", "account") if name in set(columns)), None)
+    names = set(columns)
+    if {"kind", "id", "service_point"} <= names:
+        return _master(bounds)
+    kind = next((name for name in ("service_point", "device", "account") if name in names), None)
     if kind is None or not bounds:
         raise denied(asked)
     inside, parameters = _within(kind, bounds)
@@ -39,13 +43,41 @@ def all_within(reader: Any, things: Iterable[tuple[str, str]], bounds: Bounds) -
     if reader is None or not bounds:
         return False
     for kind, id in things:
-        if kind not in _KINDS:
+        if kind in _KINDS:
+            inside, parameters = _within(_KINDS[kind], bounds)
+            sql = f"SELECT count() AS n FROM ({inside}) AS within WHERE within.id = {{thing:String}}"
+        elif kind.startswith(MASTER):
+            inside, parameters = _master(bounds)
+            sql = f"SELECT count() AS n FROM master WHERE kind = {{kind:String}} AND id = {{thing:String}} AND ({inside})"
+            parameters["kind"] = kind.removeprefix(MASTER)
+        else:
             return False
-        inside, parameters = _within(_KINDS[kind], bounds)
-        sql = f"SELECT count() AS n FROM ({inside}) AS within WHERE within.id = {{thing:String}}"
         if not reader.rows(sql, {**parameters, "thing": id})[0]["n"]:
             return False
     return True
+
+
+def require_within(reader: Any, *things: tuple[str, str]) -> None:
+    """Raises Problem 403 unless all of these (kind, id) lie where the permission of the request in hand holds."""
+    asked = permission_asked()
+    bounds = current().bounds(asked) if asked else None
+    if bounds is not None and not all_within(reader, things, bounds):
+        raise denied(asked)
+
+
+def _master(bounds: Bounds) -> tuple[str, dict[str, Any]]:
+    """The condition on rows of the view ``master``: places, what is installed there, who is supplied there, and the people behind."""
+    points, parameters = _within("service_point", bounds)
+    devices, accounts = (_within(kind, bounds)[0] for kind in ("device", "account"))
+    payers = f"SELECT account FROM master WHERE kind = 'subscription' AND account != '' AND id IN ({accounts})"
+    persons = f"SELECT JSONExtractString(attributes, 'person') FROM master WHERE kind = 'account' AND id IN ({payers})"
+    alternatives = (
+        f"service_point IN ({points})", f"kind = 'service_point' AND id IN ({points})", f"kind = 'device' AND id IN ({devices})",
+        f"kind IN ('component', 'configuration') AND device IN ({devices})", f"kind = 'subscription' AND id IN ({accounts})",
+        f"kind = 'contract' AND JSONExtractString(attributes, 'subscription') IN ({accounts})", f"kind = 'account' AND id IN ({payers})",
+        f"kind = 'person' AND id != '' AND id IN ({persons})",
+    )  # fmt: skip
+    return f"({' OR '.join(f'({one})' for one in alternatives)})", parameters
 
 
 def _within(kind: str, bounds: Bounds) -> tuple[str, dict[str, Any]]:

@@ -22,6 +22,7 @@ from connectors.head_end.listing import TIME, Listing, cursor_of, cursor_text, p
 from connectors.head_end.problems import ProblemError, responses
 from connectors.head_end.publish import PublishError, Writer, check_label
 from connectors.rights.principal import acting
+from connectors.rights.scope import require_within
 from schemas.codec import Codec
 from schemas.identity import identity, partition_of
 from streams.calendar import LAST_DAY
@@ -176,6 +177,7 @@ def routes(desk: UsageDesk) -> APIRouter:
             "WHERE has(JSONExtract(requests, 'Array(String)'), {id:String}) ORDER BY at DESC, version DESC LIMIT 1"
         )
         found = await run_in_threadpool(desk.reader.rows, sql, {"id": id})
+        await run_in_threadpool(require_within, desk.reader, ("account", found[0]["account"] if found else ""))
         if not found:
             raise ProblemError(404, "not-found", "No request of this id has been answered yet; one just taken is within seconds.")
         return opened(found[0])
