@@ -163,7 +163,8 @@ def _prepaid(around: Surroundings) -> Service:
     master = _master_service(around)
     folder = os.environ.get("MDH_SECRETS_DIR")
     secrets = Secrets(Path(folder) if folder else None, os.environ)
-    return Prepaid(around.topology, around.reader, around.writer, around.codec, master, secrets, around.data_dir, master.close)
+    store = around.reader, around.writer, around.codec
+    return Prepaid(around.topology, *store, master, secrets, around.data_dir, master.close, _trail(around))
 
 
 def _prepaid_routes(part: Any) -> APIRouter:

@@ -437,7 +437,7 @@ def routes(part: Enterprise | None) -> APIRouter:
             raise ProblemError(404, "not-found", "There is no message of this id for a CIM system.")
         return Response(made, media_type="application/xml")
 
-    @router.get("/controls/{id}", response_class=Response, summary="A device command as EndDeviceControls", responses=one_of)
+    @router.get("/controls/{id:path}", response_class=Response, summary="A device command as EndDeviceControls", responses=one_of)
     async def one(id: str) -> Response:
         assert part is not None
         rows = await run_in_threadpool(part.reader.rows, "SELECT * FROM device_commands WHERE id = {id:String}", {"id": id})

@@ -212,7 +212,8 @@ class Gateway:
 
     async def command_answer(self, id: str) -> CommandAnswer:
         """What became of a command."""
-        found = await run_in_threadpool(self.desk.reader.rows, "SELECT * FROM audit WHERE command = {id:String}", {"id": id})
+        sql = "SELECT * FROM audit WHERE command = {id:String} AND device != ''"  # what VEE made of it: the request has an entry of its own
+        found = await run_in_threadpool(self.desk.reader.rows, sql, {"id": id})
         await run_in_threadpool(require_within, self.desk.reader, ("device", found[0]["device"] if found else ""))
         if not found:
             raise ProblemError(404, "not-found", "No command of this id has been decided yet; one just taken appears within seconds.")

@@ -23,7 +23,7 @@ from connectors.rights.trail import Trail
 from schemas.identity import identity
 
 DECIDED: Final = ("ordered", "approved", "rejected")
-REMEMBERED: Final = 10_000  # decisions: by then the store has them
+REMEMBERED: Final = 1000  # requests and decisions: by then the store has them
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,8 @@ class OrderBook:
         self.kind, self.reader, self.trail, self.clock = kind, reader, trail, clock
         self._lock = threading.Lock()
         self._deciding: set[str] = set()
-        self._decided: dict[str, tuple[str, str]] = {}  # outcome and who, of the latest decisions of this process
+        self._asked: dict[str, Order] = {}  # the latest requests and decisions of this process: the store may not have them yet
+        self._decided: dict[str, tuple[str, str]] = {}  # outcome, who
 
     def note(
         self, id_: str, action: str, outcome: str, actor: str, detail: str, *, reason: str = "", before: str = "", after: str = "",
@@ -66,12 +67,15 @@ class OrderBook:
         if outcome in DECIDED:
             with self._lock:
                 self._decided[id_] = outcome, actor
-                while len(self._decided) > REMEMBERED:
-                    self._decided.pop(next(iter(self._decided)))
+                _shorten(self._decided)
 
-    def request(self, id_: str, action: str, user: str, count: int, request: str, **more: Any) -> None:
+    def request(self, id_: str, action: str, user: str, count: int, request: str, *, detail: str = "", **more: Any) -> None:
         """Notes what somebody wants done with ``count`` things."""
-        self.note(id_, action, "requested", user, f"{count} in all", before=request, after=orjson.dumps({"count": count}).decode(), **more)
+        after = orjson.dumps({"count": count}).decode()
+        self.note(id_, action, "requested", user, detail or f"{count} in all", before=request, after=after, **more)
+        with self._lock:
+            self._asked[id_] = Order(id_, request, user, count, "waiting", "")
+            _shorten(self._asked)
 
     def find(self, id_: str) -> Order:
         """An order. Raises ProblemError 404."""
@@ -81,6 +85,10 @@ class OrderBook:
             {"id": id_, "kind": f"{self.kind}-"},
         )
         asked = next((row for row in rows if row["outcome"] == "requested"), None)
+        if asked is None and id_ in self._asked:
+            known = self._asked[id_]
+            state, by = self._decided.get(id_, ("waiting", ""))
+            return Order(id_, known.request, known.user, known.count, state, by)
         if asked is None:
             raise ProblemError(404, "not-found", "No order of this id is known yet; one just taken appears within seconds.")
         decided = next((row for row in rows if row["outcome"] in DECIDED), None)
@@ -128,3 +136,8 @@ class OrderBook:
             {"kind": f"{self.kind}-"},
         )
         return [row["bulk"] for row in rows if row["bulk"] not in self._decided]
+
+
+def _shorten(kept: dict[str, Any]) -> None:
+    while len(kept) > REMEMBERED:
+        kept.pop(next(iter(kept)))

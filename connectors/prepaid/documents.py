@@ -45,7 +45,7 @@ class AdjustmentRequest(Document):
     amount: SignedMoney
     reason: Label = Field(min_length=1, examples=["goodwill after an outage"])
     user: Label = Field(min_length=1)
-    approver: Label = Field(default="", description="the second person, where the amount needs one; not the user")
+    approver: Label = Field(default="", description="a second person who has agreed, told by who may act for others")
 
 
 class UserRequest(Document):
@@ -158,6 +158,19 @@ class OutcomeAnswer(Answer):
     state: str = ""
     posting: str = Field(default="", description="id of its first posting")
     command: str = Field(default="", description="id of the device command it led to")
+
+
+class OrderAnswer(Answer):
+    """An adjustment that needs two people."""
+
+    id: str
+    state: Literal["waiting", "approved", "rejected"]
+    account: str
+    amount: str
+    reason: str
+    user: str = Field(description="who asked for it")
+    decided_by: str = ""
+    outcome: dict[str, Any] | None = Field(default=None, description="approve: what the engine made of it")
 
 
 class BalanceAnswer(BaseModel):

@@ -9,8 +9,10 @@ from pathlib import Path
 from fastapi import APIRouter
 
 from connectors.head_end.desk import Reader
+from connectors.head_end.orders import OrderBook
 from connectors.head_end.publish import Writer
 from connectors.prepaid import routes as api
+from connectors.prepaid.adjustments import KIND, Adjustments
 from connectors.prepaid.contacts import Contacts, Master
 from connectors.prepaid.courier import Courier
 from connectors.prepaid.messages import ways_of
@@ -18,6 +20,7 @@ from connectors.prepaid.portal import pages
 from connectors.prepaid.portal.desk import PortalDesk
 from connectors.prepaid.portal.payments import provider_of
 from connectors.prepaid.service import PrepaidService
+from connectors.rights.trail import Trail
 from connectors.subscribers.guard import Guard
 from connectors.subscribers.journal import Journal
 from connectors.subscribers.secrets import Secrets
@@ -30,14 +33,15 @@ class Prepaid:
 
     def __init__(
         self, topology: Topology, reader: Reader, writer: Writer, codec: Codec, master: Master, secrets: Secrets, folder: Path,
-        close_master: Callable[[], None] = lambda: None,
+        close_master: Callable[[], None] = lambda: None, trail: Trail | None = None,
     ) -> None:  # fmt: skip
         settings = topology.prepaid
         self.service = PrepaidService(settings, reader, writer, codec)
         self.contacts = Contacts(master)
         ways = ways_of(settings.messages, secrets, Guard(topology.delivery), folder / "outbox")
         self.courier = Courier(settings, reader, self.contacts, ways, lambda kind: Journal(writer, codec, kind))
-        self.desk = api.Desk(self.service, self.contacts)
+        orders = OrderBook(KIND, reader, trail or Trail(writer, codec, None))
+        self.desk = api.Desk(self.service, self.contacts, Adjustments(self.service, orders))
         self.portal: pages.Portal | None = None
         self._close_master = close_master
         if settings.portal.enabled:

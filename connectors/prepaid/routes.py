@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from connectors.head_end import problems
 from connectors.head_end.listing import readable
 from connectors.head_end.problems import ProblemError
+from connectors.prepaid.adjustments import Adjustments
 from connectors.prepaid.contacts import Contacts
 from connectors.prepaid.documents import (
     AdjustmentRequest,
@@ -24,6 +25,7 @@ from connectors.prepaid.documents import (
     HoldRequest,
     ListAnswer,
     ModeRequest,
+    OrderAnswer,
     OutcomeAnswer,
     ReversalRequest,
     TopupRequest,
@@ -51,6 +53,8 @@ Last = Annotated[date | None, Query(alias="to", description="last local day; lef
 Cursor = Annotated[str | None, Query(max_length=4000, description="`next` of the page before")]
 Limit = Annotated[int, Query(ge=1, le=10_000)]
 Text = Annotated[str | None, Query(max_length=255)]
+_DECISIONS: Final = problems.responses(403, 404, 409, 422, 503)
+Order = Annotated[str, Path(max_length=64, description="id of the adjustment")]
 _ERRORS: Final = problems.responses(404, 422, 503)
 _WRITES: Final[dict[int | str, dict[str, Any]]] = {
     **problems.responses(404, 409, 413, 422, 503),
@@ -63,8 +67,8 @@ _WRITES: Final[dict[int | str, dict[str, Any]]] = {
 class Desk:
     """What stands behind the routes."""
 
-    def __init__(self, service: PrepaidService, contacts: Contacts) -> None:
-        self.service, self.contacts, self.explaining = service, contacts, Explaining(service)
+    def __init__(self, service: PrepaidService, contacts: Contacts, adjustments: Adjustments) -> None:
+        self.service, self.contacts, self.explaining, self.adjustments = service, contacts, Explaining(service), adjustments
 
     def ask(self, account: str, action: str, key: str | None, **fields: Any) -> JSONResponse:
         """Hands a request in; the answer with its status. Raises Problem."""
@@ -193,8 +197,27 @@ def _money(router: APIRouter, desk: Desk) -> None:
         responses=_WRITES, response_model=OutcomeAnswer,
     )  # fmt: skip
     def post_adjustment(id: Account, asked: AdjustmentRequest, key: Key = None) -> JSONResponse:
-        amount = desk.service.amount(asked.amount, signed=True)
-        return desk.ask(id, "adjustment", key, amount=amount, reason=asked.reason, user=asked.user, approver=asked.approver)
+        about = {"reason": asked.reason, "user": asked.user, "approver": asked.approver}
+        status, found = desk.adjustments.ask(id, asked.amount, key, **about)
+        if "state" in found and "decided_by" in found:
+            return JSONResponse(found, status, {"Location": f"{PREFIX}/adjustments/{found['id']}"})
+        return JSONResponse(_outcome(found).model_dump(mode="json"), status, {"Location": f"{PREFIX}/requests/{found['id']}"})
+
+    @router.get("/adjustments", summary="Adjustments that wait for a second person", responses=problems.responses(503))
+    def get_adjustments() -> ListAnswer:
+        return ListAnswer(items=desk.adjustments.waiting())
+
+    @router.get("/adjustments/{order}", summary="An adjustment that needs a second person", responses=_ERRORS)
+    def get_adjustment(order: Order) -> OrderAnswer:
+        return OrderAnswer(**desk.adjustments.find(order))
+
+    @router.post("/adjustments/{order}/approve", summary="Approve an adjustment of somebody else", responses=_DECISIONS)
+    def post_approve(order: Order, said: UserRequest) -> OrderAnswer:
+        return OrderAnswer(**desk.adjustments.decide(order, said.user, approve=True, reason=said.reason))
+
+    @router.post("/adjustments/{order}/reject", summary="Reject an adjustment that waits", responses=_DECISIONS)
+    def post_reject(order: Order, said: UserRequest) -> OrderAnswer:
+        return OrderAnswer(**desk.adjustments.decide(order, said.user, approve=False, reason=said.reason))
 
     @router.post(
         "/accounts/{id}/emergency-credit", status_code=201, summary="Take emergency credit", responses=_WRITES, response_model=OutcomeAnswer

@@ -70,13 +70,21 @@ class PrepaidService(Questions):
             fields["user"] = acting(str(fields["user"]))
         if fields.get("approver"):
             fields["approver"] = vouched(str(fields["approver"]))
+        return self._submit(account, action, key, fields)
+
+    def approved(self, order: str, asked: Mapping[str, Any], user: str, approver: str) -> dict[str, Any]:
+        """Carries out an adjustment that two people stand for, once however often it is called. Raises as ``submit``."""
+        about = {"amount": asked["amount"], "reason": asked["reason"], "user": user, "approver": approver}
+        return self._submit(asked["account"], "adjustment", order, about)[1]
+
+    def _submit(self, account: str, action: str, key: str | None, fields: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         body = self._request(account, action, key, fields)
         id, content = body["id"], content_of(body)
         known = self._outcomes(id)
         done = next((row for row in known if row["status"] in _DONE), None)
         if done is not None:
             if done["content"] != content:
-                raise _conflict()
+                raise conflict()
             return 200, self.in_currency(done, "balance")
         refused = max((row["at"] for row in known if row["status"] == "refused"), default=None)
         send(self.writer, self.codec, [(TOPIC, "PrepaidRequest", body, account, _message(body))])
@@ -106,7 +114,7 @@ class PrepaidService(Questions):
         def decided() -> dict[str, Any] | None:
             rows = self._outcomes(id)
             if any(row["status"] == "conflict" and row["content"] == content for row in rows):
-                raise _conflict()
+                raise conflict()
             done = next((row for row in rows if row["status"] in _DONE and row["content"] == content), None)
             again = no(rows)
             return done or (again if again is not None and (refused is None or again["at"] > refused) else None)
@@ -122,7 +130,8 @@ class PrepaidService(Questions):
         raise ProblemError(*((404, "not-found") if found["detail"].endswith(UNKNOWN) else (422, "refused")), text, request=id)
 
 
-def _conflict() -> ProblemError:
+def conflict() -> ProblemError:
+    """The answer to another request under a key that is known."""
     return ProblemError(409, "conflict", "Another request was made under this Idempotency-Key: take a new one for a new request.")
 
 

@@ -123,14 +123,17 @@ def denied(permission: str) -> ProblemError:
 
 
 def acting(given: str) -> str:
-    """Who is noted as the one who acts: the principal; the name that is given on an open hub, and from those who may act for others."""
+    """Who is noted as the one who acts: the principal; the name that is given on an open hub, and by machines that may act for others."""
     who = current()
-    if who.via == "open" or (given and who.may("act-for")):
-        return given
-    return who.name
+    return given if who.via == "open" or (given and _passes_on(who)) else who.name
 
 
 def vouched(second: str) -> str:
-    """A second person named in a request: counts on an open hub and from those who may act for others; else nobody has agreed."""
+    """A second person named in a request: counts on an open hub and from machines that may act for others; else nobody has agreed."""
     who = current()
-    return second if who.via == "open" or who.may("act-for") else ""
+    return second if who.via == "open" or _passes_on(who) else ""
+
+
+def _passes_on(who: Principal) -> bool:
+    """Whether this is a system that passes on what people do; a person with every permission is still one person."""
+    return who.machine and who.may("act-for")

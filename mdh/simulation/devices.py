@@ -54,6 +54,7 @@ class _Patience:
 
     def __init__(self) -> None:
         self._last: float | None = None
+        self._told = False
 
     def __call__(self, work: Callable[[], None]) -> None:
         """Does it. Raises UsageError where the hub was never there, or is away for too long."""
@@ -67,9 +68,12 @@ class _Patience:
         except (SimulationError, httpx.HTTPError, PublishError) as error:
             if self._last is None or time.monotonic() - self._last > PATIENCE:
                 raise UsageError(f"the hub does not take answers: {error}") from None
+            if not self._told:
+                self._told = True
+                print(f"trying again: {error}", file=sys.stderr, flush=True)
             time.sleep(1.0)
         else:
-            self._last = time.monotonic()
+            self._last, self._told = time.monotonic(), False
 
 
 def _range(text: str) -> tuple[float, float]:

@@ -23,6 +23,7 @@ def mdh(*arguments: str, **options: Any) -> subprocess.Popen[str]:
 
 
 @pytest.mark.broker
+@pytest.mark.timeout(900)
 def test_a_customer_runs_to_zero_is_cut_off_pays_and_is_back(tmp_path: Path) -> None:
     topology = yaml.safe_load((ROOT / "topology.yaml").read_text())
     topology["prepaid"]["disconnection"] |= {"grace": "0s", "protected": [], "command_life": "20s", "reconnect_waits": ["5s"]}
@@ -33,7 +34,7 @@ def test_a_customer_runs_to_zero_is_cut_off_pays_and_is_back(tmp_path: Path) -> 
         head_end = mdh("simulate", "--devices", "--url", hub.url, *faults)
         try:
             customer = mdh("simulate", "--customer", "--url", hub.url)
-            said, why = customer.communicate(timeout=240)
+            said, why = customer.communicate(timeout=600)
             assert customer.returncode == 0, why
         finally:
             head_end.send_signal(signal.SIGINT)

@@ -85,6 +85,8 @@ class Engine:
                     body = CODEC.decode(value)
                     if topic == "prepaid.requests":
                         self.driver.give("PrepaidRequest", body)
+                    elif topic == "audit.events":
+                        others.setdefault("audit_events", []).append(rows.with_seconds(body, "at", "start", "end"))
                     elif topic == "hub.deliveries":
                         others.setdefault("delivery_log", []).append(rows.with_seconds(body, "at", "since", "next_at"))
                 for table, found_rows in others.items():

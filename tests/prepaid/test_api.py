@@ -122,11 +122,41 @@ def test_adjustments_above_the_limit_need_somebody_else(hub: Hub) -> None:
     hub.enrol("adjust")
     path = "/v1/prepaid/accounts/adjust/adjustments"
     body = {"amount": "-10.01", "reason": "meter read wrong", "user": "ann"}
-    assert hub.client.post(path, json=body).status_code == 422
     assert hub.client.post(path, json={**body, "approver": "ann"}).status_code == 422
     assert hub.client.post(path, json={**body, "approver": "bob"}).status_code == 201
     assert hub.client.post(path, json={**body, "amount": "10.00"}).json()["balance"] == "-0.01"
     assert hub.client.post(path, json={"amount": "1", "user": "ann"}).status_code == 422
+
+
+def test_a_large_adjustment_waits_for_somebody_else(hub: Hub) -> None:
+    hub.enrol("waits")
+    path, orders = "/v1/prepaid/accounts/waits/adjustments", "/v1/prepaid/adjustments"
+    body = {"amount": "25.00", "reason": "burst pipe", "user": "ann"}
+    first = hub.client.post(path, json=body, headers={"Idempotency-Key": "w1"})
+    assert (first.status_code, first.json()["state"], first.json()["amount"]) == (202, "waiting", "25.00")
+    order = first.json()["id"]
+    assert first.headers["location"] == f"{orders}/{order}"
+    assert hub.client.post(path, json=body, headers={"Idempotency-Key": "w1"}).json() == first.json(), "asked again, it is the same"
+    assert hub.client.post(path, json={**body, "amount": "26.00"}, headers={"Idempotency-Key": "w1"}).status_code == 409
+    assert hub.balance("waits") == "0.00"
+    assert hub.client.post(path, json={**body, "reason": ""}).status_code == 422
+    assert hub.client.post(path.replace("waits", "nobody-here"), json=body).status_code == 404
+
+    own = hub.client.post(f"{orders}/{order}/approve", json={"user": "ann"})
+    assert (own.status_code, own.json()["type"].rpartition(":")[2]) == (403, "four-eyes")
+    assert hub.client.post(f"{orders}/{'0' * 32}/approve", json={"user": "bob"}).status_code == 404
+    approved = hub.client.post(f"{orders}/{order}/approve", json={"user": "bob"})
+    assert (approved.status_code, approved.json()["state"], approved.json()["outcome"]["balance"]) == (200, "approved", "25.00")
+    assert hub.client.post(f"{orders}/{order}/approve", json={"user": "cid"}).status_code == 409
+    assert hub.client.get(f"{orders}/{order}").json()["decided_by"] == "bob"
+    with hub.engine as driver:
+        [posting] = [p for p in driver.said["Posting"] if p["account"] == "waits"]
+    assert (posting["kind"], posting["amount"]) == ("ADJUST", 2500)
+
+    other = hub.client.post(path, json=body).json()["id"]
+    assert hub.client.post(f"{orders}/{other}/reject", json={"user": "bob", "reason": "no"}).json()["state"] == "rejected"
+    assert hub.client.post(f"{orders}/{other}/approve", json={"user": "bob"}).status_code == 409
+    assert hub.balance("waits") == "25.00"
 
 
 def test_emergency_credit_debts_hold_and_modes(hub: Hub) -> None:

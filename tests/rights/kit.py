@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -61,7 +61,9 @@ class Clock:
 class World:
     """A hub's door with rights; several share a broker."""
 
-    def __init__(self, broker: MockBroker, folder: Path, settings: RightsSettings, provider: Provider | None = None) -> None:
+    def __init__(
+        self, broker: MockBroker, folder: Path, settings: RightsSettings, provider: Provider | None = None, routers: Sequence[Any] = ()
+    ) -> None:
         kafka = KafkaSettings(bootstrap=broker.bootstrap)
         self.clock, self.reader, self.folder = Clock(), FakeReader(), folder
         self.writer = Writer(kafka, max_bytes=1_000_000, timeout=5)
@@ -77,7 +79,7 @@ class World:
         )
         self.part = RightsPart(self.rights, provider, folder / "run" / "first-admin")
         nothing = cast(Any, None)
-        self.app = create_app(Desk(nothing, cast(Any, self.reader), nothing, list), [routes(self.part)], self.rights)
+        self.app = create_app(Desk(nothing, cast(Any, self.reader), nothing, list), [routes(self.part), *routers], self.rights)
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=loop, args=(self._stop,), daemon=True) for loop in self.part.loops().values()]
         for thread in self._threads:

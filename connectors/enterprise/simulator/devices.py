@@ -183,10 +183,10 @@ class HttpDoor:
             for row in page["items"]:
                 if row["id"] in self._known or not row["device"].startswith(self.prefix):
                     continue
-                self._known.add(row["id"])
                 command = {**row, "expires_at": datetime.fromisoformat(row["expires_at"]).timestamp()}
                 if self.form == "cim" and row["action"] in TYPES:
                     checked(self.hub.get(f"/v1/cim/controls/{row['id']}").content, row)
+                self._known.add(row["id"])
                 yield command
             cursor = page["next"]
             if cursor is None:
