@@ -67,11 +67,12 @@ class SessionSpec(BaseModel):
 
 
 class LinkSpec(BaseModel):
-    """A link that makes the first administrator; its id is the digest of its secret."""
+    """A link that works once: it makes the first administrator, or lets ``user`` choose a password. Its id is the digest of its secret."""
 
     model_config = ConfigDict(frozen=True)
 
     expires: int
+    user: str = ""
 
 
 SPECS: Final[dict[str, type[BaseModel]]] = {"user": UserSpec, "token": TokenSpec, "session": SessionSpec, "link": LinkSpec}

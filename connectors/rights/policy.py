@@ -61,6 +61,8 @@ ROUTES: Final[dict[str, Rule | str]] = {
     "DELETE /v1/session": OPEN,
     "GET /v1/session/first": OPEN,
     "POST /v1/session/first": OPEN,
+    "GET /v1/session/reset": OPEN,
+    "POST /v1/session/reset": OPEN,
     "GET /v1/session/oidc": OPEN,
     "GET /v1/session/oidc/callback": OPEN,
     "GET /portal": OPEN,  # customers of prepaid log in there by codes of their own
@@ -236,6 +238,8 @@ ROUTES: Final[dict[str, Rule | str]] = {
     "GET /v1/users": "users.read",
     "POST /v1/users": "users.write",
     "GET /v1/users/{name}": "users.read",
+    "PATCH /v1/users/{name}": "users.write",
+    "POST /v1/users/{name}/reset": "users.write",
     "PUT /v1/users/{name}/password": _list("tokens.own"),
     "POST /v1/users/{name}/grants": "users.write",
     "DELETE /v1/users/{name}/grants": "users.write",

@@ -70,6 +70,20 @@ class FirstRequest(LoginRequest):
     user: str = Field(pattern=NAME)
 
 
+class ResetRequest(_Model):
+    """A link's code, and the new password of whom it is for."""
+
+    code: str = Field(max_length=200)
+    password: str = Field(max_length=1000)
+
+
+class Change(_Model):
+    """What people read of a user."""
+
+    full_name: str = Field(max_length=200)
+    reason: str = Field(default="", max_length=500)
+
+
 class Me(BaseModel):
     """Who you are to this hub."""
 
@@ -191,17 +205,45 @@ def _sessions(router: APIRouter, part: RightsPart) -> None:
     @router.post("/v1/session/first", tags=["rights"], summary="Make the first administrator", response_model=Me, responses=errors)
     async def first(request: Request, who: Who) -> Response:
         """By JSON, or by the form behind the printed link."""
-        body = await request.body() if int(request.headers.get("content-length") or 0) <= 10_000 else b""
-        form = request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded")
+        given, form = await _given(request)
         try:
-            given = {name: values[0] for name, values in parse_qs(body.decode()).items()} if form else orjson.loads(body)
             asked = FirstRequest.model_validate(given)
         except ValueError:
             raise ProblemError(422, "not-valid", "Give code, user (lower case letters, digits, . _ -) and password.") from None
         login = await run_in_threadpool(part.rights.use_link, asked.code, asked.user, asked.password, who)
-        answer: Response = RedirectResponse("/", 303) if form else JSONResponse(_me(part, login.principal, login.secret, login.expires))
-        _set_cookies(answer, part.rights, login)
-        return answer
+        return _entered(part, login, form=form)
+
+    @router.get("/v1/session/reset", include_in_schema=False)
+    async def reset_page(code: Annotated[str, Query(max_length=200)] = "") -> HTMLResponse:
+        return HTMLResponse(RESET.replace("%CODE%", html.escape(code, quote=True)), headers=PAGE_HEADERS)
+
+    @router.post("/v1/session/reset", tags=["rights"], summary="Choose a password by a link", response_model=Me, responses=errors)
+    async def reset(request: Request, who: Who) -> Response:
+        """By JSON, or by the form behind the link."""
+        given, form = await _given(request)
+        try:
+            asked = ResetRequest.model_validate(given)
+        except ValueError:
+            raise ProblemError(422, "not-valid", "Give code and password.") from None
+        login = await run_in_threadpool(part.rights.use_reset, asked.code, asked.password, who)
+        return _entered(part, login, form=form)
+
+
+async def _given(request: Request) -> tuple[Any, bool]:
+    """The fields of a small JSON body or form, and which of them it was; None: neither."""
+    body = await request.body() if int(request.headers.get("content-length") or 0) <= 10_000 else b""
+    form = request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded")
+    try:
+        return ({name: values[0] for name, values in parse_qs(body.decode()).items()} if form else orjson.loads(body)), form
+    except ValueError:
+        return None, form
+
+
+def _entered(part: RightsPart, login: Login, *, form: bool) -> Response:
+    """The answer to somebody who has just come in."""
+    answer: Response = RedirectResponse("/", 303) if form else JSONResponse(_me(part, login.principal, login.secret, login.expires))
+    _set_cookies(answer, part.rights, login)
+    return answer
 
 
 def _oidc(router: APIRouter, part: RightsPart) -> None:
@@ -340,6 +382,26 @@ def _users(router: APIRouter, part: RightsPart) -> None:
                 raise ProblemError(403, "forbidden", "The old password is wrong.")
         spec = entry.spec.model_copy(update={"password": rights.password(asked.password, name), "epoch": entry.version + 1})
         return changed(entry, spec, "password", who)
+
+    @router.post("/v1/users/{name}/reset", tags=["rights"], summary="A link to choose a new password; the old one ends", responses=errors)
+    def reset(name: str, who: Who, asked: Why | None = None) -> JSONResponse:
+        assert rights is not None
+        require("users.write", EVERYWHERE)
+        entry = known(name)
+        if entry.spec.machine or "@" in name or not entry.active:
+            raise ProblemError(422, "not-valid", f"{name} has no password here, or is disabled.")
+        reason = asked.reason if asked else ""
+        note(before=shown_user(entry), reason=reason, subject=f"user/{name}")
+        after, secret, expires = rights.reset(entry, who.name, reason)
+        note(after=shown_user(after))
+        answer = {**shown_user(after), "link": f"/v1/session/reset?code={secret}", "expires": expires}
+        return JSONResponse(answer, headers={"Cache-Control": "no-store"})
+
+    @router.patch("/v1/users/{name}", tags=["rights"], summary="Change what people read of a user", responses=errors)
+    def change(name: str, asked: Change, who: Who) -> JSONResponse:
+        require("users.write", EVERYWHERE)
+        entry = known(name)
+        return changed(entry, entry.spec.model_copy(update={"full_name": asked.full_name}), "change", who, asked.reason)
 
     @router.post("/v1/users/{name}/grants", tags=["rights"], summary="Give a role in an area", responses=errors)
     def grant(name: str, asked: GrantRequest, who: Who) -> JSONResponse:
@@ -562,3 +624,10 @@ button{font:inherit;margin-top:1.5rem;padding:.5rem 1rem}</style></head>
 <input id="password" name="password" type="password" required minlength="12" autocomplete="new-password">
 <button>Make the account</button></form></main></body></html>
 """
+RESET: Final = (
+    FIRST.replace("First administrator", "New password")
+    .replace("This link works once. Choose the name and the password of the account that may do everything.", "This link works once.")
+    .replace('<label for="user">Name (lower case)</label><input id="user" name="user" required autocomplete="username">\n', "")
+    .replace("Make the account", "Set the password")
+    .replace("/v1/session/first", "/v1/session/reset")
+)

@@ -34,6 +34,7 @@ COOKIE: Final = "mdh_session"
 CSRF_COOKIE: Final = "mdh_csrf"
 CSRF_HEADER: Final = "x-csrf-token"
 WRONG: Final = "The name or the password is wrong, or the account may not log in."  # whatever the reason is
+INVALID_LINK: Final = "This link is not valid (any more): it works once, and not for long."
 LINK_FILE: Final = "first-admin"
 ANCHORED: Final = 3600.0  # seconds between two looks at the ends of other chains
 log = structlog.get_logger(__name__)
@@ -211,13 +212,48 @@ class Rights:
         """The secret of a new link that makes the first administrator; None where there is one. Links before it end."""
         if self.accounts is None or self.administrators():
             return None
+        return self._link("", "hub")[0]
+
+    def _link(self, user: str, actor: str) -> tuple[str, int]:
+        """A new link for a user, or for the first administrator, and when it ends; links before it end."""
+        assert self.accounts is not None
         for old in self.accounts.of_kind("link"):
-            if old.active:
-                self.accounts.set_status(old, ENDED, "replaced", actor="hub")
+            if old.active and old.spec.user == user:
+                self.accounts.set_status(old, ENDED, "replaced", actor=actor)
         secret = passwords.new_secret()
-        spec = LinkSpec(expires=int(self.clock()) + self.settings.first_link)
-        self.accounts.put(f"link/{passwords.digest(secret)}", spec, "create", actor="hub", before=None)
-        return secret
+        spec = LinkSpec(expires=int(self.clock()) + self.settings.first_link, user=user)
+        self.accounts.put(f"link/{passwords.digest(secret)}", spec, "create", actor=actor, before=None)
+        return secret, spec.expires
+
+    def reset(self, entry: Entry, actor: str, reason: str) -> tuple[Entry, str, int]:
+        """Ends a user's password and sessions; the user, the secret of the link that lets them choose a new one, and when it ends.
+
+        Raises Problem 409, 503.
+        """
+        accounts = self.accounts
+        assert accounts is not None
+        spec = entry.spec.model_copy(update={"password": "", "epoch": entry.version + 1})
+        about = {"actor": actor, "before": entry, "reason": reason, "status": entry.status}
+        after: Entry = self.act(lambda: accounts.put(entry.id, spec, "reset", **about))
+        secret, expires = self.act(lambda: self._link(entry.name, actor))
+        return after, secret, expires
+
+    def use_reset(self, secret: str, password: str, asker: Principal) -> Login:
+        """Sets the password that a link's user has chosen. Raises Problem 401, 409, 422, 429, 503."""
+        self.throttle(asker.address, "link")
+        self.ready()
+        accounts = self.accounts
+        assert accounts is not None
+        link = accounts.get(f"link/{passwords.digest(secret)}")
+        user = self.user(link.spec.user) if link is not None and link.spec.user else None
+        if link is None or not link.active or link.spec.expires <= self.clock() or user is None or not user.active:
+            self.tell("session.reset", "users", "denied", asker)
+            raise ProblemError(401, "not-logged-in", INVALID_LINK)
+        spec = user.spec.model_copy(update={"password": self.password(password, user.name), "epoch": user.version + 1})
+        self.act(lambda: accounts.set_status(link, ENDED, "used", actor=user.name))  # one of two wins here
+        after: Entry = self.act(lambda: accounts.put(user.id, spec, "password", actor=user.name, before=user))
+        self.tell("users.password", user.id, "applied", replace(asker, name=user.name), detail="by a link")
+        return self.begin(user.name, asker, epoch=after.spec.epoch, full_name=after.spec.full_name)
 
     def use_link(self, secret: str, name: str, password: str, asker: Principal) -> Login:
         """Makes the first administrator. Raises Problem 401, 409, 422, 429, 503."""
@@ -225,9 +261,9 @@ class Rights:
         self.ready()
         assert self.accounts is not None
         link = self.accounts.get(f"link/{passwords.digest(secret)}")
-        if link is None or not link.active or link.spec.expires <= self.clock() or self.administrators():
+        if link is None or link.spec.user or not link.active or link.spec.expires <= self.clock() or self.administrators():
             self.tell("session.first", "users", "denied", asker)
-            raise ProblemError(401, "not-logged-in", "This link is not valid (any more): it works once, and not for long.")
+            raise ProblemError(401, "not-logged-in", INVALID_LINK)
         kept = self.password(password, name)
         before = self.user(name)
         if before is not None:

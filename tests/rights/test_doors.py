@@ -194,6 +194,44 @@ def test_the_first_link_makes_one_administrator_once(worlds: Callable[..., World
     assert world.browser().post("/v1/session/first", json={"code": code, "user": "eve", "password": PASSWORD}).status_code == 401
 
 
+def test_a_reset_ends_the_password_and_its_link_sets_another_once(world: World) -> None:
+    anna, root, client = world.logged_in("anna"), world.token("root"), world.browser()
+    assert client.post("/v1/users/anna/reset", headers=world.token("anna")).status_code == 403
+    made = client.post("/v1/users/anna/reset", json={"reason": "forgotten"}, headers=root).json()
+    assert (made["name"], made["password"]) == ("anna", False)
+    assert anna.get("/v1/exceptions").status_code == 401
+    assert client.post("/v1/session", json={"user": "anna", "password": PASSWORD}).status_code == 401
+    code, fresh = made["link"].partition("code=")[2], "another good phrase 3"
+
+    assert code in client.get(made["link"]).text
+    assert client.post("/v1/session/first", json={"code": code, "user": "eve", "password": fresh}).status_code == 401
+    assert client.post("/v1/session/reset", json={"code": "x" * 43, "password": fresh}).status_code == 401
+    assert client.post("/v1/session/reset", json={"code": code, "password": "short"}).status_code == 422
+    assert client.post("/v1/session/reset", data={"code": code, "password": fresh}).status_code == 303
+    assert client.get("/v1/session").json()["name"] == "anna"
+    assert world.browser().post("/v1/session/reset", json={"code": code, "password": fresh}).status_code == 401
+    assert world.browser().post("/v1/session", json={"user": "anna", "password": fresh}).status_code == 200
+    assert client.post("/v1/users/machine/reset", headers=root).status_code == 404
+
+
+def test_a_user_through_its_whole_life(world: World) -> None:
+    root, client = world.token("root"), world.browser()
+    body = {"name": "nina", "full_name": "Nina N.", "password": PASSWORD, "grants": [{"role": "clerk", "region": "north*"}]}
+    assert client.post("/v1/users", json=body, headers=root).status_code == 201
+    assert client.post("/v1/users", json=body, headers=root).status_code == 409
+    assert client.patch("/v1/users/nina", json={"full_name": "Nina Nord"}, headers=root).json()["full_name"] == "Nina Nord"
+    more = {"grant": {"role": "auditor"}, "reason": "deputy"}
+    assert len(client.post("/v1/users/nina/grants", json=more, headers=root).json()["grants"]) == 2
+    assert client.post("/v1/users/nina/grants", json={"grant": {"role": "king"}}, headers=root).status_code == 422
+    assert len(client.request("DELETE", "/v1/users/nina/grants", json=more, headers=root).json()["grants"]) == 1
+    assert client.post("/v1/users/nina/disable", json={"reason": "left"}, headers=root).json()["status"] == "disabled"
+    assert client.post("/v1/users/nina/reset", headers=root).status_code == 422
+    assert client.post("/v1/session", json={"user": "nina", "password": PASSWORD}).status_code == 401
+    assert client.post("/v1/users/nina/enable", headers=root).json()["status"] == "active"
+    assert client.post("/v1/session", json={"user": "nina", "password": PASSWORD}).status_code == 200
+    assert [one["name"] for one in client.get("/v1/users", headers=root).json()["items"]] == ["anna", "nina", "root"]
+
+
 def test_an_open_hub_asks_nobody_but_other_sites_may_not_use_its_browser(worlds: Callable[..., World]) -> None:
     client = worlds("open").browser()
 

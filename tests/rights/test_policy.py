@@ -80,7 +80,7 @@ def test_only_health_documentation_and_login_are_open() -> None:
     assert first == {"", "console", "health", "docs", "openapi.json", "assets", "portal", "v1"}
     assert {key.split(" ")[1] for key in opened if "/console" in key} == {"/console", "/console/login", "/console/static/{name}"}
     assert {key.split(" ")[1] for key in opened if "/v1/" in key} == {
-        "/v1/session", "/v1/session/first", "/v1/session/oidc", "/v1/session/oidc/callback"
+        "/v1/session", "/v1/session/first", "/v1/session/reset", "/v1/session/oidc", "/v1/session/oidc/callback"
     }  # fmt: skip
 
 
