@@ -287,6 +287,7 @@ COMMANDS: Final[dict[str, str]] = {
     "command": "commands.order",
     "command bulk": "commands.bulk",
     "prepaid": "prepaid.adjust",
+    "prepaid approve": "prepaid.approve",
     "todos": "todos.read",
     "users": "users.write",
     "users ls": "users.read",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import json as notation
 import sys
+import uuid
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -18,12 +19,13 @@ from mdh.running import HubClient, hub_url
 app = typer.Typer(help="Prepaid accounts: balances, top-ups, proofs.", no_args_is_help=True, add_completion=False)
 
 Account = Annotated[str, typer.Argument(help="The account: a usage subscription.")]
+Order = Annotated[str, typer.Argument(help="Id of the order, as `adjustments` lists it.")]
 Url = Annotated[str | None, typer.Option(help="The gateway of the hub; default: MDH_URL, else the hub of .mdh, else port 8080.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 First = Annotated[str | None, typer.Option("--from", help="First local day, ISO date.")]
 Last = Annotated[str | None, typer.Option("--to", help="Last local day, ISO date.")]
 Most = Annotated[int, typer.Option("--max", help="Rows at most.", min=1, max=1_000_000)]
-ACCEPT = frozenset({404, 409, 413, 422})
+ACCEPT = frozenset({403, 404, 409, 413, 422})
 PAGE = 1000
 
 
@@ -80,6 +82,55 @@ def topup(
         return
     known = " (known from before)" if answer.status_code == 200 else ""
     print(f"{account}: {amount} credited{known}, balance {found['balance']}, {found['state']}")
+
+
+@app.command()
+def adjust(
+    account: Account,
+    amount: Annotated[str, typer.Argument(help="Decimal; write -- before a negative one.")],
+    reason: Annotated[str, typer.Option(help="Why; stands in the ledger.")],
+    key: Annotated[str | None, typer.Option(help="Idempotency key: the same one is posted once.")] = None,
+    user: Annotated[str | None, typer.Option(help="Who does it; default: you.")] = None,
+    url: Url = None,
+) -> None:
+    """Correct a balance by hand. A large correction waits until somebody else approves it."""
+    body = {"amount": amount, "reason": reason, "user": user or getpass.getuser()}
+    headers = {"Idempotency-Key": key or uuid.uuid4().hex}
+    with HubClient(hub_url(url)) as hub:
+        found = _answered(hub.call("POST", f"{_path(account)}/adjustments", json=body, headers=headers, accept=ACCEPT))
+    if "decided_by" in found:
+        print(f"{account}: {found['state']}, order {found['id']}")
+    elif found["status"] == "accepted":
+        print(f"{account}: taken, not booked yet; request {found['id']}")
+    else:
+        print(f"{account}: adjusted by {amount}, balance {found['balance']}, {found['state']}")
+
+
+@app.command()
+def adjustments(url: Url = None, json: Json = False) -> None:
+    """List adjustments that wait for a second person."""
+    with HubClient(hub_url(url)) as hub:
+        found = _get(hub, "/v1/prepaid/adjustments")["items"]
+    if json:
+        _print(found)
+        return
+    rows = [(one["id"], one["account"], one["amount"], one["user"], one["reason"]) for one in found]
+    table(("order", "account", "amount", "asked by", "reason"), rows, "no adjustment waits")
+
+
+@app.command()
+def approve(
+    order: Order,
+    reject: Annotated[bool, typer.Option("--reject", help="Do not let it happen.")] = False,
+    user: Annotated[str | None, typer.Option(help="Who decides; default: you.")] = None,
+    url: Url = None,
+) -> None:
+    """Approve an adjustment that somebody else has asked for."""
+    word = "reject" if reject else "approve"
+    body = {"user": user or getpass.getuser()}
+    with HubClient(hub_url(url)) as hub:
+        found = _answered(hub.call("POST", f"/v1/prepaid/adjustments/{order}/{word}", json=body, accept=ACCEPT))
+    print(f"{found['account']}: {found['amount']} {found['state']} by {found['decided_by']}")
 
 
 @app.command()

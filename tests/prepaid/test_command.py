@@ -15,7 +15,11 @@ from tests.prepaid.test_api import days_of, used
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
-    with running(tmp_path_factory.mktemp("hub")) as found, served(found) as url, pytest.MonkeyPatch.context() as patch:
+    with (
+        running(tmp_path_factory.mktemp("hub"), four_eyes_above="10") as found,
+        served(found) as url,
+        pytest.MonkeyPatch.context() as patch,
+    ):
         patch.setenv("MDH_URL", url)
         used(found, "c1")
         yield found
@@ -58,6 +62,22 @@ def test_a_topup_is_told_and_repeated_without_harm(told: Told, hub: Hub) -> None
     assert (status, said.count("\n")) == (2, 1)
     assert told("topup", "nobody", "8.00", "--reference", "r1")[0] == 2
     assert hub.balance("c2") == "7.00"
+
+
+def test_a_large_adjustment_is_approved_by_somebody_else(told: Told, hub: Hub) -> None:
+    hub.enrol("c9")
+    assert told("adjust", "c9", "1.00", "--reason", "goodwill", "--user", "ann")[1] == "c9: adjusted by 1.00, balance 1.00, active\n"
+    said = told("adjust", "c9", "90.00", "--reason", "burst pipe", "--user", "ann", "--key", "k")[1]
+    order = said.split()[-1]
+    assert said == f"c9: waiting, order {order}\n"
+    assert order in told("adjustments")[1]
+    assert [one["user"] for one in orjson.loads(told("adjustments", "--json")[1])] == ["ann"]
+    status, said = told("approve", order, "--user", "ann")
+    assert (status, said.count("\n")) == (2, 1)
+    assert told("approve", order, "--user", "bob") == (0, "c9: 90.00 approved by bob\n")
+    assert told("approve", order, "--reject", "--user", "cid")[0] == 2
+    assert "no adjustment waits" in told("adjustments")[1]
+    assert hub.balance("c9") == "91.00"
 
 
 def test_replay_explains_and_verify_proves(told: Told, hub: Hub) -> None:
