@@ -36,6 +36,7 @@ CSRF_HEADER: Final = "x-csrf-token"
 WRONG: Final = "The name or the password is wrong, or the account may not log in."  # whatever the reason is
 INVALID_LINK: Final = "This link is not valid (any more): it works once, and not for long."
 LINK_FILE: Final = "first-admin"
+ANCHOR_FIRST: Final = 60.0  # seconds after the start: by then the store has what was written before
 ANCHORED: Final = 3600.0  # seconds between two looks at the ends of other chains
 log = structlog.get_logger(__name__)
 
@@ -325,8 +326,9 @@ class RightsPart:
         """Nothing is held."""
 
     def _anchor(self, stop: threading.Event) -> None:
-        """Names the ends of all other chains in this one, when the hub starts and every hour: what is cut off behind them shows."""
+        """Names the ends of all other chains in this one, soon after the start and every hour: what is cut off behind them shows."""
         rights, known = self.rights, dict[str, int]()
+        stop.wait(ANCHOR_FIRST)
         while not stop.is_set():
             try:
                 known = anchor(rights.trail, rights.reader, known)  # type: ignore[arg-type]

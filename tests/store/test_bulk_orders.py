@@ -14,7 +14,7 @@ from connectors.head_end.bulk_desk import BulkDesk, BulkRequest, Decision
 from connectors.head_end.problems import ProblemError
 from connectors.head_end.reading import StoreReader
 from connectors.rights.chain import verify
-from connectors.rights.trail import Trail
+from connectors.rights.trail import Trail, anchor
 from schemas.codec import Codec
 from schemas.topology.commands import CommandSettings
 
@@ -167,3 +167,17 @@ def test_too_many_at_once_are_refused(kafka: Kafka) -> None:
         desk_of(kafka, most=3).submit(request())
     with pytest.raises(ProblemError, match="No order"):
         desk_of(kafka).show("x")
+
+
+def test_a_hub_names_the_ends_of_chains_it_finds(kafka: Kafka) -> None:
+    desk_of(kafka).submit(request(devices=["M1"]))
+    trail, reader = Trail(kafka, Codec(), None), StoreReader(kafka.store, 1)  # type: ignore[arg-type]
+    known = anchor(trail, reader, {})
+    assert anchor(trail, reader, known) == known, "nothing new: nothing is named"
+    trail.write("test", "x", "applied")
+    entries = kafka.store.query_arrow("SELECT * FROM audit").to_pylist()
+    named = [row for row in entries if row["action"] == "audit-heads"]
+    assert len(named) == 1
+    assert verify(entries).problems == []
+    last = max((row for row in entries if row["writer"] in known), key=lambda row: int(row["sequence"]))
+    assert verify([row for row in entries if row is not last]).problems, "the end of a chain is cut off"
