@@ -234,7 +234,7 @@ class Rights:
         accounts = self.accounts
         assert accounts is not None
         spec = entry.spec.model_copy(update={"password": "", "epoch": entry.version + 1})
-        about = {"actor": actor, "before": entry, "reason": reason, "status": entry.status}
+        about: dict[str, Any] = {"actor": actor, "before": entry, "reason": reason, "status": entry.status}
         after: Entry = self.act(lambda: accounts.put(entry.id, spec, "reset", **about))
         secret, expires = self.act(lambda: self._link(entry.name, actor))
         return after, secret, expires

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from mdh.errors import UsageError
 from mdh.simulation.faults import parse_rates
@@ -30,7 +30,8 @@ def run(
         raise UsageError(f"--form must be plain or cim, not {form!r}")
     if form == "cim" and broker is not None:
         raise UsageError("--form cim speaks HTTP: leave --broker out")
-    fleet = Fleet(Manner(seed, _range(delay), late_by, **parse_rates(faults, FAULTS)))
+    rates: dict[str, Any] = {**parse_rates(faults, FAULTS)}
+    fleet = Fleet(Manner(seed, _range(delay), late_by, **rates))
     ends = None if stop_after is None else time.monotonic() + stop_after
     patiently = _Patience()
     with _door(url, broker, form) as door, interruptible():

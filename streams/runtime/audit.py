@@ -27,7 +27,8 @@ class Chain:
     def output(self, body: Mapping[str, Any]) -> Output:
         """The record of an entry. All of a chain go to one partition, so that readers find it in order."""
         kept = self.state.entries.get(_END)
-        end = orjson.loads(kept) if kept else {"writer": f"{self.agent}-{self.partition}-{body['id'][:8]}", "sequence": 0, "hash": ""}
+        name = f"{self.agent}-{self.partition}-{body['id'][:8]}"
+        end: dict[str, Any] = orjson.loads(kept) if kept else {"writer": name, "sequence": 0, "hash": ""}
         entry = chained(body, end["writer"], end["sequence"] + 1, end["hash"])
         self.state.put(_END, orjson.dumps({name: entry[name] for name in ("writer", "sequence", "hash")}))
         return Output(AUDIT, "AuditEvent", entry, body["subject"].encode(), self.partition)

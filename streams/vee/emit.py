@@ -51,7 +51,7 @@ class Emitter:
     def make(cls, channels: Channels, message: Message, group: Group, result: Result, chain: Chain) -> Emitter:
         """An emitter for a message; the source is that of the block it carries."""
         source = getattr(message.body, "source", "")
-        severities = {rule.id: rule.severity for rule in group.rules if isinstance(rule, RuleSettings)}
+        severities: dict[str, str] = {rule.id: rule.severity for rule in group.rules if isinstance(rule, RuleSettings)}
         return cls(channels, message, source, severities, result, chain)
 
     # --- finals ---------------------------------------------------------------------------------------------------------------

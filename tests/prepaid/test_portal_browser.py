@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -33,7 +34,11 @@ class Phone:
 def phone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Phone]:
     folder = tmp_path_factory.mktemp("portal")
     portal = {"enabled": True, "payments": {"kind": "demo"}, "title": "Stadtwerk Demo", "help": "Help: 0800 123 456"}
-    change = {"portal": portal, "messages": {"folder": "letters", "kinds": []}, "thresholds": [{"id": "soon", "amount": "5"}]}
+    change: dict[str, Any] = {
+        "portal": portal,
+        "messages": {"folder": "letters", "kinds": []},
+        "thresholds": [{"id": "soon", "amount": "5"}],
+    }
     with running(folder, **change) as hub, served(hub) as url, sync_playwright() as play:
         filled(hub)
         browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
