@@ -1,18 +1,24 @@
-"""Connection changes of SAP, carried out by a simulated head end in either form, with answers that come twice or late."""
+"""A simulated head end carries out what SAP orders, in the forms of CIM, JSON and Kafka, with answers that come twice."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from confluent_kafka import TopicPartition
 
 from connectors.clickhouse import migrate
 from connectors.clickhouse.store import open_store
-from connectors.enterprise.simulator.devices import Fleet, HttpDoor, Manner, step
+from connectors.enterprise.simulator.devices import Fleet, HttpDoor, KafkaDoor, Manner, step
 from connectors.enterprise.simulator.hub import Hub
 from connectors.enterprise.simulator.sap import Sap, install, switch
+from connectors.kafka.client import consumer, producer
+from connectors.kafka.mock import MockBroker
+from connectors.kafka.settings import KafkaSettings
+from schemas.codec import Codec
 from schemas.topology import load_topology
 from tests.enterprise.world import World, world
 
@@ -55,3 +61,33 @@ def test_what_sap_orders_is_carried_out_by_cim_and_by_json(hub: World) -> None:
         (meter, action, "done") for meter in forms for action in ("disconnect", "connect")
     ]
     assert fleet.counts["done"] == 8
+
+
+def test_a_head_end_that_speaks_kafka_answers_once_over_restarts() -> None:
+    codec, topology = Codec(), load_topology(None)
+    with MockBroker() as broker:
+        kafka = KafkaSettings(bootstrap=broker.bootstrap)
+        made = producer(kafka, linger_ms=0)
+        made.produce("device.replies", b"", partition=0)
+        for number in range(3):
+            command = {"id": f"c{number}", "device": f"d{number}", "action": "disconnect", "issued_at": 1, "expires_at": 4_000_000_000,
+                       "by": "prepaid", "reason": "", "reference": ""}  # fmt: skip
+            made.produce("device.commands", codec.encode("DeviceCommand", command), key=command["device"].encode(), partition=0)
+        assert made.flush(10) == 0
+        fleet = Fleet(Manner(delay=(0.0, 0.0), accepts=False))
+        for _ in range(2):
+            door = KafkaDoor(kafka, topology, codec)
+            try:
+                deadline = time.monotonic() + (60 if not fleet.counts else 8)
+                while time.monotonic() < deadline and fleet.counts["done"] < 3:
+                    step(fleet, door, time.time())
+                for _ in range(5):
+                    step(fleet, door, time.time())
+            finally:
+                door.close()
+        reader = consumer(kafka, "test")
+        reader.assign([TopicPartition("device.replies", number, 0) for number in range(4)])
+        said = [codec.decode(one.value()) for one in reader.consume(10, 10) if one.error() is None and one.value()]
+        reader.close()
+    assert sorted((one["command"], one["device"], one["status"]) for one in said) == [(f"c{n}", f"d{n}", "done") for n in range(3)]
+    assert fleet.counts["repeated"] == 0, "what was taken does not come again"
