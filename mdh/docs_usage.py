@@ -1,4 +1,4 @@
-"""The pages of the usage rules: from docstrings and settings models. ``python -m mdh.docs_usage FOLDER`` writes them."""
+"""The pages of the usage rules: from docstrings, settings models and examples. ``python -m mdh.docs_usage FOLDER`` writes them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import re
 import sys
 from pathlib import Path
 from typing import Any, Final, get_args
+
+import yaml
 
 from schemas.topology import usage as model
 from schemas.topology.reference import rule_table
@@ -23,6 +25,7 @@ CODE: Final[dict[str, Any]] = {
     "gas-energy": energy.gas_energy, "unit-conversion": energy.unit_conversion, "math": formulas.evaluate,
     "round-and-adjust": checks.round_and_adjust, "usage-high-low": checks.usage_high_low,
 }  # fmt: skip
+EXAMPLES: Final = Path(__file__).resolve().parent.parent / "tests" / "usage"
 _HEADS: Final = ("Formula", "Language", "Edge cases", "Source")
 
 
@@ -37,7 +40,7 @@ def documents() -> dict[str, str]:
     lines = [
         "# Usage rules",
         "",
-        "Made by `make docs` from the rules' docstrings and settings. How they work together: [../usage.md](../usage.md).",
+        "Made by `make docs` from the rules' docstrings, settings and examples. How they work together: [../usage.md](../usage.md).",
         "",
         "| rule | what it makes or finds |",
         "|---|---|",
@@ -55,8 +58,25 @@ def page_of(name: str, settings: type[model.UsageRule]) -> str:
         head = next((head for head in _HEADS if text.startswith(f"{head}:")), "")
         lines += [f"**{head}:**{text[len(head) + 1 :]}" if head else text, ""]
     module = code.__module__.replace(".", "/")
-    lines += [f"**Code:** [{module}.py](../../{module}.py)", "", "## Settings", "", *rule_table(settings, model.UsageRule)]
+    lines += [f"**Code:** [{module}.py](../../{module}.py)", "", "## Settings", "", *rule_table(settings, model.UsageRule), ""]
+    lines += example_of(EXAMPLES / f"{name}.yaml")
     return "\n".join(lines) + "\n"
+
+
+def example_of(path: Path) -> list[str]:
+    """The worked example of a rule, which is also a test: what is given as it is written, what comes of it as a table."""
+    written = path.read_text()
+    example = yaml.safe_load(written)
+    given = written.partition("\nthen:\n")[0].partition("\nrules:")[2]
+    lines = ["## Worked example", "", f"{example['about']} ([tests/usage](../../tests/usage/{path.name}))", ""]
+    lines += ["```yaml", "rules:", *given.strip("\n").splitlines(), "```", "", "| period from | status | quantity | |", "|---|---|---|---|"]
+    for told in example["then"]["usage"]:
+        status = f"{told['status']}: {told['reason']}" if "reason" in told else told["status"]
+        for name, said in told.get("quantities", {"": ""}).items():
+            lines.append(f"| {told['from']} | {status} | {name} | {said} |")
+    if "exceptions" in example["then"]:
+        lines += ["", "Exceptions:", "", *(f"- {said}" for said in example["then"]["exceptions"])]
+    return lines
 
 
 def _plain(text: str) -> str:
