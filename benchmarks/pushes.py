@@ -116,7 +116,7 @@ def run(channels: int, days: int, say: Say) -> dict[str, Any]:
             store = open_store(f"chdb://{folder}/store")
             migrate.up(store)
             chain = Chain(gather, store)
-            chain.run(iter([*warm, begin]))
+            chain.run(iter([FIRST_DAY * 86_400, *warm, begin]))
             before = chain.published
             seconds = chain.run(steps())
             store.close()

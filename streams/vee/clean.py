@@ -7,7 +7,7 @@ known here keeps every day on the way of all days. Eligibility and effective per
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -142,6 +142,13 @@ class Sieve:
             table.mark(segments.row[taken], segments.day[taken] % table["day"].shape[1])
         return taken, until
 
+    def leave(self, seconds: int, table: Table, rows: Ints, places: Ints) -> None:
+        """Has the days at these places of the ring leave it: one of each row, which ends with a value."""
+        kept = self._nothing if self.keeper.idle else self.keeper.history.table(seconds)
+        kernel.leave(columns_of(kernel.Ring, table), columns_of(kernel.Kept, kept), self._limits_of(seconds), rows, places)
+        if not self.keeper.idle:
+            kept.mark(rows)
+
     def _counters(self, table: Table) -> Array:
         """Room for a number per row of a table, all zero."""
         if len(self._room) < len(table):
@@ -242,7 +249,7 @@ def _bands(rules: list[ConsecutiveInterval]) -> Array:
 
 
 def warm() -> None:
-    """Compiles the kernel, or loads what was compiled before: two channels of which one takes the short way."""
+    """Compiles the kernel, or loads what was compiled before: two channels of which one takes the short way, until days leave the ring."""
     from schemas.block import ReadBlock, strings
     from streams.runtime.fold import Message
     from streams.vee.fold import VeeFold
@@ -254,4 +261,7 @@ def warm() -> None:
         count=np.full(2, 24, np.int32), reads=np.zeros(2, np.int32), multiplier=two,
         values=np.repeat([1_000_000, -1_000_000], 24), conditions=np.full(48, conditions.REGULAR, np.int32), times=none,
     )  # fmt: skip
-    VeeFold(VeeSettings.default(), 0, 1).apply(Message("ReadBlock", block, block.id))
+    fold = VeeFold(VeeSettings.default(), 0, 1)
+    fold.apply(Message("Tick", {"at": 30 * 86_400, "close": False}, "warm"))
+    for day in range(fold.settings.hot_days + 1):
+        fold.apply(Message("ReadBlock", replace(block, start=two + day * 86_400), block.id))

@@ -363,6 +363,7 @@ class Days:
         decided.registers = self.context.related.note(work, batch)
         decided.again = [*again, *self._stale(work, shown), *more]
         decided.again = [(int(table["channel"][row]), day) for row, day in dict.fromkeys(decided.again)]
+        leaving = self._leave_plainly(work, leaving)
         self._archive(work, batch, leaving)
         self._retire(work, leaving)
         self._keep(work, decided, touched, now)
@@ -833,6 +834,16 @@ class Days:
         return stale
 
     # --- writing back ---------------------------------------------------------------------------------------------------------
+
+    def _leave_plainly(self, work: _Work, leaving: tuple[Ints, Ints]) -> tuple[Ints, Ints]:
+        """Has days leave the ring the short way where nothing else leaves with them; returns those that are left to the long one."""
+        table, (owner, pos) = work.table, leaving
+        if not len(owner) or not self.sieve.open or (~work.hot & ~work.passive).any() or (owner[1:] == owner[:-1]).any():
+            return leaving
+        if (table["conditions"][owner, pos, table["count"][owner, pos] - 1] < _EMPTY).any() or table["accepted"][owner, pos].any():
+            return leaving
+        self.sieve.leave(work.seconds, table, owner, pos)
+        return _NONE, _NONE
 
     def _archive(self, work: _Work, batch: DayBatch, leaving: tuple[Ints, Ints]) -> None:
         """Gives the history the days that leave the ring, and those that never enter it."""

@@ -411,6 +411,16 @@ def _retire(ring: Ring, row: int, pos: int) -> None:
 
 
 @compiled
+def leave(ring: Ring, kept: Kept, limits: Limits, rows: Array, places: Array) -> None:
+    """Has days leave the ring that nothing but newer days concerns: one of each row, and it ends with a value."""
+    for k in range(len(rows)):
+        row, pos = rows[k], places[k]
+        _archive(ring, kept, limits, row, pos)
+        _retire(ring, row, pos)
+        ring.due[row, pos] = NEVER
+
+
+@compiled
 def _note_siblings(ring: Ring, row: int, day: int, behind: int) -> None:
     """:meth:`streams.vee.siblings.Siblings.note` for one day."""
     seen = ring.seen[row]
