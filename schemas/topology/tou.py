@@ -288,9 +288,15 @@ class MapRule(Section):
     directions: tuple[Literal["none", "delivered", "received"], ...] = ()
     channels: tuple[str, ...] = ()
     accounts: tuple[str, ...] = ()
+    since: date | None = Field(default=None, alias="from", description="First local day")
+    until: date | None = Field(default=None, alias="to", description="First local day of no more")
+
+    def holds(self, day: date) -> bool:
+        """Whether the rule is in force on a local day."""
+        return (self.since is None or self.since <= day) and (self.until is None or day < self.until)
 
     def matches(self, unit: str, direction: str, channel: str, account: str) -> bool:
-        """Whether a channel falls under the rule."""
+        """Whether a channel falls under the rule, on the days on which it is in force."""
         return (
             (not self.units or resolve(unit).name in {resolve(u).name for u in self.units})
             and (not self.directions or direction in self.directions)
@@ -353,10 +359,19 @@ class DeterminantsSettings(Section):
                 raise ValueError(f"there is no map {used!r}; known: {', '.join(sorted(ids)) or 'none'}")
         return self
 
-    def map_of(self, unit: str, direction: str, channel: str, account: str) -> TouMap | None:
-        """The map a channel is billed by; None: not mapped. ``direction`` is none, delivered or received."""
-        found = next((r.map for r in self.assign if r.matches(unit, direction, channel, account)), self.default_map)
-        return next((m for m in self.maps if m.id == found), None)
+    def maps_of(self, unit: str, direction: str, channel: str, account: str) -> list[tuple[date | None, TouMap | None]]:
+        """The maps a channel is billed by, each with its first local day (None: since ever), in order. ``direction`` is none, delivered or
+        received; a map of None: not mapped."""
+        rules = [rule for rule in self.assign if rule.matches(unit, direction, channel, account)]
+        edges = {edge for rule in rules for edge in (rule.since, rule.until) if edge is not None}
+        found: list[tuple[date | None, TouMap | None]] = []
+        for since in (None, *sorted(edges)):
+            day = since or date.min
+            name = next((rule.map for rule in rules if rule.holds(day)), self.default_map)
+            chosen = next((m for m in self.maps if m.id == name), None)
+            if not found or found[-1][1] is not chosen:
+                found.append((since, chosen))
+        return found
 
     @classmethod
     def default(cls) -> Self:

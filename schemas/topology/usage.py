@@ -460,8 +460,9 @@ class Factor(Section):
 
 
 class ProfileDay(Section):
-    """Weights of a day in equal parts, for some weekdays."""
+    """Weights of a day in equal parts, for some weekdays, from a date on."""
 
+    since: date | None = Field(default=None, alias="from", description="First local day; of several that fit the last in force counts")
     days: Weekdays = Field(default=("mon", "tue", "wed", "thu", "fri", "sat", "sun"), min_length=1)
     weights: tuple[int, ...] = Field(min_length=1, max_length=288)
 

@@ -20,6 +20,7 @@ from streams import calendar
 
 Ints = npt.NDArray[np.int64]
 UNMAPPED: Final = 0
+PLANS: Final = 10_000  # numbers from here on are plans: maps by date
 _EPOCH: Final = date(1970, 1, 1)
 _CACHE: Final = 200_000
 
@@ -58,6 +59,7 @@ class Maps:
             lines = self.names[numbers[tou.id]][1]
             lines += [period for period in tou.periods() if period not in lines]
         self._numbers = numbers
+        self._plans: list[tuple[tuple[int, int], ...]] = []  # first days and maps, in order
         self._maps: dict[int, TouMap] = {numbers[tou.id]: tou for tou in settings.maps}
         self.width = max(len(lines) for _, lines in self.names)
         self.vectors: list[Vector] = []
@@ -69,9 +71,20 @@ class Maps:
         return json.dumps(self.names).encode()
 
     def assign(self, unit: str, direction: str, channel: str, account: str) -> int:
-        """The number of the map a channel is billed by."""
-        found = self.settings.map_of(unit, direction, channel, account)
-        return self._numbers[found.id] if found else UNMAPPED
+        """The number of the map a channel is billed by; where it changes by date, that of a plan (see :meth:`on`)."""
+        maps = self.settings.maps_of(unit, direction, channel, account)
+        steps = tuple(
+            (-(2**31) if since is None else (since - _EPOCH).days, self._numbers[found.id] if found else UNMAPPED) for since, found in maps
+        )
+        if len(steps) == 1:
+            return steps[0][1]
+        if steps not in self._plans:
+            self._plans.append(steps)
+        return PLANS + self._plans.index(steps)
+
+    def on(self, number: int, day: int) -> int:
+        """The number of the map that a number or plan means on a local day."""
+        return number if number < PLANS else next(found for since, found in reversed(self._plans[number - PLANS]) if since <= day)
 
     def number_of(self, name: str) -> int:
         """The number of a map. Raises ValueError for one that is not among the settings."""
@@ -80,7 +93,7 @@ class Maps:
         return self._numbers[name]
 
     def vector(self, number: int, zone: str, day: int, seconds: int, count: int) -> int:
-        """Which of ``vectors`` a channel's day has: its map, the day in the channel's zone, interval length and number of slots.
+        """Which of ``vectors`` a channel's day has: its map (or plan), the day in the channel's zone, interval length and number of slots.
 
         A day is not mapped where its map has no version for it, or where the intervals are so long that one could straddle two periods.
         """
@@ -89,7 +102,7 @@ class Maps:
         if found is None:
             if len(self._days) >= _CACHE:
                 self._days.clear()
-            found = self._days[key] = self._make(*key)
+            found = self._days[key] = self._make(self.on(number, day), zone, day, seconds, count)
         return found
 
     def _make(self, number: int, zone: str, day: int, seconds: int, count: int) -> int:

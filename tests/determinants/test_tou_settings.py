@@ -10,6 +10,9 @@ from pydantic import ValidationError
 
 from schemas.topology import TopologyError, default_path, parse_topology
 from schemas.topology.tou import Billing, DeterminantsSettings, HolidayCalendar, MapVersion, Season, TouMap
+from schemas.topology.usage import UsageSettings
+from streams import calendar
+from tests.determinants.kit import Hub, Row, day_number, slots
 
 
 def version(**extra: Any) -> dict[str, Any]:
@@ -30,10 +33,10 @@ def period_at(made: MapVersion, day: str, hour: int) -> str | None:
 def test_default_has_one_map_for_energy_only() -> None:
     settings = DeterminantsSettings.default()
     for unit in ("kWh", "KWH", "Wh", "kvarh"):
-        found = settings.map_of(unit, "delivered", "E1", "a")
+        found = settings.maps_of(unit, "delivered", "E1", "a")[0][1]
         assert found is not None
         assert set(found.periods()) == {"peak", "shoulder", "offpeak"}
-    assert settings.map_of("m3", "none", "V1", "a") is None
+    assert settings.maps_of("m3", "none", "V1", "a")[0][1] is None
 
 
 @pytest.mark.parametrize(
@@ -169,7 +172,7 @@ def test_maps_are_assigned_by_the_first_rule_that_matches() -> None:
     settings = DeterminantsSettings.model_validate({"maps": maps, "default_map": "one", "assign": assign})
 
     def assigned(unit: str, direction: str, channel: str, account: str) -> str | None:
-        found = settings.map_of(unit, direction, channel, account)
+        found = settings.maps_of(unit, direction, channel, account)[0][1]
         return found.id if found else None
 
     assert assigned("kWh", "received", "CL1", "huge") is None
@@ -197,3 +200,56 @@ def test_errors_name_the_line_of_the_file() -> None:
     line = base.count("\n") + section[: section.index("- default")].count("\n") + 1
     with pytest.raises(TopologyError, match=rf"topology.yaml:{line}: determinants.maps\[0\].versions\[0\]: on mon, 11:00 to 12:00 is both"):
         parse_topology(base + section)
+
+
+def dated() -> DeterminantsSettings:
+    """Two maps of one period each: a holds to the end of March, b from April on, c for water."""
+    maps = [{"id": name, "versions": [{"default": name.upper()}]} for name in "abc"]
+    assign = [
+        {"map": "a", "units": ["kWh"], "to": "2026-04-01"}, {"map": "b", "units": ["kWh"], "from": "2026-04-01"},
+        {"map": "c", "units": ["m3"]},
+    ]  # fmt: skip
+    return DeterminantsSettings.model_validate({"maps": maps, "assign": assign})
+
+
+def test_who_is_billed_by_which_map_has_dates() -> None:
+    found = dated().maps_of("kWh", "delivered", "E1", "a1")
+    assert [(since and since.isoformat(), tou and tou.id) for since, tou in found] == [(None, "a"), ("2026-04-01", "b")]
+    assert [since for since, _ in dated().maps_of("m3", "none", "V", "a1")] == [None]
+
+
+def test_a_channel_changes_its_map_with_the_period_and_usage_on_the_day() -> None:
+    rules = [{"id": "interval-data", "as": "e"}, {"id": "tou-mapped-usage", "as": "t", "curve": "e"}]
+    cycles = {"late": {"day": 15}}
+    group = {"id": "g", "accounts": ["a*"], "versions": [{"rules": rules}]}
+    hub = Hub(dated(), usage=UsageSettings.model_validate({"groups": [group], "cycles": cycles}))
+    first = day_number("2026-03-15")
+    empty = dict.fromkeys(("commodity", "usage_group", "rate", "payment", "customer_class", "region", "zone"))
+    period = {"from": None, "to": None, "account": "c", "service_points": [], **empty, "billing_cycle": "late", "attributes": {}}
+    hub.send("UsageSubscription", {"subscription": "a1", "version": 1, "periods": [period], "changed": []})
+    rows = [Row(day, [1_000_000] * slots("Europe/Berlin", day, 3600), seconds=3600) for day in range(first, first + 31)]
+    hub.give(*rows[:20])
+    hub.restart()
+    hub.give(*rows[20:])
+    hub.close()
+    lines = {(body["period_start"].month, body["tou"]): int(body["quantity"]) for body in hub.latest().values() if body["tou"]}
+    assert lines == {(2, "A"): 17 * 24 - 1, (3, "B"): 14 * 24}  # local March begins in February, UTC
+    told = {q["tou"]: int(q["quantity"]) for q in hub.usage_sent[-1]["quantities"] if q["name"] == "t"}
+    assert told == {"A": 17 * 24 - 1, "B": 14 * 24}
+
+
+def test_a_profile_has_dates_too() -> None:
+    rules = [
+        {"id": "scalar-details", "as": "used", "readings": False},
+        {"id": "profile-accumulation", "as": "spread", "from": "used", "profile": "p", "seconds": "12h"},
+        {"id": "math", "as": "mornings", "unit": "count", "formula": "count(spread > 1.5)"},
+    ]
+    profile = [{"weights": [1, 0]}, {"from": "2026-03-21", "weights": [0, 0]}]
+    group = {"id": "g", "accounts": ["a*"], "versions": [{"rules": rules}]}
+    hub = Hub(usage=UsageSettings.model_validate({"groups": [group], "profiles": {"p": profile}}))
+    start = int(calendar.start_of("UTC", day_number("2026-03-01")))
+    reads: dict[str, Any] = {"seconds": 0, "zone": "UTC", "times": [start + 60, start + 31 * 86_400], "dials": 6}
+    hub.give(Row(0, [0, 40_000_000], **reads))
+    hub.tick("2026-04-01T06:00:00")
+    told = {q["name"]: q["quantity"] for q in hub.usage_sent[-1]["quantities"]}
+    assert (told["spread"], told["mornings"]) == (40, 20)  # two kWh in each of the first twenty mornings

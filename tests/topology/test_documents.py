@@ -130,7 +130,7 @@ def test_the_example_map_says_what_the_page_says() -> None:
     assert isinstance(example, dict)
     example["assign"][1]["map"] = None
     settings = DeterminantsSettings.model_validate(example)
-    chosen = settings.map_of("kWh", "delivered", "1", "A")
+    chosen = settings.maps_of("kWh", "delivered", "1", "A")[0][1]
     assert chosen is not None
     newer = chosen.version_of(date(2026, 7, 1))
     assert newer is not None

@@ -225,7 +225,8 @@ class _Run:
         )
         names: list[str] = []
         lines = map_lines(maps, number, zone, curve, names)
-        for event in self._events(number):
+        first = int(calendar.day_of(zone, curve.start))
+        for event in self._events(maps.on(number, first)):
             inside = (curve.times >= event.start) & (curve.times < event.end)
             if event.use and inside.any():
                 lines = np.where(inside, map_lines(maps, maps.number_of(event.use), zone, curve, names), lines)
@@ -482,8 +483,10 @@ class _Run:
         days = calendar.day_of(period.zone, times)
         weights = np.zeros(size, np.int64)
         for day in np.unique(days).tolist():
-            weekday = WEEKDAYS[(EPOCH + timedelta(days=int(day))).weekday()]
-            line = next((p.weights for p in self.at.settings.profiles[rule.profile] if weekday in p.days), (0,))
+            local = EPOCH + timedelta(days=int(day))
+            weekday, known = WEEKDAYS[local.weekday()], self.at.settings.profiles[rule.profile]
+            held = [p for p in known if weekday in p.days and (p.since is None or p.since <= local)]
+            line = max(held, key=lambda p: p.since or date.min).weights if held else (0,)
             here = np.flatnonzero(days == day)
             clock = calendar.wall_clock(period.zone, int(day), rule.seconds)[
                 (times[here] - int(calendar.start_of(period.zone, day))) // rule.seconds
@@ -607,7 +610,7 @@ def map_lines(maps: Maps, number: int, zone: str, curve: Curve, names: list[str]
     for day in range(first, last + 1):
         vector = maps.vectors[maps.vector(number, zone, day, curve.seconds, int(calendar.slots_of(zone, day, curve.seconds)))]
         own = maps.names[vector.map][1]
-        if vector.map == number:
+        if vector.map == maps.on(number, day):
             for name in own:  # periods without intervals are told too
                 _place(names, name)
         places = np.array([_place(names, own[line]) if line in vector.lines else 0 for line in range(len(own))], np.int64)
