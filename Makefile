@@ -43,7 +43,7 @@ format: install ## Format the code
 bench: install ## Measure (BENCH=pipeline)
 	@exec $(MDH) bench $(BENCH) $(ARGS)
 
-docs: install ## Write the generated pages anew: topics, settings, AsyncAPI, metrics, OpenAPI, rules
+docs: install ## Write the generated pages anew: topics, settings, AsyncAPI, metrics, OpenAPI, rules, pictures
 	@$(MDH) topology show --docs > docs/topics.md
 	@$(MDH) topology show --asyncapi > docs/asyncapi.yaml
 	@$(MDH) topology show --reference > docs/topology-reference.md
@@ -51,6 +51,8 @@ docs: install ## Write the generated pages anew: topics, settings, AsyncAPI, met
 	@$(MDH) hub --openapi > docs/openapi.json
 	@$(PY) -m mdh.docs_rules docs/rules
 	@$(PY) -m mdh.docs_usage docs/usage
+	@if [ -n "$(CHROMIUM)" ] || command -v chromium >/dev/null; then $(PY) -m tests.console.pictures docs/img; \
+	else echo "no Chromium (CHROMIUM=/path): the pictures of the console stay as they are" >&2; fi
 	@echo "wrote docs/topics.md docs/topology-reference.md docs/asyncapi.yaml docs/metrics.md docs/openapi.json docs/rules docs/usage"
 
 pictures: install ## Draw the screens of the console anew (needs Chromium; CHROMIUM=/path)

@@ -1,8 +1,11 @@
-"""``mdh bench todos``: the queue with a long history against the same queue without one, and a storm of exceptions.
+"""``mdh bench todos``: queue and dashboard with a long history and a large fleet against the same without; a storm of exceptions.
 
-Both stores hold the same live To-Dos; one has millions of completed ones, their history, and a day of a million meters beside. Asked are,
-through the service, the queue, its groups and figures, and one To-Do. The storm goes through the agent's fold alone. Times are processor
-times of the whole process, engine included, because other work on the machine must not count.
+Both stores hold the same live To-Dos. One has millions of completed ones with their history beside, and a million meters: master data,
+a day of reads, an open exception each. Asked are the To-Do service (queue, groups, figures, one To-Do) and the console's pages (queue,
+dashboard with all widgets), as they answer while the hub keeps the usual figures ready; what it costs to make each figure is told
+beside. The storm
+goes through the agent's fold alone. Times are processor times of the whole process, engine included, because other work on the machine
+must not count; what people wait on an idle machine is no more than that.
 """
 
 from __future__ import annotations
@@ -12,13 +15,20 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from fastapi.testclient import TestClient
+
 from connectors.clickhouse import migrate
 from connectors.clickhouse.store import Store, open_store
+from connectors.console.figures import WIDGETS, Memo
+from connectors.console.part import USUAL, Console
+from connectors.console.routes import routes
+from connectors.head_end.desk import Desk
+from connectors.head_end.gateway import create_app
 from connectors.head_end.reading import StoreReader
 from connectors.todo.part import tidy
 from connectors.todo.questions import Questions, Selection
@@ -30,6 +40,9 @@ from streams.todo.fold import TodoFold
 LIVE: Final = 20_000
 ROUNDS: Final = 9
 AT_ONCE: Final = 1_000_000
+UNTIDIED: Final = 200_000
+MADE: Final = "made:"
+DAY: Final = "2026-03-03"  # the dashboard looks at the days before
 Say = Callable[[str], None]
 _START: Final = 1_772_409_600
 
@@ -60,13 +73,15 @@ def run(completed: int, meters: int, exceptions: int, say: Say) -> dict[str, Any
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     empty = {name: (before[name] + again[name]) / 2 for name in before}
-    ratios = {name: round(full[name] / empty[name], 2) for name in full}
+    answers = [name for name in full if not name.startswith(MADE)]
+    ratios = {name: round(full[name] / empty[name], 2) for name in answers}
+    made = {name.removeprefix(MADE): round(value * 1000, 1) for name, value in full.items() if name.startswith(MADE)}
     say("a storm of exceptions")
     return {
         "bench": "todos", "completed": completed, "live": LIVE, "meters": meters,
-        "empty_ms": {name: round(value * 1000, 1) for name, value in empty.items()},
-        "full_ms": {name: round(value * 1000, 1) for name, value in full.items()}, "ratios": ratios, "ratio": max(ratios.values()),
-        **storm(exceptions),
+        "empty_ms": {name: round(empty[name] * 1000, 1) for name in answers},
+        "full_ms": {name: round(full[name] * 1000, 1) for name in answers}, "ratios": ratios, "ratio": max(ratios.values()),
+        "figures_made_ms": made, **storm(exceptions),
     }  # fmt: skip
 
 
@@ -94,27 +109,50 @@ def _fill(store: Store, completed: int, meters: int, say: Say) -> None:
     for first in range(0, completed, AT_ONCE):
         source = f"FROM numbers({first}, {min(AT_ONCE, completed - first)})"
         store.command(f"INSERT INTO todo_items ({_COLUMNS}) SELECT {done} {source}")
-        store.command(f"INSERT INTO todo_open ({_COLUMNS}, done) SELECT {done}, 1 {source}")
         store.command(
             "INSERT INTO todo_event_log (id, todo, version, at, action, user, command, before, after, text) SELECT hex(number), "
             f"concat('c', hex(cityHash64(number))), 3, toDateTime({_START} - 20000000, 'UTC'), 'completed', 'ann', hex(number), "
             f"'', '', '' {source}"
         )
         say(f"{min(first + AT_ONCE, completed):,} completed")
+    # Between two tidyings completed ones lie among the live ones
+    source = f"FROM numbers({min(completed, UNTIDIED)})"
+    store.command(f"INSERT INTO todo_open ({_COLUMNS}, done) SELECT {done}, 1 {source}")
     if meters:
-        day = f"toDateTime({_START}, 'UTC')"
+        _fleet(store, meters)
+        say(f"{meters:,} meters")
+
+
+def _fleet(store: Store, meters: int) -> None:
+    """Master data, a day of reads and an open exception for each meter."""
+    day, source = f"toDateTime({_START}, 'UTC')", f"FROM numbers({meters})"
+    store.command(
+        "INSERT INTO final_days (device, channel, unit, zone, day, day_start, seconds, step, version, state, multiplier, values, "
+        f"conditions, service_point, source) SELECT concat('M', toString(number)), 'E1', 'kWh', 'UTC', toDate({day}), {day}, 3600, 1, 1, "
+        "1, 1000000, arrayMap(i -> toInt64(i * number % 1000), range(24)), arrayMap(i -> 500000, range(24)), "
+        f"concat('SP', toString(number)), ['hes-1', 'hes-2'][number % 2 + 1] {source}"
+    )
+    for kind, id, body in (
+        ("device", "concat('M', toString(number))", '{"head_end":"hes-1","dcu":"DCU-%s"}'),
+        ("service_point", "concat('SP', toString(number))", '{"region":"r%s","grid_area":"g1"}'),
+    ):
+        text = "concat('" + body.replace("%s", "', toString(number % 50), '") + "')"
         store.command(
-            "INSERT INTO final_days (device, channel, unit, zone, day, day_start, seconds, step, version, state, multiplier, values, "
-            f"conditions) SELECT concat('M', toString(number)), 'E1', 'kWh', 'UTC', toDate({day}), {day}, 3600, 1, 1, 1, 1000000, "
-            f"arrayMap(i -> toInt64(i * number % 1000), range(24)), arrayMap(i -> 500000, range(24)) FROM numbers({meters})"
+            "INSERT INTO master_objects (kind, object, version, sequence, at, source, action, span_from, span_to, span_body) SELECT "
+            f"'{kind}', {id}, 1, number, {day}, 'bench', 'put', [-1], [-1], [{text}] {source}"
         )
+    store.command(
+        "INSERT INTO vee_exceptions (id, rule, severity, device, channel, start, end, status, detail, count, version, payload) SELECT "
+        "hex(number), ['interval-spike', 'missing-quantity'][number % 2 + 1], 'issue', concat('M', toString(number)), 'E1', "
+        f"{day} - number % 900000, {day}, 'open', 'a value far above the rest', 1, 1, 'p' {source}"
+    )
 
 
 def _asked(store: Store) -> dict[str, float]:
     questions = Questions(TodoSettings(), StoreReader(store, 1))
     page = questions.page(Selection(), "priority", None, 100)
     one = page["items"][0]["id"]
-    asks: Mapping[str, Callable[[], Any]] = {
+    asks: dict[str, Callable[[], Any]] = {
         "queue": lambda: questions.page(Selection(), "priority", None, 100),
         "queue_filtered": lambda: questions.page(Selection(role=["clerk"], rule=["interval-spike"]), "oldest", None, 100),
         "next_page": lambda: questions.page(Selection(), "priority", page["next"], 100),
@@ -122,15 +160,31 @@ def _asked(store: Store) -> dict[str, float]:
         "stats": questions.stats,
         "todo": lambda: questions.detail(one),
     }
+    console = Console(StoreReader(store, 1), load_topology(None), memo=Memo(clock=lambda: 0.0))  # what is made stays: nothing is asked anew
+    nothing: Any = None
+    app = create_app(Desk(nothing, console.reader, nothing, list), [routes(console)])
     found = {}
-    for name, ask in asks.items():
-        ask()
-        times = []
-        for _ in range(ROUNDS):
+    with TestClient(app) as client:
+
+        def get(path: str) -> None:
+            answer = client.get(path)
+            assert answer.status_code == 200, answer.text
+
+        for name in WIDGETS:
             began = time.process_time()
+            console.figure(name, DAY, USUAL)
+            found[f"{MADE}{name}"] = time.process_time() - began
+        asks["queue_page"] = lambda: get("/console/todos")
+        asks["dashboard"] = lambda: [get(f"/console/{path}") for path in (f"?at={DAY}", *(f"widgets/{name}?at={DAY}" for name in WIDGETS))]
+        for name, ask in asks.items():
             ask()
-            times.append(time.process_time() - began)
-        found[name] = statistics.median(times)
+            times = []
+            for _ in range(ROUNDS):
+                began = time.process_time()
+                ask()
+                times.append(time.process_time() - began)
+            found[name] = statistics.median(times)
+    console.close()
     return found
 
 

@@ -226,14 +226,21 @@ def _letters_routes(desk: Any) -> APIRouter:
 def _console(around: Surroundings) -> Service:
     """The web console."""
     from connectors.console.part import Console
+    from connectors.console.shelf import Shelf
 
-    return Console(around.reader, around.topology, around.services)
+    return Console(around.reader, around.topology, around.services, Shelf(around.kafka, around.topology, around.codec, around.writer))
 
 
 def _console_routes(console: Any) -> APIRouter:
+    from fastapi import APIRouter
+
+    from connectors.console.api import api
     from connectors.console.routes import routes
 
-    return routes(console)
+    both = APIRouter()
+    both.include_router(routes(console))
+    both.include_router(api(console))
+    return both
 
 
 PARTS: Final[tuple[Part, ...]] = (

@@ -115,6 +115,7 @@ class Device(Thing):
     manufacturer: Name | None = None
     commodity: Commodity | None = None
     head_end: Name | None = None
+    dcu: Name | None = Field(default=None, description="data concentrator or gateway through which it is reached")
 
 
 class Configuration(Thing):

@@ -13,11 +13,13 @@ import numpy.typing as npt
 from markupsafe import Markup, escape
 
 from connectors.console.curve import Curve
+from connectors.console.surroundings import Line
 
 WIDTH: Final = 960
 HEIGHT: Final = 320
 LEFT: Final = 56
-RIGHT: Final = 12
+RIGHT: Final = 64
+STRIP: Final = 76  # of the temperature, below
 TOP: Final = 14
 BOTTOM: Final = 34
 _STEPS: Final = (300, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400, 172_800, 604_800, 1_209_600, 2_592_000)
@@ -77,18 +79,36 @@ def stacked(labels: Sequence[str], series: Sequence[Series], title: str, *, heig
     return Markup("".join([*out, "</svg>"]))
 
 
-def curve_chart(curve: Curve, zone: ZoneInfo, title: str, words: dict[str, str]) -> Markup:
-    """A load curve: final values by quality, what came where it differs, the expected band, register readings, events, outages."""
-    scale = _Scale.of(curve, zone)
-    out = [_open(WIDTH, HEIGHT, title, "curve")]
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What is drawn beside a curve: what the neighbours used, and the temperature."""
+
+    neighbours: Line | None = None
+    temperature: Line | None = None
+
+
+def curve_chart(curve: Curve, zone: ZoneInfo, title: str, words: dict[str, str], beside: Beside | None = None) -> Markup:
+    """A load curve: final values by quality, what came where it differs, the expected band, neighbours, registers, events, outages.
+
+    Readings of a register are a line on a scale of its own at the right; the temperature is a strip below.
+    """
+    beside = beside or Beside()
+    scale = _Scale.of(curve, zone, beside.neighbours)
+    tall = HEIGHT + (STRIP if beside.temperature else 0)
+    out = [_open(WIDTH, tall, title, "curve")]
     out += _frame(scale, curve.unit)
     out += _shades(scale, curve, words)
     out += _band(scale, curve)
+    out += _neighbours(scale, curve, beside.neighbours)
+    out += _registers(scale, curve, words)
     out += _received(scale, curve)
     out += _finals(scale, curve)
-    out += _marks(scale, curve, words)
-    out.append(f'<line class="cursor" y1="{TOP}" y2="{HEIGHT - BOTTOM}" x1="-9" x2="-9"/>')
-    out.append(f'<rect class="select" y="{TOP}" height="{HEIGHT - TOP - BOTTOM}" x="-9" width="0"/></svg>')
+    out += _marks(scale, curve)
+    if beside.temperature:
+        out += _temperature(scale, beside.temperature, words["temperature"])
+    floor = tall - (4 if beside.temperature else BOTTOM)
+    out.append(f'<line class="cursor" y1="{TOP}" y2="{floor}" x1="-9" x2="-9"/>')
+    out.append(f'<rect class="select" y="{TOP}" height="{floor - TOP}" x="-9" width="0"/></svg>')
     return Markup("".join(out))
 
 
@@ -101,8 +121,10 @@ class _Scale:
     zone: ZoneInfo
 
     @classmethod
-    def of(cls, curve: Curve, zone: ZoneInfo) -> _Scale:
+    def of(cls, curve: Curve, zone: ZoneInfo, neighbours: Line | None) -> _Scale:
         seen = [curve.value[curve.has], curve.received[curve.sent]]
+        if neighbours is not None:
+            seen.append(neighbours.value[~np.isnan(neighbours.value)])
         peak = max((float(part.max()) for part in seen if part.size), default=0.0)
         band = float(np.nanmax(curve.upper)) if curve.upper.size and not np.isnan(curve.upper).all() else 0.0
         least = min((float(part.min()) for part in seen if part.size), default=0.0)
@@ -217,15 +239,57 @@ def _finals(scale: _Scale, curve: Curve) -> list[str]:
     return out
 
 
-def _marks(scale: _Scale, curve: Curve, words: dict[str, str]) -> list[str]:
+def _neighbours(scale: _Scale, curve: Curve, line: Line | None) -> list[str]:
+    if line is None:
+        return []
+    return [f'<polyline class="neighbours" points="{_steps(scale, curve, line.value, a, b)}"/>' for a, b in _runs(~np.isnan(line.value))]
+
+
+def _registers(scale: _Scale, curve: Curve, words: dict[str, str]) -> list[str]:
+    """Readings as triangles at the foot; those of the first register as a line, between its own lowest and highest."""
     out = []
     floor = HEIGHT - BOTTOM
-    for at, reading in curve.registers:
-        x = scale.x(at)
-        out.append(
-            f'<path class="register" d="M{x:.1f} {floor + 2} l4 7 h-8 z">'
-            f"<title>{escape(words['register'])}: {escape(reading)}</title></path>"
-        )
+    for register in curve.registers:
+        for at, reading in zip(register.at, register.reading, strict=True):
+            said = f"{words['register']} {register.channel}: {reading.normalize():f} {register.unit}"
+            x = scale.x(at)
+            out.append(f'<path class="register" d="M{x:.1f} {floor + 2} l4 7 h-8 z"><title>{escape(said)}</title></path>')
+    if not curve.registers or len(curve.registers[0].at) < 2:
+        return out
+    first = curve.registers[0]
+    values = [float(reading) for reading in first.reading]
+    low, high = min(values), max(values)
+    span = (high - low) or 1.0
+    points = [f"{scale.x(at):.1f},{floor - 6 - (floor - TOP - 12) * (v - low) / span:.1f}" for at, v in zip(first.at, values, strict=True)]
+    out.append(f'<polyline class="register-line" points="{" ".join(points)}"/>')
+    x = WIDTH - RIGHT + 6
+    for y, value in ((TOP + 10, high), (floor - 2, low)):
+        out.append(f'<text class="tick register-tick" x="{x}" y="{y}">{number(value)}</text>')
+    out.append(f'<text class="tick register-tick" x="{x}" y="{TOP + 26}">{escape(first.unit)}</text>')
+    return out
+
+
+def _temperature(scale: _Scale, line: Line, name: str) -> list[str]:
+    """A strip below the curve with a scale of its own."""
+    top, floor = HEIGHT + 6, HEIGHT + STRIP - 8
+    low, high = np.floor(line.value.min()), np.ceil(line.value.max())
+    span = max(high - low, 1.0)
+    points = " ".join(
+        f"{scale.x(int(at)):.1f},{floor - (floor - top) * (value - low) / span:.1f}"
+        for at, value in zip(line.start.tolist(), line.value.tolist(), strict=True)
+    )
+    out = [f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}"/>' for y in (top, floor)]
+    out += [
+        f'<text class="tick" x="{LEFT - 6}" y="{y}" text-anchor="end">{value:g}</text>' for y, value in ((top + 8, high), (floor + 2, low))
+    ]
+    out.append(f'<text class="tick" x="{WIDTH - RIGHT + 6}" y="{top + 8}">°C</text>')
+    out.append(f'<polyline class="temperature" points="{points}"><title>{escape(name)}</title></polyline>')
+    return out
+
+
+def _marks(scale: _Scale, curve: Curve) -> list[str]:
+    out = []
+    floor = HEIGHT - BOTTOM
     for at, kind in curve.events:
         x = scale.x(at)
         out.append(f'<g class="event"><title>{escape(kind)}</title><line x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{floor}"/>')

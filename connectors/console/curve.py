@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Protocol
+from decimal import Decimal
+from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 import numpy as np
 import numpy.typing as npt
 
 from connectors.console.words import aware, quality
+from connectors.head_end.listing import Rows
 
 WEEKS: Final = 4
 MILLION: Final = 1_000_000
@@ -25,9 +27,9 @@ ORDER BY day_start
 LIMIT 800
 """
 REGISTERS: Final = """
-SELECT at, reading, unit, condition_name FROM registers
+SELECT channel, at, reading, unit FROM registers
 WHERE device = {device:String} AND at >= {first:DateTime('UTC')} AND at < {last:DateTime('UTC')} AND reading IS NOT NULL
-ORDER BY at LIMIT 400
+ORDER BY channel, at LIMIT 400
 """
 EVENTS: Final = """
 SELECT at, kind, severity, detail FROM device_events
@@ -45,12 +47,14 @@ ORDER BY start, rule LIMIT 500
 Floats = npt.NDArray[np.float64]
 
 
-class Rows(Protocol):
-    """What asks the store."""
+@dataclass(frozen=True, slots=True)
+class Register:
+    """Readings of one register: UTC seconds and readings in the unit."""
 
-    def rows(self, sql: str, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Rows of a query of our own."""
-        ...
+    channel: str
+    unit: str
+    at: Sequence[int]
+    reading: Sequence[Decimal]
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ class Curve:
     lower: Floats
     middle: Floats
     upper: Floats
-    registers: Sequence[tuple[int, str]] = ()
+    registers: Sequence[Register] = ()
     events: Sequence[tuple[int, str]] = ()
     outages: Sequence[tuple[int, int]] = ()
     doubts: Sequence[tuple[int, int, str]] = ()
@@ -106,7 +110,7 @@ def load_curve(
     days = reader.rows(DAYS, past)
     lengths = [day["seconds"] for day in days if aware(day["day_start"]).timestamp() >= first - 90_000]
     length = seconds or (max(set(lengths), key=lengths.count) if lengths else 0)
-    slots = _slots([day for day in days if day["seconds"] == length])
+    slots = slots_of([day for day in days if day["seconds"] == length])
     exceptions = reader.rows(DOUBTS, span)
     inside = (slots["start"] >= first) & (slots["start"] < last)
     here = {name: column[inside] for name, column in slots.items()}
@@ -115,13 +119,22 @@ def load_curve(
     curve = Curve(
         first, last, length, newest[-1]["unit"] if newest else "", here["start"], here["value"], here["condition"], here["method"],
         here["received"], lower, middle, upper,
-        [(_second(row["at"]), f"{row['reading'].normalize():f} {row['unit']}") for row in reader.rows(REGISTERS, span)],
+        _registers(reader.rows(REGISTERS, span)),
         [(_second(row["at"]), f"{row['kind']} {row['detail']}".strip()) for row in reader.rows(EVENTS, span)],
         [(_second(row["began"]), _second(row["ended"]) if row["ended"] else last) for row in reader.rows(OUTAGES, span)],
         [(_second(row["start"]), _second(row["end"]), row["rule"]) for row in exceptions if row["status"] == "open"],
         max((day["version"] for day in newest), default=0),
     )  # fmt: skip
     return curve, exceptions
+
+
+def _registers(rows: Sequence[Mapping[str, Any]]) -> list[Register]:
+    """Readings of each register, the one with most of them first."""
+    found: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        found.setdefault((row["channel"], row["unit"]), []).append(row)
+    ordered = sorted(found.items(), key=lambda entry: (-len(entry[1]), entry[0]))
+    return [Register(channel, unit, [_second(r["at"]) for r in told], [r["reading"] for r in told]) for (channel, unit), told in ordered]
 
 
 def _text(at: datetime) -> str:
@@ -132,7 +145,7 @@ def _second(at: datetime) -> int:
     return int(aware(at).timestamp())
 
 
-def _slots(days: Sequence[Mapping[str, Any]]) -> dict[str, npt.NDArray[Any]]:
+def slots_of(days: Sequence[Mapping[str, Any]]) -> dict[str, npt.NDArray[Any]]:
     """Arrays over all slots of the days; those that are not due are left out."""
     columns: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in ("start", "value", "condition", "method", "received")}
     for day in days:

@@ -8,17 +8,22 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
-from urllib.parse import urlencode
+from typing import Any, Final, Generic, TypeVar
+from urllib.parse import quote, urlencode
 
 from markupsafe import Markup
 
 from connectors.console.charts import Series, stacked
-from connectors.console.curve import Rows
+from connectors.console.fleet import BANDS, SIDES, communication, side_of
+from connectors.console.surroundings import stations
 from connectors.console.words import age, catalogue, count, money, share, when
+from connectors.head_end.listing import Rows
 
 FRESH: Final = 15.0  # seconds that an answer is shown before it is asked again
 IDLE: Final = 900.0  # seconds after which nobody looks any more
+WATCHED: Final = 60.0  # seconds for which who looked is taken to look still
+OFTEN: Final = 5.0  # an answer somebody looks at is kept so many times as long as it took
+SELDOM: Final = 60.0  # and one that is only kept ready
 AGES: Final = (("fresh", 1), ("week", 7), ("old", 10_000))
 t = catalogue()
 
@@ -34,8 +39,17 @@ class Tile:
 
 
 @dataclass(frozen=True, slots=True)
+class Table:
+    """A table of a widget; ``rows`` hold text or (text, href) per column."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+
+
+@dataclass(frozen=True, slots=True)
 class Content:
-    """What a widget shows: tiles above, a chart, a table below. ``rows`` hold text or (text, href) per column."""
+    """What a widget shows: tiles above, a chart, tables below. ``rows`` hold text or (text, href) per column."""
 
     tiles: Sequence[Tile] = ()
     chart: Markup = Markup()
@@ -43,7 +57,7 @@ class Content:
     columns: Sequence[str] = ()
     rows: Sequence[Sequence[Any]] = ()
     folded: bool = False  # the table tells what the chart shows
-    note: str = ""
+    also: Sequence[Table] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,84 +78,98 @@ class Span:
         return {"since": f"{self.since:%Y-%m-%d %H:%M:%S}", "until": f"{self.until:%Y-%m-%d %H:%M:%S}"}
 
 
+T = TypeVar("T")
+
+
 @dataclass
-class _Kept:
-    content: Content
+class _Kept(Generic[T]):
+    content: T
     at: float
-    asked: float = 0.0
+    cost: float
+    asked: float
+    looked: float
     busy: bool = False
 
 
 @dataclass
 class Memo:
-    """Answers kept for a few seconds; an older one is shown while a thread asks anew, so that nobody waits for a large store twice."""
+    """Answers kept for a few seconds; an older one is shown while a thread asks anew, so that nobody waits for a large store twice.
+
+    An answer that takes long is asked for less often, so that the store has its time for others.
+    """
 
     workers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2, "console"))
     clock: Callable[[], float] = time.monotonic
-    _kept: dict[Any, _Kept] = field(default_factory=dict)
+    _kept: dict[Any, _Kept[Any]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def get(self, key: Any, ask: Callable[[], Content]) -> Content:
-        """The answer, at most ``FRESH`` seconds old where somebody looks all the time. Raises what the first ask raises."""
+    def get(self, key: Any, ask: Callable[[], T], fresh: float = FRESH, *, ready: bool = False) -> T:
+        """The answer, about ``fresh`` seconds old where somebody looks all the time. Raises what the first ask raises.
+
+        ``ready``: nobody looks, it is to be there for whoever will.
+        """
         now = self.clock()
         with self._lock:
             for old in [name for name, kept in self._kept.items() if now - kept.asked > IDLE]:
                 del self._kept[old]
             kept = self._kept.get(key)
             if kept is not None:
-                kept.asked = now
-                if now - kept.at > FRESH and not kept.busy:
+                kept.asked, kept.looked = now, kept.looked if ready else now
+                pause = OFTEN if now - kept.looked < WATCHED else SELDOM
+                if now - kept.at > max(fresh, pause * kept.cost) and not kept.busy:
                     kept.busy = True
                     self.workers.submit(self._renew, key, ask)
                 if now - kept.at < IDLE:
-                    return kept.content
+                    answer: T = kept.content
+                    return answer
+        return self._keep(key, ask, looked=-WATCHED if ready else now)
+
+    def _keep(self, key: Any, ask: Callable[[], T], looked: float) -> T:
+        began = self.clock()
         content = ask()
+        now = self.clock()
         with self._lock:
-            self._kept[key] = _Kept(content, self.clock(), self.clock())
+            self._kept[key] = _Kept(content, now, now - began, now, looked)
         return content
 
-    def _renew(self, key: Any, ask: Callable[[], Content]) -> None:
+    def _renew(self, key: Any, ask: Callable[[], Any]) -> None:
         try:
-            content = ask()
+            self._keep(key, ask, self._kept[key].looked)
         except Exception:
             with self._lock:
                 self._kept.pop(key, None)  # the next one who looks is told what is wrong
             raise
-        with self._lock:
-            self._kept[key] = _Kept(content, self.clock(), self.clock())
 
 
 def link(page: str, **query: object) -> str:
     """The address of a console page."""
-    asked = {name: str(value) for name, value in query.items() if value not in (None, "")}
-    return f"/console/{page}" + (f"?{urlencode(asked)}" if asked else "")
+    asked = {name: value if isinstance(value, list) else str(value) for name, value in query.items() if value not in (None, "", [])}
+    return f"/console/{page}" + (f"?{urlencode(asked, doseq=True)}" if asked else "")
 
 
 def fleet(reader: Rows, span: Span) -> Content:
-    """Meters known and heard of, by the system that reads them."""
+    """Meters known and heard of, by the system that reads them, the concentrator they hang on, and the region they are in."""
     known = reader.rows("SELECT kind, count() AS n FROM master_objects FINAL GROUP BY kind", {})
     kinds = {row["kind"]: row["n"] for row in known}
-    rows = reader.rows(
-        """
-        SELECT source, count() AS meters, countIf(last >= {until:DateTime('UTC')} - INTERVAL 2 DAY) AS fresh,
-            countIf(last < {until:DateTime('UTC')} - INTERVAL 4 DAY) AS silent
-        FROM (SELECT device, argMax(source, day_start) AS source, max(day_start) AS last FROM final_days
-              WHERE day >= toDate32({since:DateTime('UTC')}) - 7 AND day < toDate32({until:DateTime('UTC')}) + 1 GROUP BY device)
-        GROUP BY source ORDER BY meters DESC LIMIT 12
-        """,
-        span.bound,
-    )
-    heard = sum(row["meters"] for row in rows)
-    return Content(
-        tiles=(
-            Tile(t("fleet.heard"), count(heard), link("meters")),
-            Tile(t("fleet.fresh"), count(sum(row["fresh"] for row in rows))),
-            Tile(t("fleet.silent"), count(sum(row["silent"] for row in rows)), link("todos", type="silent-meter"), "bad"),
-            Tile(t("fleet.channels"), count(kinds.get("channel", 0) + kinds.get("component", 0)), link("master", kind="channel")),
-        ),
-        columns=(t("column.source"), t("column.meters"), t("fleet.fresh"), t("fleet.silent")),
-        rows=[(row["source"] or t("word.none"), count(row["meters"]), count(row["fresh"]), count(row["silent"])) for row in rows],
-    )
+    rows = communication(reader, span.until)
+    whole = next((row for row in rows if not side_of(row)), dict.fromkeys(("meters", *BANDS), 0))
+    tiles = [Tile(t("fleet.meters"), count(whole["meters"]), link("meters"))]
+    tiles += [Tile(t(f"fleet.{band}"), count(whole[band]), link("meters", heard=band), "bad" if band == "silent" else "") for band in BANDS]
+    tiles.append(Tile(t("fleet.channels"), count(kinds.get("channel", 0) + kinds.get("component", 0)), link("master", kind="channel")))
+    tables = [_by_side(side, [row for row in rows if side_of(row) == side]) for side in SIDES]
+    return Content(tiles=tiles, also=[table for table in tables if any(cells[0][0] for cells in table.rows)])
+
+
+def _by_side(side: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+    return Table(
+        t(f"fleet.by_{side}"),
+        (t(f"column.{side}"), t("column.meters"), *(t(f"fleet.{band}") for band in BANDS)),
+        [
+            ((row[side], link("meters", **{side: row[side] or "-"})), count(row["meters"]),
+             *((count(row[band]), link("meters", heard=band, **{side: row[side] or "-"})) if row[band] else "0" for band in BANDS))
+            for row in rows[:12]
+        ],
+    )  # fmt: skip
 
 
 _READS: Final = """
@@ -233,33 +261,35 @@ def exceptions(reader: Rows, span: Span) -> Content:
         """,
         span.bound,
     )
-    return _aged(rows, "rule", lambda value, _age: link("exceptions", rule=value, status="open"), t("column.rule"))
+    edges = {band: f"{span.until - timedelta(days=days):%Y-%m-%dT%H:%M:%SZ}" for band, days in (("fresh", 1), ("week", 7))}
+    spans = {"": {}, "fresh": {"from": edges["fresh"]}, "week": {"from": edges["week"], "to": edges["fresh"]}, "old": {"to": edges["week"]}}
+    return _aged(rows, "rule", lambda value, band: link("exceptions", rule=value, status="open", **spans[band]), t("column.rule"))
+
+
+_WORK: Final = """
+SELECT role, type, grouping(role) AS by_role, count() AS n, countIf(first_seen > {now:DateTime('UTC')} - INTERVAL 1 DAY) AS fresh,
+    countIf(first_seen <= {now:DateTime('UTC')} - INTERVAL 1 DAY AND first_seen > {now:DateTime('UTC')} - INTERVAL 7 DAY) AS week,
+    countIf(first_seen <= {now:DateTime('UTC')} - INTERVAL 7 DAY) AS old,
+    countIf(if(state = 'open', assign_by, resolve_by) < {now:DateTime('UTC')}) AS late, countIf(user = '') AS free
+FROM todo_queue GROUP BY GROUPING SETS ((role), (type)) ORDER BY n DESC, role, type
+"""
 
 
 def todos(reader: Rows, _: Span) -> Content:
-    """To-Dos that are not done, by role and age."""
-    rows = reader.rows(
-        """
-        SELECT role, count() AS n, countIf(first_seen >= {now:DateTime('UTC')} - INTERVAL 1 DAY) AS fresh,
-            countIf(first_seen < {now:DateTime('UTC')} - INTERVAL 1 DAY AND first_seen >= {now:DateTime('UTC')} - INTERVAL 7 DAY) AS week,
-            countIf(first_seen < {now:DateTime('UTC')} - INTERVAL 7 DAY) AS old,
-            countIf(resolve_by < {now:DateTime('UTC')}) AS late, countIf(user = '') AS free
-        FROM todo_queue WHERE state != 'completed' GROUP BY role ORDER BY n DESC
-        """,
-        {"now": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}"},
-    )
+    """To-Dos that are not done, by role, type and age."""
+    told = reader.rows(_WORK, {"now": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}"})
+    rows = [row for row in told if row["by_role"] == 0]
     content = _aged(rows, "role", lambda value, band: link("todos", role=value, age=band), t("column.role"))
+    types = _aged(
+        [row for row in told if row["by_role"]], "type", lambda value, band: link("todos", type=value, age=band), t("column.type")
+    )
+    late = sum(row["late"] for row in rows)
     tiles = (
         Tile(t("todos.live"), count(sum(row["n"] for row in rows)), link("todos")),
         Tile(t("todos.free"), count(sum(row["free"] for row in rows)), link("todos", state="open")),
-        Tile(
-            t("todos.late"),
-            count(sum(row["late"] for row in rows)),
-            link("todos", sort="due"),
-            "bad" if any(r["late"] for r in rows) else "",
-        ),
+        Tile(t("todos.late"), count(late), link("todos", sort="due", overdue="true"), "bad" if late else ""),
     )
-    return Content(tiles, columns=content.columns, rows=content.rows)
+    return Content(tiles, columns=content.columns, rows=content.rows, also=[Table(t("todos.by_type"), types.columns, types.rows)])
 
 
 def _aged(rows: Sequence[Mapping[str, Any]], name: str, href: Callable[[str, str], str], title: str) -> Content:
@@ -278,7 +308,7 @@ def _aged(rows: Sequence[Mapping[str, Any]], name: str, href: Callable[[str, str
 
 
 def billing(reader: Rows, span: Span) -> Content:
-    """Bill determinants and usage of the last periods: released, held, waiting."""
+    """Bill determinants and usage of the last periods: due, released, held, waiting, delivered."""
     bound = Span(span.until, 62).bound
     rows = reader.rows(
         """
@@ -293,10 +323,18 @@ def billing(reader: Rows, span: Span) -> Content:
         "GROUP BY status ORDER BY status",
         bound,
     )
+    sent = reader.rows(
+        "SELECT sum(records) AS n FROM deliveries WHERE status = 'delivered' AND object IN ('determinants', 'usage-transactions') "
+        "AND at >= {since:DateTime('UTC')} AND at < {until:DateTime('UTC')}",
+        bound,
+    )[0]["n"]
     tiles = [Tile(t(f"usage.{row['status']}"), count(row["n"]), link("usage", status=row["status"])) for row in usage]
+    released, held = (sum(row[name] for row in rows) for name in ("released", "held"))
     return Content(
-        tiles=(Tile(t("billing.released"), count(sum(row["released"] for row in rows)), link("determinants", status="released")),
-               Tile(t("billing.held"), count(sum(row["held"] for row in rows)), link("determinants", status="held")), *tiles),
+        tiles=(Tile(t("billing.due"), count(released + held), link("determinants")),
+               Tile(t("billing.released"), count(released), link("determinants", status="released")),
+               Tile(t("billing.held"), count(held), link("determinants", status="held"), "bad" if held else ""),
+               Tile(t("billing.sent"), count(int(sent or 0)), link("subscribers")), *tiles),
         columns=(t("column.kind"), t("billing.released"), t("billing.held"), t("column.accounts")),
         rows=[((row["kind"], link("determinants", kind=row["kind"])), count(row["released"]), count(row["held"]), count(row["accounts"]))
               for row in rows],
@@ -349,6 +387,28 @@ def deliveries(reader: Rows, _: Span) -> Content:
     )  # fmt: skip
 
 
+def temperature(reader: Rows, span: Span) -> Content:
+    """What is known of the temperature outside: each station's newest day."""
+    known = stations(reader, span.until)[:12]
+    if not known:
+        return Content()
+    rows = reader.rows(
+        "SELECT device, channel, argMax(value, start) AS last, min(value) AS least, max(value) AS most, max(start) AS at FROM intervals "
+        "WHERE device IN {devices:Array(String)} AND unit = 'C' AND value IS NOT NULL AND start >= {since:DateTime('UTC')} AND "
+        "start < {until:DateTime('UTC')} AND day >= toDate32({since:DateTime('UTC')}) - 1 GROUP BY device, channel",
+        {"devices": [station.device for station in known], **Span(span.until, 2).bound},
+    )
+    told = {(row["device"], row["channel"]): row for row in rows}
+    lines = []
+    for station in known:
+        row = told.get((station.device, station.channel))
+        where = station.place.region or station.place.grid_area or station.place.service_point
+        figures = ("–", "–", "–") if row is None else tuple(f"{row[name]:.1f} °C" for name in ("last", "least", "most"))
+        lines.append(((station.device, link(f"meters/{quote(station.device, safe='')}", channel=station.channel)), where, *figures))
+    columns = (t("column.station"), t("column.region"), t("temperature.last"), t("temperature.least"), t("temperature.most"))
+    return Content(columns=columns, rows=lines)
+
+
 Widget = Callable[[Rows, Span], Content]
 WIDGETS: Final[dict[str, Widget]] = {
     "fleet": fleet,
@@ -360,6 +420,7 @@ WIDGETS: Final[dict[str, Widget]] = {
     "prepaid": prepaid,
     "events": events,
     "deliveries": deliveries,
+    "temperature": temperature,
 }
 
 

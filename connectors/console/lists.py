@@ -3,80 +3,86 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any, Final
 
-from connectors.console.curve import Rows
+from connectors.enterprise.routes import OBJECTS
+from connectors.head_end.listing import EXCEPTIONS, TIME, Listing, Rows, page_of
+from connectors.head_end.problems import ProblemError
+from connectors.rights.routes import AUDIT
+from connectors.usage.routes import USAGE
 
 PAGE: Final = 100
+EVENTS: Final = Listing(
+    "device_events", {"at": TIME, "device": "String", "id": "String"}, "at", "at", ("kind", "severity", "source", "code"), ("device",),
+    backward=True,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class List:
-    """``columns`` are shown; ``equals`` and ``begins`` filter by a value or by its beginning; ``flags`` are conditions by name."""
+    """``columns`` are shown of a listing; ``timed``: it can be bounded by times."""
 
-    view: str
+    listing: Listing
     columns: tuple[str, ...]
-    order: str
-    equals: tuple[str, ...] = ()
-    begins: tuple[str, ...] = ()
-    also: tuple[str, ...] = ()  # read beside the shown columns
-    time: str = ""  # the column that from and to compare with
-    flags: Mapping[str, str] | None = None
+    timed: bool = True
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What it can be filtered by, times left out."""
+        return (*self.listing.equals, *self.listing.begins, *self.listing.flags)
 
 
 LISTS: Final[dict[str, List]] = {
     "exceptions": List(
-        "exceptions", ("start", "end", "device", "channel", "rule", "severity", "status", "count", "detail"),
-        "start DESC, device, rule, id",
-        ("rule", "severity", "status", "channel", "payload"), ("device", "service_point"), time="start",
+        replace(EXCEPTIONS, equals=("rule", "severity", "status", "channel", "payload"), begins=("device", "service_point"), backward=True),
+        ("start", "end", "device", "channel", "rule", "severity", "status", "count", "detail"),
     ),
     "determinants": List(
-        "bill_determinants FINAL",
+        Listing(
+            "bill_determinants FINAL",
+            {"period_start": TIME, **dict.fromkeys(("account", "device", "channel", "kind", "tou", "period", "unit"), "String"),
+             "version": "Int64", "id": "String"},
+            "period_start", "period_end", ("kind", "tou", "status", "period"), ("account", "device"), backward=True,
+        ),
         ("period_start", "period_end", "account", "device", "channel", "kind", "tou", "quantity", "status", "version", "reason"),
-        "period_start DESC, account, device, channel, kind, tou, version DESC",
-        ("kind", "tou", "status", "period"), ("account", "device"), ("unit",), "period_start",
     ),
     "usage": List(
-        "usage", ("period_start", "period_end", "account", "group", "trigger", "status", "version", "correction", "reason", "bill"),
-        "period_start DESC, account, usage", ("status", "group", "trigger", "bill"), ("account",), time="period_start",
+        replace(USAGE, equals=("status", "group", "trigger", "bill"), begins=("account",), backward=True),
+        ("period_start", "period_end", "account", "group", "trigger", "status", "version", "correction", "reason", "bill"),
     ),
     "prepaid": List(
-        "prepaid_accounts", ("account", "device", "state", "balance", "debt", "days_left", "tariff", "level", "hold", "trouble", "as_of"),
-        "account", ("state", "level", "tariff"), ("account", "device"), ("currency",),
-        flags={"below": "balance < 0", "trouble": "trouble != ''"},
+        Listing(
+            "prepaid_accounts", {"account": "String"}, "as_of", "as_of", ("state", "level", "tariff"), ("account", "device"),
+            {"below": "balance < 0", "trouble": "trouble != ''"},
+        ),
+        ("account", "device", "state", "balance", "debt", "days_left", "tariff", "level", "hold", "trouble", "as_of"), timed=False,
     ),
     "master": List(
-        "master", ("kind", "id", "valid_from", "valid_to", "device", "service_point", "account", "version", "changed_at", "source"),
-        "kind, id, span", ("kind", "source"), ("id", "device", "service_point", "account"),
+        replace(OBJECTS, equals=("kind", "source"), begins=("id", "device", "service_point", "account")),
+        ("kind", "id", "valid_from", "valid_to", "device", "service_point", "account", "version", "changed_at", "source"), timed=False,
     ),
-    "events": List(
-        "device_events", ("at", "device", "kind", "severity", "code", "detail", "source"), "at DESC, device, id",
-        ("kind", "severity", "source", "code"), ("device",), time="at",
-    ),
+    "events": List(EVENTS, ("at", "device", "kind", "severity", "code", "detail", "source")),
     "audit": List(
-        "audit", ("at", "actor", "action", "outcome", "device", "channel", "start", "end", "reason", "detail", "approved_by"),
-        "at DESC, id", ("actor", "action", "outcome", "reason", "command", "bulk"), ("device", "subject"), time="at",
+        replace(AUDIT, equals=("actor", "action", "outcome", "reason", "command", "bulk"), begins=("device", "subject"), backward=True),
+        ("at", "actor", "action", "outcome", "device", "channel", "start", "end", "reason", "detail", "approved_by"),
     ),
 }  # fmt: skip
 
 
-def page(reader: Rows, spec: List, query: Mapping[str, str], offset: int) -> tuple[list[dict[str, Any]], bool]:
-    """One page of a list, and whether there are more rows."""
-    where, bound = [], dict[str, Any]()
-    for name in (*spec.equals, *spec.begins):
-        if query.get(name):
-            where.append(f"`{name}` = {{{name}:String}}" if name in spec.equals else f"startsWith(toString(`{name}`), {{{name}:String}})")
-            bound[name] = query[name][:255]
-    for name, condition in (spec.flags or {}).items():
-        if query.get(name) == "1":
-            where.append(f"({condition})")
-    for name, sign in (("from", ">="), ("to", "<")):
-        if spec.time and query.get(name):
-            where.append(f"`{spec.time}` {sign} parseDateTimeBestEffort({{{name}:String}}, 'UTC')")
-            bound[name] = query[name][:40]
-    columns = ", ".join(f"`{name}`" for name in (*spec.columns, *spec.also))
-    condition = f" WHERE {' AND '.join(where)}" if where else ""
-    sql = f"SELECT {columns} FROM {spec.view}{condition} ORDER BY {spec.order} LIMIT {PAGE + 1} OFFSET {offset}"
-    rows = reader.rows(sql, bound)
-    return rows[:PAGE], len(rows) > PAGE
+def page(reader: Rows, spec: List, query: Mapping[str, str], cursor: str | None) -> tuple[list[dict[str, Any]], str | None]:
+    """One page of a list, and the cursor of the next. Raises Problem 403, 422."""
+    times = [moment(name, query.get(name)) if spec.timed else None for name in ("from", "to")]
+    return page_of(reader, spec.listing, query, times[0], times[1], cursor, PAGE)
+
+
+def moment(name: str, text: str | None) -> datetime | None:
+    """A time of an address; one without zone is UTC. Raises Problem 422."""
+    if not text:
+        return None
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise ProblemError(422, "not-valid", f"{name}: {text} is no time such as 2026-03-29T00:00:00Z") from None
+    return at if at.tzinfo else at.replace(tzinfo=UTC)

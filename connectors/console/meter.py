@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
@@ -12,8 +13,8 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from connectors.console.curve import Rows
 from connectors.console.words import aware
+from connectors.head_end.listing import Rows
 
 FOUND: Final = 100
 Row = dict[str, Any]
@@ -26,7 +27,7 @@ SELECT device, any(point) AS service_point, any(holder) AS account, min(began) A
     ORDER BY valid_from DESC LIMIT 2000
 ) GROUP BY device ORDER BY device LIMIT {most:UInt32}
 """
-_HEARD: Final = """
+_STORED: Final = """
 SELECT device, argMax(service_point, day) AS service_point, argMax(account, day) AS account, max(day) AS last FROM final_days
 WHERE {where} GROUP BY device ORDER BY device LIMIT {{most:UInt32}}
 """
@@ -36,14 +37,79 @@ def search(reader: Rows, text: str) -> list[Row]:
     """Devices whose name begins with a text, or that serve a service point or account of that name."""
     asked = {"q": text, "most": FOUND + 1}
     by_name = "startsWith(device, {q:String})" if text else "day >= (SELECT max(day) FROM final_days) - 1"
-    found = {row["device"]: row for row in reader.rows(_HEARD.format(where=by_name), asked)}
+    found = {row["device"]: row for row in reader.rows(_STORED.format(where=by_name), asked)}
     if text:
         for row in reader.rows(_KNOWN, asked):
             found.setdefault(row["device"], row)
         if not found:
             where = "final_days.service_point = {q:String} OR final_days.account = {q:String}"
-            found = {row["device"]: row for row in reader.rows(_HEARD.format(where=where), asked)}
+            found = {row["device"]: row for row in reader.rows(_STORED.format(where=where), asked)}
     return [found[name] for name in sorted(found)][: FOUND + 1]
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A part of the page: the newest rows of a view about the device (or its accounts), and who may see them."""
+
+    view: str
+    columns: tuple[str, ...]  # shown
+    order: str
+    permission: str = "results.read"
+    also: tuple[str, ...] = ()  # read beside the shown ones
+    about: str = "device = {device:String}"
+    most: int = 100
+
+
+_OBJECTS: Final = "id = {device:String} OR device = {device:String} OR startsWith(id, concat({device:String}, '/'))"
+_ACCOUNTS: Final = "account IN {accounts:Array(String)}"
+SECTIONS: Final[dict[str, Section]] = {
+    "registers": Section(
+        "registers", ("at", "channel", "reading", "condition_name", "method", "version"), "at DESC, channel", also=("unit",), most=60
+    ),
+    "exceptions": Section(
+        "exceptions", ("start", "end", "channel", "rule", "severity", "status", "detail"), "status != 'open', start DESC, id"
+    ),
+    "todos": Section(
+        "todos", ("id", "type", "rule", "state", "priority", "user", "first_seen", "outcome", "detail"),
+        "state = 'completed', first_seen DESC, id", "todos.read", most=50,
+    ),
+    "determinants": Section(
+        "bill_determinants FINAL",
+        ("period_start", "period_end", "account", "channel", "kind", "tou", "quantity", "status", "version", "reason"),
+        "period_start DESC, kind, tou, version DESC", also=("unit",), most=150,
+    ),
+    "bills": Section(
+        "usage_transactions FINAL",
+        ("period_start", "period_end", "account", "group", "status", "version", "correction", "reason", "bill", "at"),
+        "period_start DESC, at DESC, version DESC", about=_ACCOUNTS,
+    ),
+    "prepaid": Section(
+        "prepaid_ledger", ("at", "account", "kind", "component", "amount", "balance", "reason"), "sequence DESC", "prepaid.read",
+        ("currency",), _ACCOUNTS, 50,
+    ),
+    "events": Section("device_events", ("at", "kind", "severity", "detail", "code", "source"), "at DESC, id", "devices.read"),
+    "commands": Section(
+        "device_commands", ("issued_at", "action", "by", "reason", "status", "replied_at", "detail"), "issued_at DESC, id", "devices.read",
+        most=50,
+    ),
+    "changes": Section(
+        "master_history", ("changed_at", "kind", "id", "version", "action", "user", "source"), "changed_at DESC, id", "master.read",
+        about="id = {device:String} OR startsWith(id, concat({device:String}, '/'))",
+    ),
+    "audit": Section(
+        "audit", ("at", "actor", "action", "outcome", "channel", "start", "end", "reason", "detail"), "at DESC, id", "audit.read"
+    ),
+}  # fmt: skip
+"""The parts of a meter's page by name, in their order."""
+
+
+def section(reader: Rows, spec: Section, device: str, accounts: Sequence[str]) -> list[Row]:
+    """The rows of a part of the page."""
+    if spec.about == _ACCOUNTS and not accounts:
+        return []
+    columns = ", ".join(f"`{name}`" for name in dict.fromkeys((*spec.columns, *spec.also)))
+    sql = f"SELECT {columns} FROM {spec.view} WHERE {spec.about} ORDER BY {spec.order} LIMIT {spec.most}"
+    return reader.rows(sql, {"device": device, "accounts": list(accounts)})
 
 
 def channels(reader: Rows, device: str) -> list[Row]:
@@ -69,7 +135,7 @@ def installs(reader: Rows, device: str) -> list[Row]:
     """What master data say of the device: each object and span."""
     rows = reader.rows(
         "SELECT kind, id, span, valid_from, valid_to, service_point, account, attributes, version, changed_at, source FROM master "
-        "WHERE id = {device:String} OR device = {device:String} OR startsWith(id, concat({device:String}, '/')) "
+        f"WHERE {_OBJECTS} "
         "ORDER BY kind, id, span LIMIT 200",
         {"device": device},
     )
@@ -86,82 +152,11 @@ def attributes(body: str) -> list[tuple[str, str]]:
     return [(name, value if isinstance(value, str) else orjson.dumps(value).decode()) for name, value in pairs]
 
 
-def changes(reader: Rows, device: str) -> list[Row]:
-    """Versions of the master data of the device."""
-    return reader.rows(
-        "SELECT kind, id, version, changed_at, source, user, action FROM master_history "
-        "WHERE id = {device:String} OR startsWith(id, concat({device:String}, '/')) ORDER BY changed_at DESC LIMIT 100",
-        {"device": device},
-    )
-
-
-def registers(reader: Rows, device: str) -> list[Row]:
-    """The newest readings of registers."""
-    return reader.rows(
-        "SELECT channel, at, reading, unit, condition, condition_name, method, version FROM registers WHERE device = {device:String} "
-        "ORDER BY at DESC, channel LIMIT 60",
-        {"device": device},
-    )
-
-
-def exceptions(reader: Rows, device: str) -> list[Row]:
-    """The newest exceptions, open ones first."""
-    return reader.rows(
-        "SELECT rule, severity, channel, start, end, status, detail, count, id FROM exceptions WHERE device = {device:String} "
-        "ORDER BY status != 'open', start DESC LIMIT 100",
-        {"device": device},
-    )
-
-
-def determinants(reader: Rows, device: str) -> list[Row]:
-    """Bill determinants of the device, every version, the newest period first."""
-    return reader.rows(
-        "SELECT account, channel, period, period_start, period_end, kind, tou, unit, quantity, version, status, condition, actual, slots, "
-        "reason, replaces FROM bill_determinants WHERE device = {device:String} "
-        "ORDER BY period_start DESC, kind, tou, version DESC LIMIT 150",
-        {"device": device},
-    )
-
-
-def audit(reader: Rows, device: str) -> list[Row]:
-    """What people did with the device's data."""
-    return reader.rows(
-        "SELECT at, actor, action, outcome, detail, reason, channel, start, end FROM audit WHERE device = {device:String} "
-        "ORDER BY at DESC LIMIT 100",
-        {"device": device},
-    )
-
-
-def events(reader: Rows, device: str) -> list[Row]:
-    """What the device told of itself."""
-    return reader.rows(
-        "SELECT kind, at, code, severity, detail, source FROM device_events WHERE device = {device:String} ORDER BY at DESC LIMIT 100",
-        {"device": device},
-    )
-
-
-def commands(reader: Rows, device: str) -> list[Row]:
-    """Commands to the device and their answers."""
-    return reader.rows(
-        "SELECT action, issued_at, by, reason, status, replied_at, detail FROM device_commands WHERE device = {device:String} "
-        "ORDER BY issued_at DESC LIMIT 50",
-        {"device": device},
-    )
-
-
-def prepaid(reader: Rows, accounts: list[str]) -> tuple[list[Row], list[Row]]:
-    """Prepaid accounts of the device and their newest postings."""
+def accounts_of(reader: Rows, accounts: Sequence[str]) -> list[Row]:
+    """Prepaid accounts as they stand."""
     if not accounts:
-        return [], []
-    found = reader.rows("SELECT * FROM prepaid_accounts WHERE account IN {accounts:Array(String)}", {"accounts": accounts})
-    if not found:
-        return [], []
-    postings = reader.rows(
-        "SELECT account, sequence, at, kind, component, amount, currency, balance, provisional, reason FROM prepaid_ledger "
-        "WHERE account IN {accounts:Array(String)} ORDER BY sequence DESC LIMIT 50",
-        {"accounts": [row["account"] for row in found]},
-    )
-    return found, postings
+        return []
+    return reader.rows("SELECT * FROM prepaid_accounts WHERE account IN {accounts:Array(String)}", {"accounts": list(accounts)})
 
 
 _READS: Final = """

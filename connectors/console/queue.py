@@ -1,129 +1,72 @@
-"""To-Dos as the console shows them: the list with filters and groups, and one To-Do with what its rules say."""
+"""To-Dos as the console shows them: the list with its filters, and what belongs beside one. All answers are those of the To-Do service."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, get_args
 from zoneinfo import ZoneInfo
 
-from connectors.console.curve import Rows
+from pydantic import ValidationError
+from starlette.datastructures import QueryParams
+
 from connectors.console.words import aware
-from schemas.topology.vee import VeeSettings
+from connectors.head_end.listing import Rows
+from connectors.head_end.problems import ProblemError
+from connectors.todo.questions import GROUPS, SORTS, By, Selection, Sort
 
 PAGE: Final = 100
-FILTERS: Final = ("type", "state", "role", "user", "rule", "severity", "device", "account", "service_point", "payload")
-GROUPS: Final = ("type", "role", "user", "rule", "severity", "device", "payload")
-SORTS: Final = {
-    "priority": "priority DESC, resolve_by, id",
-    "oldest": "first_seen, id",
-    "newest": "first_seen DESC, id",
-    "due": "resolve_by, id",
-    "count": "count DESC, id",
-}
-_AGES: Final = {
-    "fresh": "first_seen >= {now:DateTime('UTC')} - INTERVAL 1 DAY",
-    "week": "first_seen < {now:DateTime('UTC')} - INTERVAL 1 DAY AND first_seen >= {now:DateTime('UTC')} - INTERVAL 7 DAY",
-    "old": "first_seen < {now:DateTime('UTC')} - INTERVAL 7 DAY",
-}
-_SHOWN: Final = (
-    "id, version, type, state, priority, role, user, device, channel, service_point, account, payload, rule, severity, count, `open`, "
-    "grouped, first_seen, start, `end`, resolve_by, level, detail"
-)
+_LISTS: Final = tuple(name for name, field in Selection.model_fields.items() if "list" in str(field.annotation))
+_SINGLE: Final = ("age", "priority", "overdue", "grouped")
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Which To-Dos are wanted. Completed ones are in the history, the others in the queue."""
+    """Which To-Dos are wanted, how sorted or grouped, and from which place on."""
 
-    filters: Mapping[str, str]
-    age: str = ""
-    sort: str = "priority"
-    group: str = ""
-    offset: int = 0
+    wanted: Selection
+    sort: Sort = "priority"
+    group: By | None = None
+    cursor: str | None = None
 
     @classmethod
-    def of(cls, query: Mapping[str, str]) -> Asked:
-        """From the query of an address; what is not known is left out."""
-        place = query.get("offset", "")
-        return cls(
-            {name: query[name][:255] for name in FILTERS if query.get(name)},
-            query.get("age", "") if query.get("age") in _AGES else "",
-            query["sort"] if query.get("sort") in SORTS else "priority",
-            query.get("group", "") if query.get("group") in GROUPS else "",
-            min(int(place), 100_000) if place.isdigit() else 0,
-        )
+    def of(cls, query: QueryParams) -> Asked:
+        """From the query of an address. Raises Problem 422 for values that filters do not have."""
+        given: dict[str, Any] = {name: [value for value in query.getlist(name) if value] for name in _LISTS}
+        given |= {name: query[name] for name in _SINGLE if query.get(name)}
+        try:
+            wanted = Selection.model_validate({name: value for name, value in given.items() if value})
+        except ValidationError as error:
+            said = "; ".join(f"{problem['loc'][0]}: {problem['msg']}" for problem in error.errors())
+            raise ProblemError(422, "not-valid", said) from None
+        sort, group = query.get("sort") or "priority", query.get("group") or None
+        if sort not in SORTS or (group is not None and group not in GROUPS):
+            raise ProblemError(422, "not-valid", f"sort is one of {', '.join(SORTS)}; group one of {', '.join(GROUPS)}")
+        return cls(wanted, sort, group, query.get("cursor") or None)
 
-    def where(self) -> tuple[str, str, dict[str, Any]]:
-        """The view, the condition and its parameters."""
-        parts = [f"`{name}` = {{{name}:String}}" for name in self.filters]
-        if self.age:
-            parts.append(_AGES[self.age])
-        bound: dict[str, Any] = {**self.filters, "now": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}"}
-        view = "todos" if self.filters.get("state") == "completed" else "todo_queue"
-        return view, f" WHERE {' AND '.join(parts)}" if parts else "", bound
+    def one(self, name: str) -> str:
+        """The value of a filter; the first of several."""
+        value = getattr(self.wanted, name)
+        if isinstance(value, list):
+            return str(value[0]) if value else ""
+        return "" if value in (None, False) else str(value)
 
-    def query(self, **changed: str) -> dict[str, str]:
-        """The query of the same list with something changed, for links."""
-        own = {**self.filters, "age": self.age, "sort": self.sort if self.sort != "priority" else "", "group": self.group}
+    @property
+    def filters(self) -> dict[str, Any]:
+        """The filters that are set, as the API takes them."""
+        return self.wanted.model_dump(mode="json", exclude_defaults=True)
+
+    def query(self, **changed: str) -> dict[str, Any]:
+        """The query of the same list from its beginning with something changed, for links."""
+        own = {**self.filters, "sort": self.sort if self.sort != "priority" else "", "group": self.group or ""}
         return {name: value for name, value in {**own, **changed}.items() if value}
 
 
-def listed(reader: Rows, asked: Asked) -> tuple[list[Row], bool]:
-    """A page of To-Dos, and whether there are more."""
-    view, where, bound = asked.where()
-    rows = reader.rows(f"SELECT {_SHOWN} FROM {view}{where} ORDER BY {SORTS[asked.sort]} LIMIT {PAGE + 1} OFFSET {asked.offset}", bound)
-    return rows[:PAGE], len(rows) > PAGE
-
-
-def total(reader: Rows, asked: Asked) -> int:
-    """How many To-Dos the filters leave."""
-    view, where, bound = asked.where()
-    return int(reader.rows(f"SELECT count() AS n FROM {view}{where}", bound)[0]["n"])
-
-
-def grouped(reader: Rows, asked: Asked) -> list[Row]:
-    """The groups of To-Dos: value, count, oldest, highest priority; the largest first."""
-    view, where, bound = asked.where()
-    return reader.rows(
-        f"SELECT toString(`{asked.group}`) AS value, count() AS n, min(first_seen) AS oldest, max(priority) AS highest, "
-        f"countIf(user = '') AS free FROM {view}{where} GROUP BY value ORDER BY n DESC, value LIMIT 200",
-        bound,
-    )
-
-
-def choices(reader: Rows) -> dict[str, list[str]]:
-    """The values that filters offer."""
-    names = ("type", "role", "user", "rule", "severity")
-    picks = ", ".join(f"groupUniqArray(200)(toString(`{name}`)) AS `{name}s`" for name in names)
-    found = reader.rows(f"SELECT {picks} FROM todo_queue", {})[0]
-    return {name: sorted(value for value in found[f"{name}s"] if value) for name in names}
-
-
-def one(reader: Rows, id: str) -> Row | None:
-    """A To-Do as it stands, done or not."""
-    rows = reader.rows("SELECT * FROM todos WHERE id = {id:String}", {"id": id})
-    return rows[0] if rows else None
-
-
-def history(reader: Rows, id: str) -> list[Row]:
-    """All that was done with a To-Do, newest first."""
-    return reader.rows(
-        "SELECT version, at, action, user, text FROM todo_history WHERE todo = {id:String} ORDER BY version DESC, id", {"id": id}
-    )
-
-
-def exceptions_of(reader: Rows, todo: Mapping[str, Any]) -> list[Row]:
-    """The exceptions a To-Do stands for, at most 500; of a grouped one those of its payload and rule."""
-    if todo["grouped"]:
-        sql = "SELECT * FROM exceptions WHERE payload = {payload:String} AND rule = {rule:String} ORDER BY device, start LIMIT 500"
-        return reader.rows(sql, {"payload": todo["payload"], "rule": todo["rule"]})
-    if not todo["exceptions"]:
-        return []
-    sql = "SELECT * FROM exceptions WHERE device = {device:String} AND id IN {ids:Array(String)} ORDER BY start LIMIT 500"
-    return reader.rows(sql, {"device": todo["device"], "ids": list(todo["exceptions"])})
+def states() -> Sequence[str]:
+    """The states a list can be filtered by."""
+    return get_args(get_args(Selection.model_fields["state"].annotation)[0])
 
 
 def zone_name(reader: Rows, device: str) -> str:
@@ -143,29 +86,26 @@ def around(start: datetime | None, end: datetime | None, zone: ZoneInfo) -> tupl
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What one rule says of a span: ``clear`` (no objection), ``noted`` (info only) or ``said``."""
+    """What one rule says: ``said`` objections, ``noted`` (info only), ``clear`` or ``unused``; and what it looks for."""
 
     rule: str
     about: str
     status: str
     said: Sequence[Row]
+    text: str
 
 
-def verdicts(vee: VeeSettings, exceptions: Sequence[Row]) -> list[Verdict]:
-    """Every rule of the group for first reads, and every other rule that spoke, in the order they run."""
-    spoken: dict[str, list[Row]] = {}
-    for row in exceptions:
-        spoken.setdefault(row["rule"], []).append(row)
-    about: dict[str, str] = {}
-    for group in vee.groups.values():
-        for rule in group.rules:
-            about.setdefault(rule.id, " ".join((type(rule).__doc__ or "").split()))
-    first = vee.groups.get("initial-load") or next(iter(vee.groups.values()))
-    order = list(dict.fromkeys([*(rule.id for rule in first.rules), *spoken]))
+def verdicts(told: Sequence[Mapping[str, Any]]) -> list[Verdict]:
+    """Verdicts of the service by rule, those that object first."""
+    by_rule: dict[str, list[Row]] = {}
+    for row in told:
+        by_rule.setdefault(row["rule"], []).append(dict(row))
     found = []
-    for rule_id in order:
-        said = spoken.get(rule_id, [])
-        live = [row for row in said if row["status"] == "open"]
-        status = "clear" if not live else "noted" if all(row["severity"] == "info" for row in live) else "said"
-        found.append(Verdict(rule_id, about.get(rule_id, ""), status, said))
-    return sorted(found, key=lambda verdict: ("said", "noted", "clear").index(verdict.status))
+    for rule, rows in by_rule.items():
+        live = [row for row in rows if row["status"] == "open"]
+        quiet = rows[0]["status"] if rows[0]["status"] in ("quiet", "unused") else ""
+        status = {"quiet": "clear", "unused": "unused"}.get(quiet) or (
+            "clear" if not live else "noted" if all(row["severity"] == "info" for row in live) else "said"
+        )
+        found.append(Verdict(rule, rows[0]["about"], status, [] if quiet else rows, rows[0]["text"] if quiet else ""))
+    return sorted(found, key=lambda verdict: ("said", "noted", "clear", "unused").index(verdict.status))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final
 from urllib.parse import quote, urlencode
 from zoneinfo import ZoneInfo
 
+import numpy as np
 import orjson
 import structlog
 from fastapi import APIRouter, Query, Request, Response
@@ -20,15 +21,18 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from connectors.clickhouse.store import StoreError
-from connectors.console import figures, meter, queue, settings
-from connectors.console.charts import curve_chart
-from connectors.console.curve import Curve, load_curve
-from connectors.console.lists import LISTS, List, page
-from connectors.console.part import Console
-from connectors.console.words import catalogue, quality, zone_of
+from connectors.console import figures, fleet, meter, queue, settings
+from connectors.console.charts import LEFT, RIGHT, WIDTH, Beside, curve_chart
+from connectors.console.curve import Curve
+from connectors.console.lists import LISTS, List, moment, page
+from connectors.console.part import USUAL, Console
+from connectors.console.surroundings import Line
+from connectors.console.words import aware, catalogue, quality, zone_of
 from connectors.head_end.problems import ProblemError
 from connectors.rights.principal import current, principal
+from connectors.todo.questions import GROUPS, SORTS
 from schemas import metrics
+from schemas.topology.rights import PERMISSIONS
 from streams.vee.rules import ESTIMATIONS
 
 log = structlog.get_logger(__name__)
@@ -61,7 +65,9 @@ class Pages:
     def show(self, request: Request, template: str, page: str = "", status: int = 200, **values: Any) -> HTMLResponse:
         """A page, or a piece of one."""
         made = self.console.templates.get_template(template)
-        text = made.render(page=page, user=Viewer(request), now=datetime.now(UTC), zone=self.console.topology.zone, **values)
+        text = made.render(
+            page=page, user=Viewer(request), now=datetime.now(UTC), zone=self.console.topology.zone, may=current().may, **values
+        )
         return HTMLResponse(text, status, HEADERS)
 
     def failed(self, request: Request, status: int, key: str, detail: str = "") -> HTMLResponse:
@@ -135,70 +141,57 @@ def _front(router: APIRouter, pages: Pages) -> None:
         return FileResponse(STATIC / name, headers={**HEADERS, "Cache-Control": "no-cache"})
 
 
-def _span(at: str | None, days: int) -> figures.Span:
-    until = datetime.now(UTC)
-    if at:
-        try:
-            until = min(datetime.fromisoformat(at).replace(tzinfo=UTC), until + timedelta(days=1))
-        except ValueError:
-            raise ProblemError(422, "not-valid", f"at: {at} is no date such as 2026-03-29") from None
-    else:
-        until = until.replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
-    return figures.Span(until, min(max(days, 1), 92))
-
-
 def _dashboard(router: APIRouter, pages: Pages) -> None:
     @router.get("/console/")
-    def dashboard(request: Request, at: str | None = None, days: int = 3) -> Response:
-        newest = figures.newest(pages.console.reader)
+    def dashboard(request: Request, at: str | None = None, days: int = USUAL) -> Response:
+        console = pages.console
+        newest, mine, names = figures.newest(console.reader), console.arrangement(), tuple(figures.WIDGETS)
+        order = sorted(names, key=lambda name: (mine.order.index(name) if name in mine.order else len(mine.order), names.index(name)))
         return pages.show(
-            request, "dashboard.html", "dashboard", widgets=tuple(figures.WIDGETS), span=_span(at, days), at=at or "", newest=newest
+            request, "dashboard.html", "dashboard", widgets=order, mine=mine, span=console.span(at, days), at=at or "", newest=newest
         )
 
     @router.get("/console/widgets/{name}")
-    async def widget(request: Request, name: str, at: str | None = None, days: int = 3) -> Response:
+    async def widget(request: Request, name: str, at: str | None = None, days: int = USUAL) -> Response:
         if name not in figures.WIDGETS:
             raise HTTPException(404)
-        span, console = _span(at, days), pages.console
-        content = await run_in_threadpool(
-            console.memo.get, (name, span.until, span.days), lambda: figures.WIDGETS[name](console.reader, span)
-        )
+        content = await run_in_threadpool(pages.console.figure, name, at, days)
         return pages.show(request, "widget.html", content=content, title=t(f"{name}.title"))
 
 
 def _todos(router: APIRouter, pages: Pages) -> None:
     @router.get("/console/todos")
     def todos(request: Request, open: str = "") -> Response:
-        reader, asked = pages.console.reader, queue.Asked.of(request.query_params)
-        rows, more = ([], False) if asked.group else queue.listed(reader, asked)
+        service, asked = pages.console.todos, queue.Asked.of(request.query_params)
+        rows, following = ([], None) if asked.group else service.rows(asked.wanted, asked.sort, asked.cursor, queue.PAGE)
         return pages.show(
-            request, "todos.html", "todos", asked=asked, rows=rows, more=more, open=open, total=queue.total(reader, asked),
-            grouped=queue.grouped(reader, asked) if asked.group else [], choices=queue.choices(reader), sorts=tuple(queue.SORTS),
-            groups=queue.GROUPS, card=Markup(_card(request, open)) if open and not asked.group else "",
+            request, "todos.html", "todos", asked=asked, rows=rows, following=following, open=open, total=service.count(asked.wanted),
+            grouped=service.grouped(asked.wanted, asked.group) if asked.group else [], choices=service.choices(), sorts=SORTS,
+            groups=GROUPS, states=queue.states(), roles=pages.console.roles(),
+            card=Markup(_card(request, open)) if open and not asked.group else "",
         )  # fmt: skip
+
+    @router.get("/console/todo-acts")
+    def acts(request: Request) -> Response:
+        return pages.show(request, "acts.html", acts=pages.console.waiting())
 
     @router.get("/console/todos/{id}/card")
     def card(request: Request, id: str) -> Response:
         return HTMLResponse(_card(request, id), headers=HEADERS)
 
     def _card(request: Request, id: str) -> str:
-        console = pages.console
-        todo = queue.one(console.reader, id)
-        if todo is None:
-            raise HTTPException(404, f"there is no To-Do {id}")
+        console, service = pages.console, pages.console.todos
+        todo = service.todo(id)
         place = zone_of(queue.zone_name(console.reader, todo["device"]) if todo["device"] else None, console.topology.zone)
-        behind = queue.exceptions_of(console.reader, todo)
-        curve, drawn, said = None, {}, behind
+        curve, drawn = None, {}
         if todo["device"] and todo["channel"]:
             begin, end = _asked_span(request, queue.around(todo["start"], todo["end"], place))
-            curve, said = load_curve(console.reader, todo["device"], todo["channel"], begin, end, place)
-            drawn = _drawn(curve, place, f"{todo['device']} {todo['channel']}", {"open": id})
-        roles = sorted({kind.role for kind in console.topology.todo.types} | {"supervisor"})
+            curve, beside, _ = console.curve(todo["device"], todo["channel"], (begin, end), place)
+            drawn = _drawn(curve, beside, place, f"{todo['device']} {todo['channel']}", {"open": id})
         return _text(
             pages.show(
-                request, "todo.html", todo=todo, place=place, curve=curve, history=queue.history(console.reader, id), roles=roles,
-                verdicts=queue.verdicts(console.topology.vee, list({row["id"]: row for row in [*behind, *said]}.values())),
-                methods=METHODS, **drawn,
+                request, "todo.html", todo=todo, place=place, curve=curve, history=service.history(id)[::-1], roles=console.roles(),
+                verdicts=queue.verdicts(service.verdicts(todo)), methods=METHODS, **drawn,
             )
         )  # fmt: skip
 
@@ -209,20 +202,13 @@ def _text(page: HTMLResponse) -> str:
 
 def _asked_span(request: Request, usual: tuple[datetime, datetime]) -> tuple[datetime, datetime]:
     """The span of ``from`` and ``to``, at most 92 days of it. Raises Problem 422 for what is no time."""
-    found = []
-    for name, other in zip(("from", "to"), usual, strict=True):
-        text = request.query_params.get(name)
-        try:
-            at = datetime.fromisoformat(text) if text else other
-        except ValueError:
-            raise ProblemError(422, "not-valid", f"{name}: {text} is no time such as 2026-03-29T00:00:00Z") from None
-        found.append(at if at.tzinfo else at.replace(tzinfo=UTC))
-    begin, end = found
+    asked = (moment(name, request.query_params.get(name)) for name in ("from", "to"))
+    begin, end = (aware(at or other) for at, other in zip(asked, usual, strict=True))
     end = max(end, begin + timedelta(minutes=15))
     return max(begin, end - timedelta(days=92)), end
 
 
-def _drawn(curve: Curve, place: ZoneInfo, name: str, query: dict[str, str]) -> dict[str, Any]:
+def _drawn(curve: Curve, beside: Beside, place: ZoneInfo, name: str, query: dict[str, str]) -> dict[str, Any]:
     """What the template of a curve needs beside the curve: picture, values to point at, and links to other spans."""
     begin, end = datetime.fromtimestamp(curve.begin, UTC), datetime.fromtimestamp(curve.end, UTC)
     title = t(
@@ -231,11 +217,11 @@ def _drawn(curve: Curve, place: ZoneInfo, name: str, query: dict[str, str]) -> d
         channel="",
         **{"from": f"{begin.astimezone(place):%Y-%m-%d %H:%M}", "to": f"{end.astimezone(place):%Y-%m-%d %H:%M}"},
     )
-    words = {key: t(f"curve.{key}") for key in ("outage", "register")} | {"missing": t("quality.missing")}
+    words = {key: t(f"curve.{key}") for key in ("outage", "register", "temperature")} | {"missing": t("quality.missing")}
     kinds = list(dict.fromkeys(str(kind) for kind in curve.kind if kind not in ("regular", "none")))
     return {
-        "svg": curve_chart(curve, place, title, words), "kinds": kinds, "points": Markup(_points(curve, place)),
-        "moves": _moves(begin, end, query),
+        "svg": curve_chart(curve, place, title, words, beside), "kinds": kinds, "points": Markup(_points(curve, beside, place)),
+        "moves": _moves(begin, end, query), "beside": beside, "edges": (LEFT, WIDTH - RIGHT, WIDTH),
     }  # fmt: skip
 
 
@@ -254,30 +240,51 @@ def _moves(begin: datetime, end: datetime, query: dict[str, str]) -> list[tuple[
     ]
 
 
-def _points(curve: Curve, place: ZoneInfo) -> str:
+def _points(curve: Curve, beside: Beside, place: ZoneInfo) -> str:
     """Starts and a line of text for each slot, as JSON that cannot end its script element."""
+    near = beside.neighbours.value.tolist() if beside.neighbours else [float("nan")] * curve.start.size
+    warm = _at_slots(curve, beside.temperature) if beside.temperature else [float("nan")] * curve.start.size
     told = []
-    for at, value, got, condition in zip(
-        curve.start.tolist(), curve.value.tolist(), curve.received.tolist(), curve.condition.tolist(), strict=True
-    ):
+    for at, value, got, condition, low, high, near_by, degrees in zip(
+        curve.start.tolist(), curve.value.tolist(), curve.received.tolist(), curve.condition.tolist(), curve.lower.tolist(),
+        curve.upper.tolist(), near, warm, strict=True,
+    ):  # fmt: skip
         local = datetime.fromtimestamp(at, place)
         text = f"{local:%Y-%m-%d %H:%M} {local.tzname()}: " + ("–" if value != value else f"{value:g} {curve.unit}")
         text += f" ({t('quality.' + quality(condition))})"
         if got == got and got != value:
             text += f", {t('column.received').lower()} {got:g} {curve.unit}"
+        if low == low:
+            text += f", {t('curve.usual')} {low:g}–{high:g}"
+        if near_by == near_by:
+            text += f", {t('curve.neighbours_short')} {near_by:g}"
+        if degrees == degrees:
+            text += f", {degrees:.1f} °C"
         told.append(text)
-    body = orjson.dumps({"seconds": curve.seconds, "start": curve.start.tolist(), "told": told}).decode()
+    values = [None if value != value else f"{value:.6f}".rstrip("0").rstrip(".") for value in curve.value.tolist()]
+    body = orjson.dumps({"seconds": curve.seconds, "start": curve.start.tolist(), "value": values, "told": told}).decode()
     return body.replace("<", "\\u003c")
+
+
+def _at_slots(curve: Curve, line: Line) -> list[float]:
+    """The newest value of a line at the begin of each slot, at most three hours old; else NaN."""
+    places = np.searchsorted(line.start, curve.start, side="right") - 1
+    old = curve.start - line.start[np.maximum(places, 0)]
+    values: list[float] = np.where((places >= 0) & (old <= 3 * 3600), line.value[np.maximum(places, 0)], np.nan).tolist()
+    return values
 
 
 def _meters(router: APIRouter, pages: Pages) -> None:
     @router.get("/console/meters")
     def meters(request: Request, q: str = "") -> Response:
-        text = q.strip()[:255]
-        found = meter.search(pages.console.reader, text)
+        text, reader = q.strip()[:255], pages.console.reader
+        filters = {name: request.query_params[name][:255] for name in (*fleet.SIDES, "heard") if request.query_params.get(name)}
+        found = fleet.meters(reader, filters, datetime.now(UTC), meter.FOUND + 1) if filters else meter.search(reader, text)
         if text and len(found) == 1:
             return RedirectResponse(f"/console/meters/{quote(found[0]['device'], safe='')}", 303)
-        return pages.show(request, "meters.html", "meters", q=text, found=found[: meter.FOUND], more=len(found) > meter.FOUND)
+        return pages.show(
+            request, "meters.html", "meters", q=text, filters=filters, found=found[: meter.FOUND], more=len(found) > meter.FOUND
+        )
 
     @router.get("/console/meters/{device}/reads.{kind}")
     def export(request: Request, device: str, kind: str, channel: str) -> Response:
@@ -294,61 +301,68 @@ def _meters(router: APIRouter, pages: Pages) -> None:
 
     @router.get("/console/meters/{device}")
     def one(request: Request, device: str, channel: str = "") -> Response:
-        reader = pages.console.reader
+        reader, may = pages.console.reader, current().may
         channels = meter.channels(reader, device)
-        installs = meter.installs(reader, device) if current().may("master.read") else []
-        errors = meter.exceptions(reader, device)
-        if not (channels or installs or errors):
+        installs = meter.installs(reader, device) if may("master.read") else []
+        accounts = sorted({row["account"] for row in [*channels, *installs] if row["account"]})
+        parts = {
+            name: (spec, meter.section(reader, spec, device, accounts) if may(spec.permission) else [])
+            for name, spec in meter.SECTIONS.items()
+        }
+        if not (channels or installs or parts["exceptions"][1]):
             raise HTTPException(404, f"nothing is known of a device {device}")
         curves = [row for row in channels if row["seconds"]]
         chosen = next((row for row in curves if row["channel"] == channel), curves[0] if curves else None)
         place = zone_of(chosen["zone"] if chosen else channels[0]["zone"] if channels else None, pages.console.topology.zone)
-        shown: dict[str, Any] = {"curve": None, "reads": [], "span": ()}
-        if chosen:
-            last = chosen["newest"] + timedelta(days=1)
-            begin, end = _asked_span(request, (last - timedelta(days=7), last))
-            curve, _ = load_curve(reader, device, chosen["channel"], begin, end, place, chosen["seconds"])
-            reads = meter.intervals(reader, device, chosen["channel"], begin, end, 2000)
-            shown = {"curve": curve, "reads": reads, "span": (begin, end),
-                     **_drawn(curve, place, f"{device} {chosen['channel']}", {"channel": chosen["channel"]})}  # fmt: skip
-        accounts = sorted({row["account"] for row in [*channels, *installs] if row["account"]})
-        may = current().may
-        prepaid, postings = meter.prepaid(reader, accounts) if may("prepaid.read") else ([], [])
         return pages.show(
-            request, "meter.html", "meters", device=device, channels=channels, chosen=chosen, place=place, installs=installs,
-            changes=meter.changes(reader, device) if may("master.read") else [],
-            registers=meter.registers(reader, device), exceptions=errors,
-            determinants=meter.determinants(reader, device), audit=meter.audit(reader, device) if may("audit.read") else [],
-            events=meter.events(reader, device) if may("devices.read") else [],
-            commands=meter.commands(reader, device) if may("devices.read") else [], prepaid=prepaid, postings=postings, **shown,
+            request, "meter.html", "meters", device=device, channels=channels, chosen=chosen, place=place, installs=installs, parts=parts,
+            prepaid=meter.accounts_of(reader, accounts) if may("prepaid.read") else [],
+            **(_chosen(request, device, chosen, place) if chosen else {"curve": None, "reads": [], "span": ()}),
         )  # fmt: skip
+
+    def _chosen(request: Request, device: str, chosen: dict[str, Any], place: ZoneInfo) -> dict[str, Any]:
+        """The curve of a channel and its reads as a table."""
+        last = chosen["newest"] + timedelta(days=1)
+        begin, end = _asked_span(request, (last - timedelta(days=7), last))
+        curve, beside, _ = pages.console.curve(device, chosen["channel"], (begin, end), place, chosen["seconds"])
+        reads = meter.intervals(pages.console.reader, device, chosen["channel"], begin, end, 2000)
+        drawn = _drawn(curve, beside, place, f"{device} {chosen['channel']}", {"channel": chosen["channel"]})
+        return {"curve": curve, "reads": reads, "span": (begin, end), **drawn}
 
 
 def _list(router: APIRouter, pages: Pages, name: str, spec: List) -> None:
-    names = {*spec.equals, *spec.begins, *(spec.flags or {}), "from", "to"}
+    names = {*spec.names, *(("from", "to") if spec.timed else ())}
 
     @router.get(f"/console/{name}")
-    def listed(request: Request, offset: Annotated[int, Query(ge=0, le=100_000)] = 0) -> Response:
-        query = {key: value for key, value in request.query_params.items() if key in names and value}
-        rows, more = page(pages.console.reader, spec, query, offset)
-        return pages.show(request, "list.html", name, spec=spec, rows=rows, more=more, query=query, offset=offset)
+    def listed(request: Request, cursor: Annotated[str | None, Query(max_length=4000)] = None) -> Response:
+        query = {key: value[:255] for key, value in request.query_params.items() if key in names and value}
+        rows, following = page(pages.console.reader, spec, query, cursor)
+        return pages.show(
+            request, "list.html", name, spec=spec, rows=rows, following=following, query=query, cursor=cursor or "", methods=METHODS
+        )
 
 
 def _rules(router: APIRouter, pages: Pages) -> None:
     @router.get("/console/rules")
-    def rules(request: Request) -> Response:
-        topology = pages.console.topology
-        return pages.show(request, "rules.html", "rules", groups=settings.groups(topology), maps=settings.maps(topology))
+    def rules(request: Request, proposal: str = "") -> Response:
+        console = pages.console
+        topology = console.topology
+        chosen = console.proposal(proposal) if proposal else None
+        checked = settings.check(topology, chosen.spec.text, chosen.spec.effective_from) if chosen else None
+        return pages.show(
+            request, "rules.html", "rules", groups=settings.groups(topology), maps=settings.maps(topology), proposals=console.proposals(),
+            chosen=console.told(chosen) if chosen else None, checked=checked, tomorrow=datetime.now(UTC).date() + timedelta(days=1),
+        )  # fmt: skip
 
     @router.get("/console/rules/in-force.yaml")
     def in_force() -> Response:
-        headers = {**HEADERS, "Content-Disposition": "attachment; filename=in-force.yaml"}
-        return Response(settings.text_of(pages.console.topology), media_type="application/yaml", headers=headers)
+        headers = {**HEADERS, "Content-Disposition": "attachment; filename=topology.yaml"}
+        return Response(pages.console.topology.text, media_type="application/yaml", headers=headers)
 
     @router.post("/console/rules/check")
-    async def check(request: Request) -> Response:
+    async def check(request: Request, since: date | None = None) -> Response:
         text = (await request.body()).decode("utf-8", "replace")
-        checked = await run_in_threadpool(settings.check, pages.console.topology, text)
+        checked = await run_in_threadpool(settings.check, pages.console.topology, text, since)
         return pages.show(request, "checked.html", checked=checked)
 
 
@@ -386,8 +400,8 @@ def _operations(router: APIRouter, pages: Pages) -> None:
 
     @router.get("/console/users")
     def users(request: Request) -> Response:
-        there = any(getattr(route, "path", "") == "/v1/users" for route in request.app.routes)
-        return pages.show(request, "users.html", "users", there=there)
+        people, roles = pages.console.users()
+        return pages.show(request, "users.html", "users", people=people, roles=roles, permissions=PERMISSIONS)
 
 
 def lags() -> list[dict[str, Any]]:

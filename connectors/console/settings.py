@@ -3,40 +3,91 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import date
 from typing import Any, Final
 
 import yaml
 
+from schemas.identity import identity
 from schemas.topology import Topology, TopologyError, parse_topology
 from schemas.topology.tou import clock
 
 MOST: Final = 1_000_000  # characters of a proposal
 
 
-def text_of(topology: Topology) -> str:
-    """All settings as YAML, those left out with their defaults: two files that say the same give the same text."""
-    return str(yaml.safe_dump(topology.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True, width=120))
+def told(topology: Topology) -> dict[str, Any]:
+    """All settings, those left out with their defaults: two files that say the same give the same."""
+    return topology.model_dump(mode="json", by_alias=True)
+
+
+def digest(topology: Topology) -> str:
+    """Names what a topology says, however it is written."""
+    return identity("topology", yaml.safe_dump(told(topology), sort_keys=True))
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What is to be said of a proposal: why it cannot be used, or the lines that differ from what is in force."""
+    """What is to be said of a proposal: why it cannot be used, or what it changes.
 
-    error: str
-    lines: list[str]
+    ``lines`` are those of the two files that differ; ``settings`` the settings that change; ``undated`` those of them that hold as soon as
+    the hub starts with the file, whatever day was proposed.
+    """
+
+    error: str = ""
+    lines: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
+    undated: tuple[str, ...] = ()
+    digest: str = ""
 
 
-def check(topology: Topology, proposal: str) -> Checked:
-    """Reads a proposal and compares it with what is in force."""
+def check(topology: Topology, proposal: str, since: date | None = None) -> Checked:
+    """Reads a proposal and compares it with what is in force; ``since`` is the day from which it is to hold."""
     if len(proposal) > MOST:
-        return Checked(f"it is longer than {MOST} characters", [])
+        return Checked(f"it is longer than {MOST} characters")
     try:
         proposed = parse_topology(proposal, "proposal")
     except TopologyError as error:
-        return Checked(str(error), [])
-    before, after = text_of(topology).splitlines(), text_of(proposed).splitlines()
-    return Checked("", list(difflib.unified_diff(before, after, "in force", "proposed", lineterm="", n=4)))
+        return Checked(str(error))
+    changed = list(_changes(told(topology), told(proposed), ()))
+    lines = difflib.unified_diff(topology.text.splitlines(), proposal.splitlines(), "in force", "proposed", lineterm="", n=4)
+    undated = [] if since is None else [path for path, after in changed if not _dated(after, since)]
+    return Checked("", tuple(lines), tuple(path for path, _ in changed), tuple(undated), digest(proposed))
+
+
+def _changes(before: Any, after: Any, path: tuple[str, ...]) -> Iterator[tuple[str, list[Any]]]:
+    """Settings that differ, each with what stands around it in the proposal, the innermost last."""
+    yield from _differing(before, after, path, [])
+
+
+def _differing(before: Any, after: Any, path: tuple[str, ...], around: list[Any]) -> Iterator[tuple[str, list[Any]]]:
+    if before == after:
+        return
+    inside = [*around, after]
+    if isinstance(before, dict) and isinstance(after, dict):
+        for name in [*after, *(name for name in before if name not in after)]:
+            yield from _differing(before.get(name), after.get(name), (*path, name), inside)
+    elif isinstance(before, list) and isinstance(after, list):
+        for place in range(max(len(before), len(after))):
+            one, other = (side[place] if place < len(side) else None for side in (before, after))
+            yield from _differing(one, other, (*path, _name(other or one, place)), inside)
+    else:
+        yield ".".join(path), inside
+
+
+def _name(entry: Any, place: int) -> str:
+    return str(entry["id"]) if isinstance(entry, dict) and "id" in entry else str(place)
+
+
+def _dated(around: list[Any], since: date) -> bool:
+    """Whether something around a setting says that it holds from ``since`` on, or later."""
+    for entry in around:
+        for name in ("effective_from", "from"):
+            said = entry.get(name) if isinstance(entry, dict) else None
+            if isinstance(said, str) and said[:4].isdigit() and said >= since.isoformat():
+                return True
+    return False
 
 
 def groups(topology: Topology) -> list[dict[str, Any]]:

@@ -39,6 +39,10 @@ class Catalogue:
             return key.rpartition(".")[2].replace("_", " ") if "." in key else key
         return text.format(**values) if values else text
 
+    def part(self, name: str) -> dict[str, str]:
+        """All texts under a key, by the rest of their keys."""
+        return {key.removeprefix(f"{name}."): text for key, text in self.texts.items() if key.startswith(f"{name}.")}
+
 
 @cache
 def catalogue(language: str = "en") -> Catalogue:
@@ -67,10 +71,12 @@ def aware(at: datetime) -> datetime:
     return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
-def when(at: datetime | date | None, zone: ZoneInfo | str | None = None, *, seconds: bool = False) -> Markup:
-    """A moment in local time, with the zone's short name; the exact UTC time in the markup."""
-    if at is None:
+def when(at: datetime | date | str | None, zone: ZoneInfo | str | None = None, *, seconds: bool = False) -> Markup:
+    """A moment in local time, with the zone's short name; the exact UTC time in the markup. Texts are ISO times, as the API gives them."""
+    if not at:
         return Markup('<span class="none">–</span>')
+    if isinstance(at, str):
+        at = datetime.fromisoformat(at)
     if not isinstance(at, datetime):
         return Markup('<time datetime="{0}">{0}</time>').format(at.isoformat())
     place = zone if isinstance(zone, ZoneInfo) else zone_of(zone)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import orjson
 
@@ -15,11 +15,19 @@ from connectors.head_end.problems import ProblemError
 from connectors.rights import scope
 
 
+class Rows(Protocol):
+    """What asks the store."""
+
+    def rows(self, sql: str, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Rows of a query of our own."""
+        ...
+
+
 @dataclass(frozen=True)
 class Listing:
     """A view that is read in pages: what is shown, in which unique order, by which filters.
 
-    ``order`` gives the columns that identify a row, in sort order, each with its ClickHouse type.
+    ``order`` gives the columns that identify a row, in sort order, each with its ClickHouse type; ``backward`` turns all of it round.
     """
 
     view: str
@@ -27,6 +35,10 @@ class Listing:
     start: str  # the time columns that `from` and `to` compare with
     end: str
     equals: tuple[str, ...]  # columns that can be filtered by value
+    begins: tuple[str, ...] = ()  # and by how it begins
+    flags: Mapping[str, str] = field(default_factory=dict)  # conditions that can be asked for, by name
+    columns: tuple[str, ...] = ()  # that are read; none: all
+    backward: bool = False
 
 
 TIME: Final = "DateTime('UTC')"
@@ -82,11 +94,13 @@ def page_query(
     Whose rights are bounded to an area sees no rows outside it. Raises Problem 403 where rows cannot be placed.
     """
     where, parameters = [], dict[str, Any]()
-    for column in listing.equals:
+    for column in (*listing.equals, *listing.begins):
         value = filters.get(column)
         if value is not None:
-            where.append(f"{column} = {{{column}:String}}")
+            alike = "{0} = {{{0}:String}}" if column in listing.equals else "startsWith(toString({0}), {{{0}:String}})"
+            where.append(alike.format(column))
             parameters[column] = value
+    where += [f"({condition})" for name, condition in listing.flags.items() if filters.get(name) is not None]
     if since is not None:
         overlaps = f"{listing.start} >=" if listing.end == listing.start else f"{listing.end} >"
         where.append(f"{overlaps} {{since:{TIME}}}")
@@ -99,14 +113,26 @@ def page_query(
         values = after_cursor(cursor, len(listing.order))
         names = [f"after_{column}" for column in listing.order]
         bound = ", ".join(f"{{{name}:{kind}}}" for name, kind in zip(names, listing.order.values(), strict=True))
-        where.append(f"({key}) > ({bound})")
+        where.append(f"({key}) {'<' if listing.backward else '>'} ({bound})")
         parameters |= dict(zip(names, values, strict=True))
-    within, bounds = scope.condition(listing.equals)
+    within, bounds = scope.condition((*listing.equals, *listing.begins))
     if within:
         where.append(within)
         parameters |= bounds
     condition = f" WHERE {' AND '.join(where)}" if where else ""
-    return f"SELECT * FROM {listing.view}{condition} ORDER BY {key} LIMIT {limit + 1}", parameters
+    order = ", ".join(f"{column} DESC" for column in listing.order) if listing.backward else key
+    shown = ", ".join(dict.fromkeys((*listing.columns, *listing.order))) if listing.columns else "*"
+    return f"SELECT {shown} FROM {listing.view}{condition} ORDER BY {order} LIMIT {limit + 1}", parameters
+
+
+def page_of(
+    reader: Rows, listing: Listing, filters: Mapping[str, str | None], since: datetime | None, until: datetime | None,
+    cursor: str | None, limit: int,
+) -> tuple[list[dict[str, Any]], str | None]:  # fmt: skip
+    """The rows of one page as the store has them, and the cursor of the next page. Raises Problem 403, 422."""
+    rows = reader.rows(*page_query(listing, filters, since, until, cursor, limit))
+    more, rows = len(rows) > limit, rows[:limit]
+    return rows, cursor_of([cursor_text(rows[-1][column]) for column in listing.order]) if more else None
 
 
 def clickhouse_time(at: datetime) -> str:

@@ -10,10 +10,12 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 import structlog
 from confluent_kafka import OFFSET_BEGINNING, KafkaException, TopicPartition
+from pydantic import BaseModel, ValidationError
 
 from connectors.head_end.publish import UnavailableError, Writer
 from connectors.kafka.client import consumer as make_consumer
@@ -21,6 +23,7 @@ from connectors.kafka.settings import KafkaSettings
 from schemas.codec import Codec
 from schemas.topology import Topology
 
+ACTIVE: Final = "active"
 HISTORY: Final = 1000  # changes kept in memory per thing
 log = structlog.get_logger(__name__)
 
@@ -36,6 +39,51 @@ class Versioned(Protocol):
     def id(self) -> str:
         """What names it."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A thing as it stands whose settings are a model of its kind. ``at``: of its last change, UTC milliseconds."""
+
+    id: str
+    version: int
+    status: str
+    at: int
+    actor: str
+    action: str
+    reason: str
+    spec: Any = field(compare=False)
+
+    @property
+    def active(self) -> bool:
+        """Whether it counts."""
+        return self.status == ACTIVE
+
+    @property
+    def name(self) -> str:
+        """The id without its kind."""
+        return self.id.partition("/")[2]
+
+
+def folding(specs: Mapping[str, type[BaseModel]]) -> Callable[[Entry | None, Mapping[str, Any]], Entry | None]:
+    """How records become entries; ``specs`` gives the model of what stands before the slash of an id."""
+
+    def folded(state: Entry | None, record: Mapping[str, Any]) -> Entry | None:
+        """The entry after a record; the one before where the record does not count. Raises ValueError on what nobody understands."""
+        if record["version"] != (state.version if state else 0) + 1:
+            return state
+        model = specs.get(record["id"].partition("/")[0])
+        if model is None:
+            raise ValueError(f"{record['id']}: of a kind this version does not know")
+        try:
+            spec = model.model_validate_json(record["spec"])
+        except ValidationError as error:
+            raise ValueError(f"{record['id']}: {error.errors(include_url=False)[0]['msg']}") from None
+        at = record["at"]
+        millis = at if isinstance(at, int) else round(at.timestamp() * 1000)
+        return Entry(record["id"], record["version"], record["status"], millis, record["actor"], record["action"], record["reason"], spec)
+
+    return folded
 
 
 E = TypeVar("E", bound=Versioned)

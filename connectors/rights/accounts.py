@@ -6,15 +6,15 @@ Users and tokens are on ``hub.rights``, which is kept forever; sessions on ``hub
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import orjson
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from connectors.head_end.publish import Writer
-from connectors.head_end.versions import Versions
+from connectors.head_end.versions import ACTIVE, Entry, Versions, folding
 from connectors.kafka.settings import KafkaSettings
 from connectors.rights import passwords
 from schemas.codec import Codec
@@ -24,7 +24,7 @@ from schemas.topology.rights import Grant
 RIGHTS: Final = "hub.rights"
 SESSIONS: Final = "hub.sessions"
 RECORD: Final = "RightsEntry"
-ACTIVE, DISABLED, ENDED = "active", "disabled", "ended"
+DISABLED, ENDED = "disabled", "ended"
 NAME: Final = r"^[a-z0-9][a-z0-9._-]{0,62}$"  # local names; those of an identity provider hold an @
 KNOWN: Final = r"^[^\s/]{1,200}$"
 
@@ -78,43 +78,7 @@ class LinkSpec(BaseModel):
 SPECS: Final[dict[str, type[BaseModel]]] = {"user": UserSpec, "token": TokenSpec, "session": SessionSpec, "link": LinkSpec}
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A thing as it stands. ``at``: of its last change, UTC milliseconds."""
-
-    id: str
-    version: int
-    status: str
-    at: int
-    actor: str
-    action: str
-    spec: Any = field(compare=False)
-
-    @property
-    def active(self) -> bool:
-        """Whether it counts."""
-        return self.status == ACTIVE
-
-    @property
-    def name(self) -> str:
-        """The id without its kind."""
-        return self.id.partition("/")[2]
-
-
-def folded(state: Entry | None, record: Mapping[str, Any]) -> Entry | None:
-    """The entry after a record; the one before where the record does not count. Raises ValueError on what nobody understands."""
-    if record["version"] != (state.version if state else 0) + 1:
-        return state
-    model = SPECS.get(record["id"].partition("/")[0])
-    if model is None:
-        raise ValueError(f"{record['id']}: of a kind this version does not know")
-    try:
-        spec = model.model_validate_json(record["spec"])
-    except ValidationError as error:
-        raise ValueError(f"{record['id']}: {error.errors(include_url=False)[0]['msg']}") from None
-    at = record["at"]
-    millis = at if isinstance(at, int) else round(at.timestamp() * 1000)
-    return Entry(record["id"], record["version"], record["status"], millis, record["actor"], record["action"], spec)
+folded = folding(SPECS)
 
 
 class Accounts(Versions[Entry]):

@@ -20,14 +20,13 @@ from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 from connectors.head_end.documents import Page
 from connectors.head_end.listing import TIME, Listing, cursor_of, cursor_text, page_query, readable
 from connectors.head_end.problems import ProblemError, responses
+from connectors.head_end.versions import ACTIVE, Entry
 from connectors.rights import passwords
 from connectors.rights.accounts import (
-    ACTIVE,
     DISABLED,
     ENDED,
     KNOWN,
     NAME,
-    Entry,
     UserSpec,
     new_token,
     shown_token,

@@ -18,9 +18,9 @@ import structlog
 from connectors.head_end.handlers import RETRY_AFTER, as_problem
 from connectors.head_end.problems import ProblemError
 from connectors.head_end.publish import PublishError
-from connectors.head_end.versions import StaleError
+from connectors.head_end.versions import Entry, StaleError
 from connectors.rights import passwords
-from connectors.rights.accounts import ENDED, Accounts, Entry, LinkSpec, SessionSpec, UserSpec
+from connectors.rights.accounts import ENDED, Accounts, LinkSpec, SessionSpec, UserSpec
 from connectors.rights.limits import Locks, Rate
 from connectors.rights.principal import LOCAL, NOBODY, Principal
 from connectors.rights.roles import EVERYWHERE, Roles

@@ -18,6 +18,7 @@ from connectors.todo.scans import Scanner
 from connectors.todo.service import PATIENCE, TodoService
 from schemas.codec import Codec
 from schemas.topology import Topology
+from schemas.topology.vee import VeeSettings
 
 COMMANDS: Final = "hub.commands"
 
@@ -29,7 +30,7 @@ class TodoDesk:
         self, topology: Topology, reader: Reader, writer: Writer, codec: Codec, patience: float = PATIENCE, store: Store | None = None,
         trail: Trail | None = None,
     ) -> None:  # fmt: skip
-        self.todos = TodoService(topology.todo, reader, writer, codec, patience, trail=trail)
+        self.todos = TodoService(topology.todo, reader, writer, codec, patience, trail=trail, about=abouts(topology.vee))
         commands, labels = KafkaCommandDesk(writer, codec, COMMANDS), LabelDesk(writer, codec, COMMANDS, reader)
         self.resolver = Resolver(self.todos, commands, labels, topology.determinants)
         self.scanner = Scanner(self.todos, topology, reader.settled_tick, lambda: tidy(store) if store is not None else None)
@@ -40,6 +41,15 @@ class TodoDesk:
 
     def close(self) -> None:
         """Nothing is held."""
+
+
+def abouts(vee: VeeSettings) -> dict[str, str]:
+    """What each rule that some group has looks for, in a sentence, in the order rules run."""
+    found: dict[str, str] = {}
+    for group in vee.groups.values():
+        for rule in group.rules:
+            found.setdefault(rule.id, " ".join((type(rule).__doc__ or "").split()))
+    return found
 
 
 def tidy(store: Store) -> None:

@@ -42,12 +42,12 @@ class Scan:
     holds: str = ""  # rows with ``subject`` for which it still holds, where that is more than what ``sql`` finds
 
 
-# A day counts as heard of when any of its values was measured, even where another took its place
-_HEARD: Final = f"(arrayExists(c -> c >= {SUSPECT}, conditions) OR arrayExists(c -> c >= {SUSPECT}, received_conditions))"
+HEARD: Final = f"(arrayExists(c -> c >= {SUSPECT}, conditions) OR arrayExists(c -> c >= {SUSPECT}, received_conditions))"
+"""A day of ``final_days`` counts as heard of when any of its values was measured, even where another took its place."""
 _SILENT: Final = (
     "SELECT concat(device, '/', channel) AS subject, device, channel, any(service_point) AS service_point, any(account) AS account, "
     "max(toUnixTimestamp(day_start)) + 86400 AS heard, concat('no reads for ', toString(intDiv({now:Int64} - heard, 86400)), ' days') "
-    f"AS detail, heard AS start, {{now:Int64}} AS end FROM final_days WHERE {_HEARD} "
+    f"AS detail, heard AS start, {{now:Int64}} AS end FROM final_days WHERE {HEARD} "
 )
 SCANS: Final[Mapping[str, Scan]] = {
     "silent-channels": Scan(

@@ -15,9 +15,9 @@ from connectors.head_end.orders import OrderBook
 from connectors.head_end.outcomes import awaited, send
 from connectors.head_end.problems import ProblemError
 from connectors.head_end.publish import RefusedError, Writer, check_label
-from connectors.rights.principal import acting
+from connectors.rights.principal import acting, require
 from connectors.rights.trail import Trail
-from connectors.todo.questions import Questions, Selection, shown
+from connectors.todo.questions import Questions, Selection, shown, within
 from schemas.codec import Codec
 from schemas.identity import identity
 from schemas.topology.todo import TodoSettings
@@ -27,6 +27,7 @@ PATIENCE: Final = 10.0  # seconds until an act that is not decided is answered w
 PART: Final = 500  # To-Dos of one record: a bulk act is as many records as it needs
 MOST: Final = 100_000  # To-Dos of one bulk act
 SAMPLE: Final = 20
+CANDIDATES: Final = 50  # how many are tried for one person before it is said that nothing waits
 _BLANK: Final = {"versions": [], "approver": "", "to": "", "role": "", "roles": [], "text": "", "reason": "", "of": "", "items": ""}
 Bulk = Literal["assign", "distribute", "release", "forward", "comment", "complete", "reopen", "prioritise"]
 
@@ -54,9 +55,9 @@ class TodoService(Questions):
 
     def __init__(
         self, settings: TodoSettings, reader: Reader, writer: Writer, codec: Codec, patience: float = PATIENCE,
-        clock: Callable[[], float] = time.time, trail: Trail | None = None,
+        clock: Callable[[], float] = time.time, trail: Trail | None = None, about: Mapping[str, str] | None = None,
     ) -> None:  # fmt: skip
-        super().__init__(settings, reader)
+        super().__init__(settings, reader, about)
         self.writer, self.codec, self.patience, self.clock = writer, codec, patience, clock
         self.orders = OrderBook("todos", reader, trail or Trail(writer, codec, None), clock)
 
@@ -70,6 +71,10 @@ class TodoService(Questions):
         With a ``key`` it is done once however often it is sent. Raises Problem 404, 409 with the To-Do as it stands, 422, 503.
         """
         user = acting(user)
+        if todo is not None and within()[0]:
+            self.todo(todo)  # outside the area there is nothing to act on
+        if action == "assign" and fields.get("to") not in (None, "", user):
+            require("todos.assign", None)
         _label("user", user, required=True)
         for name in ("to", "role", "reason"):
             _label(name, str(fields.get(name, "")))
@@ -90,14 +95,29 @@ class TodoService(Questions):
 
     def next(self, user: str, roles: Sequence[str]) -> dict[str, Any]:
         """Takes the most urgent open To-Do of some roles for a user: the act and the To-Do. Raises Problem 404 where none waits."""
+        if within()[0]:
+            return self._next_here(user, roles)
         try:
             outcome = self.act("next", None, user=user, roles=list(roles))
         except ProblemError as error:
             if error.kind != "refused":
                 raise
-            raise ProblemError(404, "nothing-waits", "Nothing waits for these roles.") from None
+            raise _nothing_waits() from None
         todo = outcome["done"][0] if outcome["done"] else None
         return {"act": outcome, "todo": None if todo is None else shown(self.after(todo, outcome["id"]))}
+
+    def _next_here(self, user: str, roles: Sequence[str]) -> dict[str, Any]:
+        """The same within an area, which the agent does not know: the first of those in it that nobody else takes meanwhile."""
+        rows, _ = self.rows(Selection(state=["open"], role=list(roles)), "priority", None, CANDIDATES)
+        for row in rows:
+            try:
+                outcome = self.act("assign", row["id"], user=user, version=int(row["version"]))
+            except ProblemError as error:
+                if error.status != 409:
+                    raise
+            else:
+                return {"act": outcome, "todo": shown(self.after(row["id"], outcome["id"]))}
+        raise _nothing_waits()
 
     def after(self, todo: str, act: str) -> dict[str, Any]:
         """A To-Do as an act left it, or newer: the store may tell of the act before it tells of the To-Do."""
@@ -120,12 +140,14 @@ class TodoService(Questions):
         user = acting(user)
         _label("user", user, required=True)
         rows = self.reader.rows(
-            "SELECT DISTINCT id FROM todo_outcome_log WHERE (id = {act:String} OR startsWith(id, {part:String})) AND action != 'undo' "
-            "AND status IN ('done', 'partly') ORDER BY id",
+            "SELECT DISTINCT id, user FROM todo_outcome_log WHERE (id = {act:String} OR startsWith(id, {part:String})) "
+            "AND action != 'undo' AND status IN ('done', 'partly') ORDER BY id",
             {"act": act, "part": f"{act}/"},
         )
         if not rows:
             raise ProblemError(404, "not-found", "No act of this id has changed anything.")
+        if any(row["user"] != user for row in rows):
+            require("todos.bulk")
         ids = [identity("todo-undo", row["id"]) for row in rows]
         blank = {"action": "undo", "todos": [], "user": user}
         self.send([{**blank, "id": id_, "of": row["id"]} for id_, row in zip(ids, rows, strict=True)])
@@ -203,13 +225,17 @@ class TodoService(Questions):
         if asked.versions and len(asked.versions) != len(asked.ids):
             raise ProblemError(422, "not-valid", "versions: as many as ids, or none")
         versions: Sequence[int | None] = asked.versions or [None] * len(asked.ids)
+        where, parameters = within()
+        condition = " AND ".join([*where, "id IN {ids:Array(String)}"])
         known = {
             row["id"]: {**shown(row)}
             for row in self.reader.rows(
-                "SELECT id, version, type, subject, rule, count, user, state, priority FROM todos WHERE id IN {ids:Array(String)}",
-                {"ids": asked.ids},
+                f"SELECT id, version, type, subject, rule, count, user, state, priority FROM todos WHERE {condition}",
+                {**parameters, "ids": asked.ids},
             )
         }
+        if where and len(known) < len(set(asked.ids)):
+            raise ProblemError(404, "not-found", "Some of these To-Dos are not known, or lie outside your area.")
         return [
             (id_, known[id_]["version"] if version is None and id_ in known else version, known.get(id_, {"id": id_}))
             for id_, version in zip(asked.ids, versions, strict=True)
@@ -279,6 +305,10 @@ def _label(name: str, text: str, *, required: bool = False) -> None:
         check_label(name, text, required=required)
     except RefusedError as error:
         raise ProblemError(422, "not-valid", str(error)) from None
+
+
+def _nothing_waits() -> ProblemError:
+    return ProblemError(404, "nothing-waits", "Nothing waits for these roles.")
 
 
 def _sentence(text: str) -> str:

@@ -142,7 +142,7 @@ def parse_topology(text: str, name: str = "topology.yaml") -> Topology:
     found = [(document.place(loc), message) for loc, message in findings(topology, known_records())]
     if found:
         raise TopologyError(_report(name, found))
-    return topology.completed()
+    return topology.completed().read_from(text)
 
 
 def _report(name: str, found: list[tuple[tuple[int, Path_], str]]) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Self
 from zoneinfo import available_timezones
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, PrivateAttr, model_validator
 
 from schemas.topology.agents import Agent
 from schemas.topology.base import Section
@@ -52,6 +53,13 @@ class Clock(Section):
     tick_seconds: int = Field(default=2, ge=1, le=3600, description="Seconds between two ticks")
 
 
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """The text a topology was read from. Two topologies that say the same are equal, however they are written."""
+
+    text: str = dataclasses.field(default="", compare=False)
+
+
 class Topology(Section):
     """The system on one page. Sections that are left out have the defaults of docs/topology-reference.md."""
 
@@ -76,6 +84,7 @@ class Topology(Section):
     rights: RightsSettings = Field(default_factory=RightsSettings, description="Who may do what: roles, login, sessions")
     todo: TodoSettings = Field(default_factory=TodoSettings, description="To-Dos: types, routes, deadlines")
     profiles: dict[str, Profile] = Field(default_factory=dict, description="Mapping profiles for other people's CSV headers")
+    _source: Source = PrivateAttr(default_factory=Source)
 
     @model_validator(mode="before")
     @classmethod
@@ -89,6 +98,16 @@ class Topology(Section):
             common[name] = value if type(value) is int and value > 0 else cls.model_fields[name].default
         topics = {name: common | topic if isinstance(topic, dict) else topic for name, topic in data["topics"].items()}
         return data | {"topics": topics}
+
+    @property
+    def text(self) -> str:
+        """The file this was read from, comments and all; empty where it was made otherwise."""
+        return self._source.text
+
+    def read_from(self, text: str) -> Self:
+        """Notes the text this was read from; returns itself."""
+        self._source = Source(text)
+        return self
 
     def completed(self) -> Self:
         """With what sections take from the top where they say nothing themselves: the zone of VEE."""

@@ -58,6 +58,23 @@ def days(until: datetime, count: int = 36, meters: int = 4) -> list[Row]:
     return rows
 
 
+def weather(until: datetime, count: int = 10) -> list[Row]:
+    """Days of a weather station: a value each hour, in tenths of a degree."""
+    rows = []
+    last = until.astimezone(ZONE).date() - timedelta(days=1)
+    for back in range(count):
+        day = last - timedelta(days=back)
+        values = [int(1000 * (11 - 6 * np.cos((hour - 3) / 24 * 2 * np.pi) + back % 3)) for hour in range(24)]
+        rows.append(
+            {
+                "device": "W1", "channel": "T", "unit": "C", "zone": "Europe/Madrid", "day": day, "seconds": 3600, "step": 1000, "version": 1,
+                "day_start": datetime(day.year, day.month, day.day, tzinfo=ZONE), "replaces": 0, "state": 1, "multiplier": 1_000_000,
+                "values": values, "conditions": [REGULAR] * 24, "methods": [0] * 24, "service_point": "SP-W", "source": "weather",
+            }
+        )  # fmt: skip
+    return rows
+
+
 def put(store: Store, table: str, rows: list[Row]) -> None:
     """Stores rows; columns that a row does not name get the default of the table."""
     lines = b"\n".join(orjson.dumps({name: _plain(value) for name, value in row.items()}) for row in rows)
@@ -73,6 +90,7 @@ def _plain(value: Any) -> Any:
 def seed(store: Store, now: datetime) -> None:
     """The whole fleet, as of ``now``."""
     put(store, "final_days", days(now))
+    put(store, "final_days", weather(now))
     day = (now.astimezone(ZONE) - timedelta(days=2)).replace(hour=0, minute=0, second=0, microsecond=0)
 
     def ago(hours: float) -> datetime:
@@ -109,11 +127,23 @@ def seed(store: Store, now: datetime) -> None:
          "attempt": 1, "records": 40, "bytes": 18_000, "code": code, "channel": "webhook"}
         for n, (name, status, code) in enumerate((("billing", "delivered", 200), ("billing", "delivered", 200), ("portal", "retrying", 503)))
     ])  # fmt: skip
+    _master(store, ago(900), ago(24 * 400))
+
+
+def _master(store: Store, at: datetime, since: datetime) -> None:
+    """Four meters on one transformer, behind two concentrators; a fifth that was never heard of; a weather station in their region."""
+    objects: list[tuple[str, str, dict[str, Any]]] = []
+    for n in range(4):
+        objects += [
+            ("device", f"M100{n}", {"head_end": "hes-north", "dcu": f"DCU-{n % 2}"}),
+            ("service_point", f"SP-{n}", {"zone": "Europe/Madrid", "region": "north", "grid_area": "G-7", "commodity": "electricity"}),
+            ("install", f"M100{n}/SP-{n}", {"device": f"M100{n}", "service_point": f"SP-{n}", "event": "install", "multiplier": "1"}),
+        ]
+    objects += [("device", "M1004", {"head_end": "hes-south", "dcu": "DCU-9"}), ("service_point", "SP-W", {"region": "north"})]
     put(store, "master_objects", [
-        {"kind": "install", "object": f"M100{n}/SP-{n}", "version": 1, "sequence": n, "at": ago(900), "source": "sap", "action": "put",
-         "span_from": [int(ago(24 * 400).timestamp())], "span_to": [-1],
-         "span_body": [orjson.dumps({"device": f"M100{n}", "service_point": f"SP-{n}", "event": "install", "multiplier": "1"}).decode()]}
-        for n in range(4)
+        {"kind": kind, "object": id, "version": 1, "sequence": n, "at": at, "source": "sap", "action": "put",
+         "span_from": [int(since.timestamp())], "span_to": [-1], "span_body": [orjson.dumps(body).decode()]}
+        for n, (kind, id, body) in enumerate(objects)
     ])  # fmt: skip
 
 

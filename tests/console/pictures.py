@@ -17,7 +17,11 @@ from connectors.clickhouse.store import open_store
 from tests.console.conftest import serve
 from tests.console.estate import seed
 
-SCREENS: Final = {"dashboard": "/console/?days=7", "todos": "/console/todos?open=t0", "meter": "/console/meters/M1000"}
+SCREENS: Final = {
+    "dashboard": "/console/?days=7", "todos": "/console/todos?open=t0", "meter": "/console/meters/M1000", "rules": "/console/rules",
+    "users": "/console/users", "operations": "/console/operations",
+}  # fmt: skip
+DARK: Final = ("dashboard", "todos")
 
 
 def main(folder: Path) -> None:
@@ -34,6 +38,10 @@ def main(folder: Path) -> None:
                 page.goto(served.url + path)
                 page.wait_for_load_state("networkidle")
                 page.screenshot(path=folder / f"console-{name}.png")
+                if name in DARK:
+                    page.emulate_media(color_scheme="dark")
+                    page.screenshot(path=folder / f"console-{name}-dark.png")
+                    page.emulate_media(color_scheme="light")
             browser.close()
         server.should_exit = True
         thread.join(10)

@@ -16,6 +16,7 @@ from connectors.console.figures import WIDGETS
 from connectors.console.lists import LISTS
 from connectors.console.part import MENU
 from connectors.console.words import catalogue
+from schemas.rules import VALIDATIONS
 from tests.console.conftest import Served
 from tests.console.estate import put
 
@@ -57,7 +58,7 @@ def test_every_widget_answers(web: httpx.Client, name: str) -> None:
 
 def test_figures_are_those_of_the_store(served: Served, web: httpx.Client) -> None:
     tiles = tree(web.get("/console/widgets/todos").text).xpath("//dd")
-    assert [tile.text_content().split()[0] for tile in tiles] == ["5", "4", "3"]
+    assert [tile.text_content().split()[0] for tile in tiles] == ["5", "4", "5"]
     rows = served.store.query_rows(
         "SELECT countIf(condition >= 300000 AND condition < 450000) AS n, count() AS whole FROM intervals WHERE day >= today() - 7"
     )
@@ -86,6 +87,12 @@ def test_a_todo_shows_its_curve_and_what_each_rule_says(web: httpx.Client) -> No
     assert card.xpath("//svg//*[@class='shade-outage']")
     assert card.xpath("//svg//*[@class='register']")
     assert card.xpath("//svg//*[@class='event']")
+    assert card.xpath("//svg//*[@class='neighbours']")
+    assert card.xpath("//svg//*[@class='register-line']")
+    assert card.xpath("//svg//*[@class='temperature']")
+    legend = card.xpath("//ul[@class='legend']")[0].text_content()
+    assert "3 neighbours in G-7 (median)" in legend
+    assert "temperature, from W1" in legend
     first = card.xpath("//ul[@class='verdicts']/li")[0].text_content()
     assert "objects" in first
     assert "interval-spike" in first
@@ -103,7 +110,7 @@ def test_a_span_that_is_no_time_is_told(web: httpx.Client) -> None:
 def test_a_meter_is_found_by_device_service_point_and_account(web: httpx.Client) -> None:
     for text in ("M1002", "SP-2", "ACC-2"):
         assert web.get("/console/meters", params={"q": text}).url.path == "/console/meters/M1002", text
-    assert len(tree(web.get("/console/meters?q=M100").text).xpath("//main//tbody/tr")) == 4
+    assert len(tree(web.get("/console/meters?q=M100").text).xpath("//main//tbody/tr")) == 5  # M1004 was never heard of
     assert web.get("/console/meters/nobody").status_code == 404
 
 
@@ -117,10 +124,19 @@ def test_exports_hold_what_the_store_holds(served: Served, web: httpx.Client) ->
     assert table.column("value").to_pylist() == [row["value"] for row in stored]
 
 
+def test_every_rule_gives_its_verdict_in_words(web: httpx.Client) -> None:
+    said = {
+        line.xpath("./strong/text()")[0]: line.text_content()
+        for line in tree(web.get("/console/todos/t0/card").text).xpath("//ul/li[strong]")
+    }
+    assert set(VALIDATIONS) <= set(said)
+    assert "Zero consumption: nothing found" in said["zero-consumption"]
+
+
 @pytest.mark.parametrize("name", LISTS)
 def test_lists_filter(web: httpx.Client, name: str) -> None:
-    spec = LISTS[name]
-    for column in (*spec.equals, *spec.begins):
+    listing = LISTS[name].listing
+    for column in (*listing.equals, *listing.begins):
         page = tree(web.get(f"/console/{name}?{column}=no-such-thing").text)
         assert not page.xpath("//main//tbody/tr"), column
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +11,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+import uvicorn
 
 from connectors.clickhouse import migrate
 from connectors.clickhouse.store import open_store
@@ -68,7 +71,7 @@ def spikes(hub: World, *devices: str) -> list[dict[str, Any]]:
         values = [42 if hour == 14 else 0.5 for hour in range(24)]
         lines += [f"{device},E1,kWh,3600,{START + timedelta(hours=h):%Y-%m-%dT%H:%M:%SZ},{v},actual" for h, v in enumerate(values)]
     hub.publisher.publish("\n".join(lines).encode(), source="test", name="a.csv")
-    return list(hub.until(lambda: len(found := queue(hub)) == len(devices) and found))
+    return list(hub.until(lambda: len(found := queue(hub)) == len(devices) and found, 60))
 
 
 def queue(hub: World, **filters: Any) -> list[dict[str, Any]]:
@@ -93,6 +96,7 @@ def test_a_clerk_takes_looks_previews_and_resolves(hub: World) -> None:
         looked = hub.client.get(f"/v1/todos/{todo['id']}").json()
         assert [event["action"] for event in looked["history"]] == ["created", "assigned"]
         verdicts = {row["rule"]: row["text"] for row in looked["verdicts"]}
+        assert all(row["about"] for row in looked["verdicts"] if row["status"] == "quiet")
         assert verdicts["interval-spike"].startswith("Interval spike: ")
         assert verdicts["negative-consumption"] == "Negative consumption: nothing found"
 
@@ -151,34 +155,70 @@ def test_bulk_work_previewed_approved_and_undone(hub: World) -> None:
     assert len(queue(hub)) == 5
 
 
+@contextmanager
+def on_loopback(hub: World) -> Iterator[str]:
+    """The hub's interface on a port of this machine; its address."""
+    listening = socket.create_server(("127.0.0.1", 0), backlog=256)
+    server = uvicorn.Server(uvicorn.Config(hub.client.app, log_config=None, lifespan="off"))
+    thread = threading.Thread(target=lambda: server.run(sockets=[listening]), daemon=True)
+    thread.start()
+    assert awaited(lambda: server.started or None, 20)
+    try:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(20)
+
+
 def test_fifty_clerks_do_everything_once(hub: World) -> None:
-    """No To-Do is given to two people, none is completed twice, and nobody's change is lost."""
-    spikes(hub, *(f"M{number}" for number in range(60)))
+    """Over sockets: no To-Do is given to two people, none is completed twice, and nobody's change is lost."""
+    spikes(hub, *(f"M{number}" for number in range(61)))
+    shared = queue(hub)[-1]["id"]
     taken: dict[str, str] = {}
     completed: list[str] = []
     conflicts: list[str] = []
 
-    def clerk(name: str) -> None:
-        while True:
-            answer = post(hub, "/next", user=name, roles=["clerk"])
-            if answer.status_code == 404:
-                return
-            todo = answer.json()["todo"]
-            assert todo["id"] not in taken
-            taken[todo["id"]] = name
-            for user in (name, "thief"):
-                done = post(hub, f"/{todo['id']}/complete", user=user, version=todo["version"])
-                (completed if done.status_code == 200 else conflicts).append(f"{todo['id']} {user}")
+    def clerk(url: str, name: str) -> None:
+        with httpx.Client(base_url=url, timeout=60) as client:
 
-    with moving(hub), ThreadPoolExecutor(50) as people:
-        for result in [people.submit(clerk, f"clerk-{number}") for number in range(50)]:
-            result.result(120)
+            def post(path: str, **body: Any) -> httpx.Response:
+                return client.post(f"/v1/todos{path}", json={"user": name, **body})
+
+            while (answer := post("/next", roles=["clerk"])).status_code != 404:
+                todo = answer.json()["todo"]
+                assert todo["id"] not in taken
+                taken[todo["id"]] = name
+                for user in (name, "thief"):
+                    done = client.post(f"/v1/todos/{todo['id']}/complete", json={"user": user, "version": todo["version"]})
+                    (completed if done.status_code == 200 else conflicts).append(f"{todo['id']} {user}")
+
+    def changer(url: str, name: str) -> int:
+        """Reads the To-Do, changes what was read, and begins anew where somebody was quicker; how often that was."""
+        with httpx.Client(base_url=url, timeout=60) as client:
+            for tries in range(1000):
+                seen = client.get(f"/v1/todos/{shared}").json()["todo"]
+                body = {"user": name, "version": seen["version"], "priority": seen["priority"] % 10 + 1}
+                if client.post(f"/v1/todos/{shared}/prioritise", json=body).status_code == 200:
+                    return tries
+        raise AssertionError(f"{name} never came through")
+
+    with moving(hub), on_loopback(hub) as url, ThreadPoolExecutor(50) as people:
+        before = hub.client.get(f"/v1/todos/{shared}").json()["todo"]
+        assert hub.client.post(f"/v1/todos/{shared}/forward", json={"user": "sue", "role": "team"}).status_code == 200
+        changes = [people.submit(changer, url, f"changer-{number}") for number in range(10)]
+        for result in [people.submit(clerk, url, f"clerk-{number}") for number in range(50)]:
+            result.result(240)
+        clashes = sum(change.result(240) for change in changes)
+        told = hub.client.get(f"/v1/todos/{shared}").json()
     assert len(taken) == 60
     assert sorted(completed) == sorted(f"{id} {name}" for id, name in taken.items())
     assert len(conflicts) == 60
-    assert queue(hub) == []
-    stats = hub.client.get("/v1/todos/stats").json()
-    assert stats["all"]["todos"] == 0
+    steps = [event for event in told["history"] if event["action"] == "prioritised"]
+    assert sorted(event["user"] for event in steps) == sorted(f"changer-{number}" for number in range(10)), "each change once"
+    assert told["todo"]["priority"] == (before["priority"] - 1 + 10) % 10 + 1, "each change stands on the one before"
+    assert [event["version"] for event in told["history"]] == list(range(1, told["todo"]["version"] + 1))
+    assert clashes > 0, "nobody met anybody: this proves nothing"
+    assert [todo["id"] for todo in queue(hub)] == [shared]
 
 
 def test_lists_pages_groups_and_figures(hub: World) -> None:

@@ -8,6 +8,8 @@ const kept = {
   set(name, value) { try { localStorage.setItem(name, JSON.stringify(value)); } catch { /* private windows keep nothing */ } },
 };
 const user = document.body.dataset.user;
+const said = JSON.parse($("#texts").textContent);
+const say = (key, values = {}) => Object.entries(values).reduce((text, [name, value]) => text.replace(`{${name}}`, value), said[key] ?? key);
 
 const theme = kept.get("mdh.theme", "");
 if (theme) document.documentElement.dataset.theme = theme;
@@ -54,16 +56,13 @@ const pause = (seconds) => new Promise((done) => setTimeout(done, seconds * 1000
 
 const widgets = $(".widgets");
 if (widgets) {
-  const name = `mdh.dashboard.${user}`;
-  const own = kept.get(name, { order: [], hidden: [] });
-  for (const id of [...own.order].reverse()) {
-    const card = $(`[data-widget="${CSS.escape(id)}"]`, widgets);
-    if (card) widgets.prepend(card);
-  }
-  const save = () => kept.set(name, {
-    order: $$(".widget", widgets).map((card) => card.dataset.widget),
-    hidden: $$(".widget.put-away", widgets).map((card) => card.dataset.widget),
-  });
+  const named = (cards) => cards.map((card) => card.dataset.widget);
+  const save = async () => {
+    const body = {
+      order: named($$(".widget", widgets)), hidden: named($$(".widget.put-away", widgets)), wide: named($$(".widget.wide-widget", widgets)),
+    };
+    try { await api("PUT", "/v1/dashboard", body); tell(say("kept")); } catch (error) { tell(error.message, true); }
+  };
   const arrange = $("[data-arrange]");
   let arranging = false;
   const lay = () => {
@@ -73,13 +72,14 @@ if (widgets) {
       $("[data-hide]", card).setAttribute("aria-pressed", card.classList.contains("put-away"));
     }
   };
-  for (const card of $$(".widget", widgets)) card.classList.toggle("put-away", own.hidden.includes(card.dataset.widget));
-  const idle = arrange.textContent;
-  arrange.addEventListener("click", () => {
+  const idle = arrange?.textContent;
+  arrange?.addEventListener("click", async () => {
     arranging = !arranging;
     arrange.textContent = arranging ? arrange.dataset.done : idle;
     lay();
-    if (!arranging) refresh();
+    if (arranging) return;
+    await save();
+    refresh();
   });
   widgets.addEventListener("click", (event) => {
     const card = event.target.closest(".widget");
@@ -87,9 +87,9 @@ if (widgets) {
       if (event.target.dataset.move === "-1" && card.previousElementSibling) card.previousElementSibling.before(card);
       if (event.target.dataset.move === "1" && card.nextElementSibling) card.nextElementSibling.after(card);
       event.target.focus();
-      save();
     }
-    if (event.target.matches("[data-hide]")) { card.classList.toggle("put-away"); lay(); save(); }
+    if (event.target.matches("[data-hide]")) { card.classList.toggle("put-away"); lay(); }
+    if (event.target.matches("[data-wide]")) event.target.setAttribute("aria-pressed", card.classList.toggle("wide-widget"));
     if (event.target.matches("[data-retry]")) load(card);
   });
   async function load(card) {
@@ -115,8 +115,6 @@ if (widgets) {
 
 // --- curves: reading a value, and zooming by dragging
 
-const LEFT = 56, RIGHT = 12, WIDTH = 960;
-
 function curves(root = document) {
   for (const figure of $$("figure.chart", root)) {
     if (figure.dataset.ready) continue;
@@ -124,10 +122,11 @@ function curves(root = document) {
     const svg = $("svg.curve", figure), tip = $(".tip", figure), cursor = $(".cursor", svg), select = $(".select", svg);
     const points = JSON.parse($("script", figure).textContent);
     const begin = Number(figure.dataset.begin), end = Number(figure.dataset.end);
+    const first = Number(figure.dataset.left), last = Number(figure.dataset.right), width = Number(figure.dataset.width);
     const at = (event) => {
       const box = svg.getBoundingClientRect();
-      const x = Math.min(Math.max((event.clientX - box.left) / box.width * WIDTH, LEFT), WIDTH - RIGHT);
-      return [x, begin + (x - LEFT) / (WIDTH - LEFT - RIGHT) * (end - begin)];
+      const x = Math.min(Math.max((event.clientX - box.left) / box.width * width, first), last);
+      return [x, begin + (x - first) / (last - first) * (end - begin)];
     };
     let from = null;
     svg.addEventListener("pointermove", (event) => {
@@ -142,12 +141,12 @@ function curves(root = document) {
     svg.addEventListener("pointerleave", () => { tip.hidden = true; });
     svg.addEventListener("pointerdown", (event) => { from = at(event); svg.setPointerCapture(event.pointerId); event.preventDefault(); });
     svg.addEventListener("pointerup", (event) => {
-      const [x, time] = at(event), [x0, first] = from ?? [x, time];
+      const [x, time] = at(event), [x0, other] = from ?? [x, time];
       from = null; select.setAttribute("width", 0);
       if (Math.abs(x - x0) < 8) return;
       const step = points.seconds || 60;
       const iso = (second) => new Date(Math.round(second / step) * step * 1000).toISOString().replace(".000Z", "Z");
-      show(new URLSearchParams([["from", iso(Math.min(first, time))], ["to", iso(Math.max(first, time))]]), true);
+      show(new URLSearchParams([["from", iso(Math.min(other, time))], ["to", iso(Math.max(other, time))]]), true);
     });
   }
 }
@@ -178,9 +177,42 @@ if (myName) {
 }
 function me() {
   const name = user || myName?.value.trim() || kept.get("mdh.name", "");
-  if (!name) { myName?.focus(); throw new Error(myName ? myName.parentElement.textContent.trim() + "?" : "?"); }
+  if (!name) { myName?.focus(); throw new Error(say("who")); }
   return name;
 }
+
+// The last act, kept over a reload of the page so that it can be undone
+const acts = {
+  get last() { return sessionStorage.getItem("mdh.act"); },
+  set last(id) {
+    if (id) sessionStorage.setItem("mdh.act", id); else sessionStorage.removeItem("mdh.act");
+    acts.show();
+  },
+  show() { const button = $("[data-undo]"); if (button) button.hidden = !acts.last; },
+};
+acts.show();
+$("[data-undo]")?.addEventListener("click", () => undo());
+
+async function undo() {
+  if (!acts.last) return;
+  try {
+    const told = await api("POST", "/v1/todos/undo", { act: acts.last, user: me() });
+    acts.last = null;
+    again(say("undone", { n: told.done.length }));
+  } catch (error) { tell(error.message, true); }
+}
+
+// Says something and loads the page anew; what was said is still to be read then
+function again(text) {
+  sessionStorage.setItem("mdh.said", text);
+  tell(text);
+  setTimeout(() => location.reload(), 600);
+}
+if (sessionStorage.getItem("mdh.said")) { tell(sessionStorage.getItem("mdh.said")); sessionStorage.removeItem("mdh.said"); }
+
+// Acts of others that wait for a second person
+const waiting = $("[data-acts]");
+if (waiting) piece("/console/todo-acts").then((text) => { waiting.innerHTML = text; }).catch(() => {});
 
 async function open(id, query) {
   const detail = $("[data-detail]");
@@ -200,7 +232,7 @@ async function open(id, query) {
   detail.removeAttribute("aria-busy");
 }
 
-let lastAct = null;
+const picked = () => $$("[data-queue] [data-todo]").filter((row) => $("input", row).checked);
 const queue = $("[data-queue]");
 if (queue) {
   const rows = () => $$("[data-todo]", queue);
@@ -209,7 +241,6 @@ if (queue) {
     const all = rows(), next = all[Math.min(Math.max(here() + by, 0), all.length - 1)];
     if (next) open(next.dataset.todo);
   };
-  const picked = () => rows().filter((row) => $("input", row).checked);
   const count = () => { $("[data-bulk]").hidden = !picked().length; $("[data-count]").textContent = picked().length; };
   queue.addEventListener("change", count);
   queue.addEventListener("click", (event) => {
@@ -224,6 +255,7 @@ if (queue) {
       j: () => move(1), k: () => move(-1),
       Enter: () => { if (!event.target.closest("a, button, summary")) { $("#todo-title a, [data-card]")?.focus(); $("[data-detail]").scrollIntoView(); } else return true; },
       x: () => { if (row) { $("input", row).checked = !$("input", row).checked; count(); } },
+      n: () => $("[data-next]")?.click(),
       t: () => $('[data-act="assign"]')?.click(),
       r: () => $('[data-resolve] [name="preview"]')?.click(),
       c: () => $("[data-note]")?.focus(),
@@ -232,26 +264,68 @@ if (queue) {
     };
     if (keys[event.key] && keys[event.key]() !== true) event.preventDefault();
   });
-  for (const button of $$("[data-bulk-act]")) button.addEventListener("click", async () => {
-    const all = picked(), action = button.dataset.bulkAct;
-    try {
-      const body = { action, ids: all.map((row) => row.dataset.todo), versions: all.map((row) => Number(row.dataset.version)), user: me() };
-      if (action === "assign") body.to = me();
-      const seen = await api("POST", "/v1/todos/bulk", { ...body, dry_run: true });
-      if (!confirm(`${button.textContent}: ${seen.count}${seen.needs_approval ? " (4 eyes)" : ""}?`)) return;
-      const done = await api("POST", "/v1/todos/bulk", body);
-      lastAct = done.id;
-      tell(`${button.textContent}: ${(done.done ?? []).length || done.count} · ${done.state}${done.conflicts?.length ? ` · ${done.conflicts.length} conflicts` : ""}`);
-      setTimeout(() => location.reload(), 1200);
-    } catch (error) { tell(error.message, true); }
-  });
 }
 
-async function undo() {
-  if (!lastAct) return;
-  try { await api("POST", "/v1/todos/undo", { act: lastAct, user: me() }); tell("✓ undo"); lastAct = null; setTimeout(() => location.reload(), 800); }
-  catch (error) { tell(error.message, true); }
+const dialog = $("[data-bulk-dialog]");
+let chosen = {};
+for (const button of $$("[data-bulk-open]")) button.addEventListener("click", () => {
+  const all = picked(), some = button.dataset.bulkOpen === "some";
+  chosen = some ? { ids: all.map((row) => row.dataset.todo), versions: all.map((row) => Number(row.dataset.version)) }
+    : { select: JSON.parse(dialog.dataset.select) };
+  $("[data-bulk-scope]", dialog).textContent = some ? `${all.length} ${$("[data-bulk] strong").lastChild.textContent.trim()}` : button.textContent;
+  $("[data-bulk-said]", dialog).replaceChildren();
+  $("[data-bulk-do]", dialog).disabled = true;
+  dialog.showModal();
+});
+if (dialog) {
+  const form = $("form", dialog), done = $("[data-bulk-do]", dialog), out = $("[data-bulk-said]", dialog);
+  const wanted = () => {
+    const field = form.elements, action = field.action.value;
+    const body = { action, user: me(), text: field.text.value, reason: field.reason.value, ...chosen };
+    if (action === "assign") body.to = field.to.value.trim() || me();
+    if (action === "distribute") body.users = field.users.value.split(",").map((name) => name.trim()).filter(Boolean);
+    if (action === "forward") body.role = field.role.value;
+    if (action === "prioritise") body.to = field.priority.value;
+    return body;
+  };
+  form.addEventListener("input", () => {
+    for (const field of $$("[data-for]", form)) field.hidden = field.dataset.for !== form.elements.action.value;
+    done.disabled = true;
+  });
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    try {
+      const seen = await api("POST", "/v1/todos/bulk", { ...wanted(), dry_run: true });
+      const line = document.createElement("p");
+      line.textContent = say("would", { n: seen.count }) + (seen.needs_approval ? ` ${say("second")}` : "");
+      out.replaceChildren(line, table(["", "", ""], seen.sample.map((one) => [one.type, one.subject, one.user || one.state])));
+      done.disabled = !seen.count;
+    } catch (error) { out.textContent = error.message; }
+  });
+  done.addEventListener("click", async () => {
+    done.disabled = true;
+    try {
+      const told = await api("POST", "/v1/todos/bulk", wanted());
+      acts.last = told.state === "waiting" ? null : told.id;
+      dialog.close();
+      again(told.state === "waiting" ? say("waits") : say("done", { n: told.done.length, m: told.conflicts.length }));
+    } catch (error) { out.textContent = error.message; }
+  });
+  $("[data-close]", dialog).addEventListener("click", () => dialog.close());
 }
+
+$("[data-next]")?.addEventListener("click", async () => {
+  const field = $("#next-role");
+  const roles = field.value ? [field.value] : [...field.options].map((option) => option.value).filter(Boolean);
+  try {
+    const told = await api("POST", "/v1/todos/next", { user: me(), roles });
+    acts.last = told.act.id;
+    const row = $(`[data-todo="${CSS.escape(told.todo.id)}"]`);
+    if (row) row.dataset.version = told.todo.version;
+    if ($("[data-detail]")) await open(told.todo.id); else location.assign(`/console/todos?open=${encodeURIComponent(told.todo.id)}`);
+    tell(say("taken"));
+  } catch (error) { tell(error.message, true); }
+});
 
 async function act(button, action, more) {
   const card = $("[data-card]");
@@ -259,14 +333,23 @@ async function act(button, action, more) {
     const body = { user: me(), version: Number(card.dataset.version), ...more };
     if (action === "comment") delete body.version;
     const done = await api("POST", `/v1/todos/${encodeURIComponent(card.dataset.card)}/${action}`, body);
-    lastAct = done.id ?? done.act ?? null;
+    acts.last = done.id;
     tell(`${button} ✓`);
-    await pause(0.7);
-    await open(card.dataset.card, location.search);
+    await settled(card.dataset.card, card.dataset.version);
   } catch (error) {
     tell(error.message, true);
     if (error.status === 409) open(card.dataset.card, location.search);
   }
+}
+
+// Shows a To-Do as soon as the store knows of its next version
+async function settled(id, version) {
+  for (let tries = 0; tries < 20; tries += 1) {
+    const seen = await api("GET", `/v1/todos/${encodeURIComponent(id)}`);
+    if (seen.todo.version > Number(version)) break;
+    await pause(0.25);
+  }
+  await open(id, location.search);
 }
 
 document.addEventListener("click", (event) => {
@@ -274,22 +357,50 @@ document.addEventListener("click", (event) => {
   if (!button) return;
   const note = $("[data-note]")?.value.trim() ?? "";
   if (button.dataset.act === "comment" && !note) { $("[data-note]").focus(); return; }
-  act(button.textContent, button.dataset.act, note ? { text: note } : {});
+  const more = note ? { text: note } : {};
+  if (button.dataset.act === "assign-to") {
+    if (!$("[data-to]").value.trim()) { $("[data-to]").focus(); return; }
+    act(button.textContent, "assign", { ...more, to: $("[data-to]").value.trim() });
+  } else act(button.textContent, button.dataset.act, more);
 });
 document.addEventListener("change", (event) => {
   if (event.target.matches("[data-role]") && event.target.value) act(event.target.value, "forward", { role: event.target.value });
+  if (event.target.matches("[data-urgency]") && event.target.value) act(event.target.value, "prioritise", { priority: Number(event.target.value) });
   const form = event.target.closest("[data-resolve]");
   if (form) {
     for (const field of $$("[data-for]", form)) field.hidden = field.dataset.for !== form.elements.action.value;
+    if (["action", "start", "end"].includes(event.target.name)) values(form);
     $("[data-apply]", form).disabled = true;
   }
 });
+document.addEventListener("click", (event) => {
+  if (!event.target.closest("[data-span-shown]")) return;
+  const form = event.target.closest("form"), figure = $("figure.chart");
+  const iso = (second) => new Date(Number(second) * 1000).toISOString().replace(".000Z", "Z");
+  form.elements.start.value = iso(figure.dataset.begin);
+  form.elements.end.value = iso(figure.dataset.end);
+  values(form);
+  $("[data-apply]", form).disabled = true;
+});
+
+// What the intervals of a span hold now, to be written over
+function values(form) {
+  const field = form.elements.values, points = $("figure.chart script");
+  if (!field || form.elements.action.value !== "edit" || !points) return;
+  const told = JSON.parse(points.textContent);
+  const second = (name, other) => (form.elements[name].value ? Date.parse(form.elements[name].value) / 1000 : Number(other));
+  const begin = second("start", form.dataset.start), end = Math.max(second("end", form.dataset.end), begin + 1);
+  field.value = told.start.map((at, place) => (at >= begin && at < end ? told.value[place] ?? "-" : null)).filter((one) => one !== null).join(", ");
+}
 
 function order(form, dry) {
   const action = form.elements.action.value;
   const body = { action, user: me(), reason: form.elements.reason.value, version: Number(form.dataset.version), dry_run: dry };
   if (action === "estimate") body.method = form.elements.method.value;
-  if (action === "edit") body.values = form.elements.values.value.split(",").map((text) => /^\s*[-–]?\s*$/.test(text) ? null : text.trim());
+  if (action === "edit" && form.elements.values) {
+    body.values = form.elements.values.value.split(",").map((text) => (/^\s*[-–]?\s*$/.test(text) ? null : text.trim()));
+  } else if (action === "edit") body.reading = form.elements.reading.value.trim();
+  for (const name of ["start", "end"]) if (form.elements[name]?.value) body[name] = form.elements[name].value;
   return api("POST", `/v1/todos/${encodeURIComponent(form.dataset.resolve)}/resolve`, body);
 }
 
@@ -305,20 +416,20 @@ document.addEventListener("submit", async (event) => {
   const form = event.target.closest("[data-resolve]");
   if (!form) return;
   event.preventDefault();
-  const out = $("[data-preview]", form), said = out.dataset;
+  const out = $("[data-preview]", form), words = out.dataset;
   out.textContent = "…";
   try {
     const told = await order(form, true);
     const changes = told.changes ?? [];
-    const local = (at) => new Date(typeof at === "number" ? at * 1000 : at).toLocaleString("sv-SE", { timeZone: said.zone }).slice(0, 16);
+    const local = (at) => new Date(typeof at === "number" ? at * 1000 : at).toLocaleString("sv-SE", { timeZone: words.zone }).slice(0, 16);
     const parts = [];
-    if (changes.length) parts.push(table(said.columns.split("|"), changes.slice(0, 48).map((one) => [local(one.start), one.from.value, one.to.value])));
-    else parts.push(Object.assign(document.createElement("p"), { textContent: (told.outcomes ?? []).map((one) => one.detail).filter(Boolean).join("; ") || said.none }));
-    if (changes.length > 48) parts.push(Object.assign(document.createElement("p"), { textContent: said.more.replace("{n}", changes.length - 48) }));
+    if (changes.length) parts.push(table(words.columns.split("|"), changes.slice(0, 48).map((one) => [local(one.start), one.from.value, one.to.value])));
+    else parts.push(Object.assign(document.createElement("p"), { textContent: (told.outcomes ?? []).map((one) => one.detail).filter(Boolean).join("; ") || words.none }));
+    if (changes.length > 48) parts.push(Object.assign(document.createElement("p"), { textContent: words.more.replace("{n}", changes.length - 48) }));
     const bills = (told.determinants ?? []).filter((one) => Number(one.difference));
     if (bills.length) {
-      parts.push(Object.assign(document.createElement("h3"), { textContent: said.bill }));
-      parts.push(table(["", "", ...said.columns.split("|").slice(1), "Δ"], bills.map((one) => [one.day, one.tou, `${one.before} ${one.unit}`, `${one.after} ${one.unit}`, one.difference])));
+      parts.push(Object.assign(document.createElement("h3"), { textContent: words.bill }));
+      parts.push(table(words.billColumns.split("|"), bills.map((one) => [one.day, one.tou, `${one.before} ${one.unit}`, `${one.after} ${one.unit}`, one.difference])));
     }
     out.replaceChildren(...parts);
     $("[data-apply]", form).disabled = false;
@@ -331,14 +442,14 @@ document.addEventListener("click", async (event) => {
   button.disabled = true;
   try {
     const told = await order(form, false);
-    lastAct = told.act ?? null;
-    tell(`${button.textContent} ✓ ${(told.outcomes ?? []).map((one) => one.outcome).join(", ")}`);
-    await pause(1);
-    open(form.dataset.resolve, location.search);
+    acts.last = null; // data were changed: another command takes that back
+    const refused = (told.outcomes ?? []).filter((one) => one.outcome !== "applied");
+    tell(refused.length ? refused.map((one) => one.detail).join("; ") : say("resolved", { n: told.applied }), refused.length > 0);
+    await settled(form.dataset.resolve, form.dataset.version);
   } catch (error) { tell(error.message, true); button.disabled = false; }
 });
 
-// --- orders of other pages: a button that says what it asks the API for
+// --- orders of other pages: a button or a form that says what it asks the API for
 
 document.addEventListener("click", async (event) => {
   const button = event.target.closest("[data-api]");
@@ -346,34 +457,82 @@ document.addEventListener("click", async (event) => {
   if (button.dataset.sure && !confirm(button.dataset.sure)) return;
   button.disabled = true;
   try {
-    await api(button.dataset.method ?? "POST", button.dataset.api, button.dataset.body ? JSON.parse(button.dataset.body) : undefined);
-    tell(`${button.textContent} ✓`);
-    setTimeout(() => location.reload(), 800);
+    const body = button.dataset.body ? JSON.parse(button.dataset.body) : undefined;
+    if (button.dataset.who) body[button.dataset.who] = me();
+    const told = await api(button.dataset.method ?? "POST", button.dataset.api, body);
+    if (button.dataset.api.startsWith("/v1/todo-acts/")) acts.last = told.state === "approved" ? told.id : null;
+    again(`${button.textContent} ✓`);
   } catch (error) { tell(error.message, true); button.disabled = false; }
 });
 
-// --- rules: a proposal is checked on the server and never kept
+// The fields of a form as JSON: dots in names lead inside, numbers are places of lists; what is left empty is left out
+function body(form) {
+  const made = {};
+  for (const field of form.elements) {
+    const value = field.type === "checkbox" ? (field.checked ? true : "") : field.value.trim();
+    if (!field.name || value === "") continue;
+    const path = field.name.split(".");
+    path.reduce((place, name, depth) => {
+      if (depth === path.length - 1) place[name] = value; else place[name] ??= /^\d+$/.test(path[depth + 1]) ? [] : {};
+      return place[name];
+    }, made);
+  }
+  if (form.dataset.who) made[form.dataset.who] = me();
+  return made;
+}
+for (const form of $$("form[data-order]")) {
+  const dry = form.dataset.dry, done = $("[data-do]", form), out = $("[data-said]", form);
+  const ask = async (more) => api(form.dataset.method ?? "POST", form.dataset.order, { ...body(form), ...more });
+  if (done) form.addEventListener("input", () => { done.disabled = true; });
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    try {
+      if (!dry) { await ask({}); again(say("kept")); return; }
+      const told = await ask({ dry_run: true });
+      out.textContent = Object.entries(told).reduce((text, [name, value]) => text.replace(`{${name}}`, value), dry)
+        + (told.needs_approval ? ` ${say("second")}` : "");
+      done.disabled = !told.count;
+    } catch (error) { if (out) out.textContent = error.message; else tell(error.message, true); }
+  });
+  done?.addEventListener("click", async () => {
+    done.disabled = true;
+    try { const told = await ask({}); again(told.state === "waiting" ? say("waits") : say("ordered", { n: told.count })); }
+    catch (error) { out.textContent = error.message; }
+  });
+}
+
+// --- rules: a proposal is checked on the server, and kept where it can be used
 
 document.addEventListener("change", async (event) => {
   const file = event.target.dataset?.file && event.target.files[0];
   if (file) document.getElementById(event.target.dataset.file).value = await file.text();
 });
+$("[data-fill]")?.addEventListener("click", async (event) => {
+  const answer = await fetch(event.target.dataset.from);
+  document.getElementById(event.target.dataset.fill).value = await answer.text();
+});
 document.addEventListener("submit", async (event) => {
-  if (!event.target.matches("[data-check]")) return;
+  const form = event.target;
+  if (!form.matches("[data-check]")) return;
   event.preventDefault();
   const headers = { "Content-Type": "text/plain", "X-Piece": "1" };
   if (cookie("mdh_csrf")) headers["X-CSRF-Token"] = cookie("mdh_csrf");
-  const answer = await fetch("/console/rules/check", { method: "POST", headers, body: event.target.elements.proposal.value });
+  const since = encodeURIComponent(form.elements.since.value);
+  const answer = await fetch(`/console/rules/check?since=${since}`, { method: "POST", headers, body: form.elements.proposal.value });
   $("[data-checked]").innerHTML = await answer.text();
+  const keep = $("[data-propose]", form);
+  if (keep) keep.disabled = !$("[data-checked] pre");
 });
-
-// --- users: asked from the API, which decides who may see them
-
-const people = $("[data-users]");
-if (people) api("GET", "/v1/users").then((found) => {
-  const rows = (found.items ?? found).map((one) => [one.name, one.full_name, (one.grants ?? []).map((grant) => grant.role ?? grant).join(", "), one.status ?? (one.active === false ? "–" : "")]);
-  people.replaceChildren(table(["", "", "", ""], rows));
-}).catch((error) => { people.firstElementChild.textContent = error.message; });
+$("[data-propose]")?.addEventListener("click", async (event) => {
+  const field = event.target.form.elements;
+  if (!field.title.value.trim()) { field.title.focus(); return; }
+  try {
+    await api("POST", "/v1/proposals", {
+      text: field.proposal.value, title: field.title.value.trim(), effective_from: field.since.value, reason: field.reason.value, user: user || me(),
+    });
+    again(say("kept"));
+  } catch (error) { tell(error.message, true); }
+});
 
 // --- signing in and out
 
