@@ -46,6 +46,7 @@ from streams.vee.rules import ESTIMATIONS
 from streams.vee.service import Owner, idle_slots, outside, periods_of
 from streams.vee.siblings import Siblings
 from streams.vee.spans import DAILY, Segments, summary
+from streams.vee.uninstalled import TakenOut, Uninstalled
 
 SHIFT: Final = 17  # a channel-day as one number: ring row and day
 _DAY: Final = (1 << SHIFT) - 1
@@ -104,6 +105,7 @@ class Decided:
     again: list[tuple[int, int]] = field(default_factory=list)  # (channel, day) in the store that must be decided anew
     registers: list[int] = field(default_factory=list)  # register channels of which more is known now
     left: dict[int, Moved] = field(default_factory=dict)  # row → the owner whose sums the day must leave
+    out: list[TakenOut] = field(default_factory=list)  # received intervals that are parked from now on
 
 
 @dataclass(slots=True)
@@ -159,6 +161,7 @@ class Days:
         self.context = Context(rings.state, channels, self.group, settings.hot_days)
         self.sieve = Sieve(settings, channels, self.keeper)
         self.clock = 0  # the time of the newest tick
+        self.uninstalled = Uninstalled(channels, settings)
         self._events: dict[str, RuleSettings] = {
             rule.id: rule for rule in self.group.rules if rule.id in ("duplicate-imd", "final-measurement-replacement")
         }
@@ -349,6 +352,7 @@ class Days:
         again = self._again(work, earlier) if len(earlier) or table["tail_run"][work.row].any() else []
         shown = self._shown(work)
         events = self._merge_accepted(work, segments, touched) if segments is not None else []
+        out = self.uninstalled.take_out(work)
         carry_out_all(orders, work, version, self._look, self._estimated)
         if self.outages.periods:
             self.outages.write(work, [self.channels.names[channel][0] for channel in table["channel"][work.row].tolist()])
@@ -360,6 +364,7 @@ class Days:
         decided = self._compare(work, batch, [*events, *findings], before, version)
         for order in orders:
             order.after = summary_of(work, batch, decided.state, order.rows) if not order.refused else ""
+        decided.out = out
         decided.registers = self.context.related.note(work, batch)
         decided.again = [*again, *self._stale(work, shown), *more]
         decided.again = [(int(table["channel"][row]), day) for row, day in dict.fromkeys(decided.again)]

@@ -150,6 +150,7 @@ class VeeFold:
             segments, off_grid = self.admission.segments(block, part, admitted, self.rings)
             for refused in off_grid:
                 self._park(block, refused, emitter, version)
+            segments = self._serviced(part.seconds, block, segments, emitter, version)
             waiting = self.days.waiting(part.seconds, segments) | self.late.waits_for(part.seconds, segments)
             if waiting.any():
                 behind = segments.take(np.flatnonzero(waiting))
@@ -292,6 +293,8 @@ class VeeFold:
             emitter.leaving(decided, version - 1)
         emitter.days(decided, version, clean)
         if decided is not None:
+            for out in decided.out:
+                self._uninstalled(self.late.taken(seconds, out), out.channel, emitter, version)
             for register in decided.registers:
                 changed = self.registers.anew(register, version, all_=False)
                 emitter.registers(changed, version, *self.readings.judge(changed))
@@ -427,6 +430,26 @@ class VeeFold:
             detail = f"{refused.says(rows[0])}; {count} {'delivery waits' if count == 1 else 'deliveries wait'}"
             point = self._point(key)
             emitter.write(refused.rule, "terminate", device, channel, point, start, end, count, detail, version, "")
+
+    def _serviced(self, seconds: int, block: ReadBlock, segments: Segments, emitter: Emitter, version: int) -> Segments:
+        """Parks what of segments lies in time in which no meter was installed; returns the rest."""
+        owners = self.rings.table(seconds)["channel"][segments.row].astype(np.int64)
+        kept, waits = self.days.uninstalled.split(segments, owners, seconds)
+        if len(waits):
+            owners = self.rings.table(seconds)["channel"][waits.row]
+            for channel in np.unique(owners).tolist():
+                own = waits.take(np.flatnonzero(owners == channel))
+                self._uninstalled(self.late.rows(seconds, channel, block, own), channel, emitter, version)
+        return kept
+
+    def _uninstalled(self, part: ReadBlock, channel: int, emitter: Emitter, version: int) -> None:
+        """Parks rows of one channel because no meter was installed then."""
+        key, rule, (device, name) = self.channels.table.keys[channel], "inactive-measurement", self.channels.names[channel]
+        start, end = admission.span_of(part)
+        count = self.parking.park(key, part, rule, self._next("sequence"))
+        emitter.result.count("parked", len(part))
+        detail = f"reads of a time in which no meter was installed; {count} {'delivery waits' if count == 1 else 'deliveries wait'}"
+        emitter.write(rule, "terminate", device, name, self._point(key), start, end, count, detail, version, "")
 
     def _point(self, key: str) -> str:
         table = self.channels.table

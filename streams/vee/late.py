@@ -25,6 +25,7 @@ from streams.vee.registers import NAME, Registers
 from streams.vee.rejudging import Judged, Span
 from streams.vee.ring import NEVER, Rings
 from streams.vee.spans import Segments
+from streams.vee.uninstalled import TakenOut
 
 _EMPTY = conditions.OUTAGE // STEP
 
@@ -57,16 +58,22 @@ class LateReads:
         channels: list[int] = np.unique(owners).tolist()
         for channel in channels:
             own = segments.take(np.flatnonzero(owners == channel))
-            part = self._rows(seconds, channel, block, own)
+            part = self.rows(seconds, channel, block, own)
             self.parking.hold(seconds, self.channels.table.keys[channel], part, number())
         return channels
 
-    def _rows(self, seconds: int, channel: int, block: ReadBlock, segments: Segments) -> ReadBlock:
+    def rows(self, seconds: int, channel: int, block: ReadBlock, segments: Segments) -> ReadBlock:
+        """Segments of one channel as rows of a block of their own."""
         cells = np.concatenate([np.arange(a, a + n) for a, n in zip(segments.source.tolist(), segments.size.tolist(), strict=True)])
         return self._block(
             block.id, block.payload, block.source, block.received_at, seconds, channel, segments.time, segments.size,
             segments.values[cells], segments.codes[cells],
         )  # fmt: skip
+
+    def taken(self, seconds: int, out: TakenOut) -> ReadBlock:
+        """What was taken out of a day, as a block of its own."""
+        id_ = identity("uninstalled", self.channels.table.keys[out.channel], seconds, int(out.start[0]))
+        return self._block(id_, "", "", 0, seconds, out.channel, out.start, out.size, out.values, out.codes)
 
     def _block(
         self, id_: str, payload: str, source: str, received_at: int, seconds: int, channel: int, start: Ints, size: Ints,

@@ -113,7 +113,8 @@ def overlaid(block: FinalBlock, told: Sequence[FinalBlock]) -> FinalBlock:
                 cells = int(begins[row]) + np.arange(int(other.count[row]))
                 at = other.times[int(times[row]) : int(times[row]) + len(cells)]
                 columns = zip(at, *(column[cells] for column in (other.values, other.conditions, other.methods)), strict=True)
-                readings = [StoredReading(*map(int, one), int(other.version[row])) for one in columns if first <= one[0] <= last]
+                own = (tuple(map(int, one)) for one in columns if first <= one[0] <= last)
+                readings = [StoredReading(t, value, code, method, int(other.version[row])) for t, value, code, method in own]
                 if readings:
                     parts.append(answer(device, channel, other.unit[row].as_py(), window.day, readings))
     return FinalBlock.join(parts) if len(parts) > 1 else block

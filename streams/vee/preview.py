@@ -44,7 +44,9 @@ def preview(fold: VeeFold, body: dict[str, Any], message: Message, stored: Store
     """Carries a command out on a copy. ``stored`` gives days of the store that are at hand."""
     copy = copy_of(fold, body["device"])
     before = _finals(copy)
-    found, told, finals = Preview(), {}, []
+    found = Preview()
+    told: dict[str, dict[str, Any]] = {}
+    finals: list[FinalBlock] = []
     queue: list[Message] = [Message("Command", {**body, "dry_run": False}, message.id, message.payload)]
     while queue:
         for output in copy.apply(queue.pop(0)).outputs:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.conditions import EST_LIKE_DAY, MISSING, REGULAR, SUSPECT
@@ -48,14 +48,14 @@ def outcome(hub: Hub) -> tuple[Any, Any]:
 
 
 @st.composite
-def masters(draw: st.DrawFn) -> dict[str, Any]:
+def masters(draw: st.DrawFn, states: tuple[str, ...] = ("", "", "disconnected", "uninstalled")) -> dict[str, Any]:
     cut, back = sorted(START + HOUR * h for h in draw(st.lists(st.integers(0, 24 * DAYS), min_size=2, max_size=2, unique=True)))
-    state = draw(st.sampled_from(["disconnected", "uninstalled"]))
+    state = draw(st.sampled_from(states))
     periods = [period(None, cut, "connected"), period(cut, back, state), period(back, None, "connected")]
     return {
         "unit": draw(st.sampled_from(["kWh", "Wh"])), "allow_negative": draw(st.booleans()), "seconds": HOUR,
         "multiplier": draw(st.sampled_from([None, 20 * MICRO, 40 * MICRO])), "service_point": "P1",
-        "account": draw(st.sampled_from([None, "A1"])), "periods": draw(st.sampled_from([[], periods])),
+        "account": draw(st.sampled_from([None, "A1"])), "periods": periods if state else [],
     }  # fmt: skip
 
 
@@ -72,8 +72,6 @@ def loads(draw: st.DrawFn) -> list[float | None]:
 @given(values=loads(), before=masters(), after=masters(), closed=st.booleans())
 @settings(max_examples=15, deadline=None)
 def test_the_outcome_is_that_of_a_rebuild(values: list[float | None], before: dict[str, Any], after: dict[str, Any], closed: bool) -> None:
-    # a rebuild parks reads of uninstalled time, which a change can only mark: docs/master.md, Limits
-    assume(all(period["state"] != "uninstalled" for period in after["periods"]))
     changed, rebuilt = Hub(config()), Hub(config())
     for hub, first in ((changed, before), (rebuilt, after)):
         hub.master(**first)
@@ -84,6 +82,52 @@ def test_the_outcome_is_that_of_a_rebuild(values: list[float | None], before: di
                 hub.tick(START + (day + 3) * 86_400)
     changed.master(**after)
     assert outcome(changed) == outcome(rebuilt)
+
+
+@given(values=loads(), before=masters(), after=masters(states=("uninstalled",)), closed=st.booleans(), pieces=st.sampled_from([24, 17, 60]))
+@settings(max_examples=12, deadline=None)
+def test_reads_of_uninstalled_time_wait_as_in_a_rebuild(
+    values: list[float | None], before: dict[str, Any], after: dict[str, Any], closed: bool, pieces: int
+) -> None:
+    rules = [rule if rule["id"] != "inactive-measurement" else rule | {"uninstalled": "terminate"} for rule in GROUP["rules"]]
+    parks = VeeSettings.model_validate({"groups": {"initial-load": {"rules": rules}}, "future_tolerance": "900d"})
+    changed, rebuilt = Hub(parks), Hub(parks)
+    for hub, first in ((changed, before), (rebuilt, after)):
+        hub.master(**first)
+        for at in range(0, len(values), pieces):
+            hub.send(interval_row(START + at * HOUR, values[at : at + pieces], seconds=HOUR, multiplier=20 * MICRO))
+            if closed:
+                hub.tick(START + (at // 24 + 3) * 86_400)
+    changed.master(**after)
+    ended = [outcome(hub) for hub in (changed, rebuilt)]
+    parked = [{(rule, channel) for rule, severity, channel, *_ in told if severity == "terminate"} for _, told in ended]
+    others = [[one for one in told if one[1] != "terminate"] for _, told in ended]
+    assert (ended[0][0], others[0], parked[0]) == (ended[1][0], others[1], parked[1])
+    changed.master(**before)
+    changed.master(**{**before, "periods": []})
+    assert not [e for e in changed.open() if e["severity"] == "terminate"]  # nothing is lost: all is back
+    assert sum(len(one.values) for one in changed.days.values()) >= len(values) - 24
+    assert sum(int((one.conditions > 0).sum()) for one in changed.days.values()) >= len(values)
+
+
+def test_intervals_already_taken_in_are_taken_out_and_come_back() -> None:
+    rules = [{"id": "inactive-measurement", "grace": "1h"}, {"id": "missing-quantity"}]
+    hub = Hub(VeeSettings.model_validate({"groups": {"initial-load": {"rules": rules}}, "future_tolerance": "900d"}))
+    hub.master(unit="kWh", seconds=HOUR)
+    for day in range(8):
+        hub.send(interval_row(START + day * 86_400, [1.0] * 24, seconds=HOUR))
+    begin, end = START + 86_400 + 10 * HOUR, START + 7 * 86_400 + 5 * HOUR  # days in the store, and days in the state
+    hub.master(unit="kWh", seconds=HOUR, periods=[
+        period(None, begin, "connected"), period(begin, end, "uninstalled"), period(end, None, "connected"),
+    ])  # fmt: skip
+    assert [e["rule"] for e in hub.open()] == ["inactive-measurement"]
+    assert hub.day(DAY + 1, seconds=HOUR).conditions.tolist() == [REGULAR] * 11 + [0] * 13
+    assert not any(hub.day(DAY + day, seconds=HOUR).conditions.any() for day in range(2, 7))
+    assert hub.day(DAY + 7, seconds=HOUR).conditions.tolist() == [0] * 4 + [REGULAR] * 20
+    hub.restart()
+    hub.master(unit="kWh", seconds=HOUR)
+    assert hub.open() == []
+    assert all(hub.day(DAY + day, seconds=HOUR).conditions.tolist() == [REGULAR] * 24 for day in range(8))
 
 
 def test_only_the_days_concerned_are_asked_for() -> None:
