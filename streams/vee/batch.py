@@ -180,6 +180,7 @@ class Findings:
     severity: str = ""  # empty: that of the rule's settings
     failed: tuple[Ints, Ints] | None = None
     event: bool = False  # tells of something that happened; a later look at the day does not take it back
+    kind: int = 0  # tells findings of one rule apart that differ in nothing else but words
 
     def keep(self, wanted: Mask) -> Findings:
         """Only the findings of rows in ``wanted``."""
@@ -191,7 +192,7 @@ class Findings:
             inside = wanted[failed[0]]
             failed = failed[0][inside], failed[1][inside]
         cut = (self.rows[chosen], self.count[chosen], self.first[chosen], self.last[chosen])
-        return Findings(self.rule, *cut, lambda k: say(int(chosen[k])), self.severity, failed, self.event)
+        return Findings(self.rule, *cut, lambda k: say(int(chosen[k])), self.severity, failed, self.event, self.kind)
 
 
 def from_slots(rule: str, bad: Mask, say: Callable[[int, int], str], *, judged: bool = True) -> Findings:

@@ -727,7 +727,7 @@ class Days:
             raised[found.rows] |= BIT[found.rule]
             mark = BIT[found.rule] + found.count * 7919 + found.first * 104_729 + found.last * 1_299_709
             mark += ((work.accepted[found.rows] & BIT[found.rule]) != 0) * 15_485_863
-            mark += SEVERITIES.index(found.severity) * 32_452_843
+            mark += SEVERITIES.index(found.severity) * 32_452_843 + found.kind * 49_979_687
             told[found.rows] = (told[found.rows] * 31 + mark) & 0x7FFFFFFF
         state = states(work, batch, findings)
         unseen = hidden(work.values, work.coded, batch.values, batch.conditions, batch.edited)

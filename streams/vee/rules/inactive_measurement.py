@@ -72,4 +72,5 @@ def _findings(batch: DayBatch, state: int, found: list[tuple[int, Ints]], severi
         "inactive-measurement", rows, np.array([len(slots) for slots in used]), np.array([slots[0] for slots in used]),
         np.array([slots[-1] for slots in used]), say, severity,
         (np.repeat(rows, [len(slots) for slots in used]), np.concatenate(used)) if state != VACANT else None,
+        kind=state,
     )  # fmt: skip
