@@ -111,6 +111,12 @@ DELIVERY_WAITING = _gauge("mdh_delivery_waiting_records", "Records that a subscr
 DELIVERY_OLDEST = _gauge("mdh_delivery_oldest_seconds", "Age of the oldest record under delivery, 0: none", "subscriber")
 DELIVERY_OPEN = _gauge("mdh_delivery_circuit_open", "Whether a receiver does not answer and is left alone: 1 or 0", "subscriber")
 
+# --- prepaid -------------------------------------------------------------------------------------------------------------------
+POSTINGS = _counter("mdh_prepaid_postings_total", "Postings to prepaid accounts, by kind", "kind")
+PROOF_HOLDS = _gauge("mdh_prepaid_proof_holds", "Whether an agent's last hourly proof held: 1; 0: it has stopped posting", "partition")
+LEDGER_HOLDS = _gauge("mdh_prepaid_ledger_holds", "Whether the ledger in the store adds up and its chains are whole: 1 or 0")
+LEDGER_PROVED = _gauge("mdh_prepaid_ledger_proved_seconds", "When the ledger in the store was proved last, seconds since 1970")
+
 # --- front door and processes --------------------------------------------------------------------------------------------------
 REQUESTS = _counter("mdh_http_requests_total", "HTTP requests", "method", "route", "status")
 REQUEST_SECONDS = _histogram("mdh_http_request_seconds", "Time to answer an HTTP request", _QUICK, "method", "route")

@@ -99,22 +99,34 @@ class Explaining:
 
     def verify(self, account: str | None = None) -> dict[str, Any]:
         """Works all balances and chains out anew from the postings in the store; ``flaws`` is empty where all holds."""
-        proof = _Proof(self.settings.currency.code)
+        proof = Proof(self.settings.currency.code)
         for row in self._all(account):
             proof.take(row)
-        where = " WHERE account = {account:String}" if account else ""
-        states = self.reader.rows(
-            f"SELECT account, balance, debt, emergency, postings, hash FROM prepaid_accounts{where} ORDER BY account",
-            {"account": account} if account else {},
-        )
+        states = self.states(account)
         for state in states:
             proof.compare(state)
         return proof.found(len(states), self.settings.currency.text)
 
+    def states(self, account: str | None = None) -> list[dict[str, Any]]:
+        """Accounts as they stand: balance, debt, emergency, number of postings, hash of the last one."""
+        where = " WHERE account = {account:String}" if account else ""
+        return self.reader.rows(
+            f"SELECT account, balance, debt, emergency, postings, hash FROM prepaid_accounts{where} ORDER BY account",
+            {"account": account} if account else {},
+        )
+
+    def postings_of(self, accounts: list[str], after: int) -> Iterator[dict[str, Any]]:
+        """Postings of some accounts behind a number, account by account in order."""
+        yield from self._pages(
+            " AND account IN {accounts:Array(String)} AND sequence > {after:Int64}", {"accounts": accounts, "after": after}
+        )
+
     def _all(self, account: str | None) -> Iterator[dict[str, Any]]:
         """All postings, account by account in order."""
-        only = " AND account = {only:String}" if account else ""
-        at: dict[str, Any] = {"account": "", "sequence": 0, "id": "", **({"only": account} if account else {})}
+        return self._pages(" AND account = {only:String}" if account else "", {"only": account} if account else {})
+
+    def _pages(self, only: str, parameters: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        at: dict[str, Any] = {"account": "", "sequence": 0, "id": "", **parameters}
         while True:
             rows = self.reader.rows(
                 "SELECT * FROM prepaid_ledger WHERE (account, sequence, id) > ({account:String}, {sequence:Int64}, {id:String})"
@@ -214,8 +226,8 @@ class Explaining:
                 days[number].demand = int(Decimal(row["demand"]) * MICRO)
 
 
-class _Proof:
-    """Balances and chains as they follow from postings that come account by account in order."""
+class Proof:
+    """Balances and chains as they follow from postings that come account by account in order; more may come later."""
 
     def __init__(self, currency: str) -> None:
         self.currency = currency
@@ -224,15 +236,23 @@ class _Proof:
         self.flaws: list[str] = []
         self.balances: dict[str, int] = defaultdict(int)  # by ledger account
         self.last: dict[str, tuple[int, str]] = {}  # account → number and hash of its last posting
-        self.seen: set[str] = set()
+        self.account = ""  # whose ids ``seen`` holds
+        self.seen: set[tuple[str, str]] = set()
+
+    def number(self, account: str) -> int:
+        """How many postings of an account have been taken."""
+        return self.last.get(account, (0, ""))[0]
 
     def take(self, row: Mapping[str, Any]) -> None:
+        """Takes the next posting of an account."""
         account, number = row["account"], int(row["sequence"])
         before, previous = self.last.get(account, (0, ""))
         amount, name = int(row["amount"]), f"{account} posting {number}"
         self.postings += 1
-        self._say(row["id"] not in self.seen, f"{name}: its id is there twice")
-        self.seen.add(row["id"])
+        self._say((account, row["id"]) not in self.seen, f"{name}: its id is there twice")
+        if self.account != account:  # ids name their account: only those of one need to be remembered
+            self.account, self.seen = account, set()
+        self.seen.add((account, row["id"]))
         self._say(amount > 0, f"{name}: moves {amount}")
         self._say(number == before + 1, f"{name}: follows number {before}")
         self._say(row["previous"] == previous and row["hash"] == _hash(row, row["previous"]), f"{name}: the chain of hashes is broken")

@@ -19,6 +19,7 @@ from connectors.prepaid.messages import ways_of
 from connectors.prepaid.portal import pages
 from connectors.prepaid.portal.desk import PortalDesk
 from connectors.prepaid.portal.payments import provider_of
+from connectors.prepaid.proving import Prover
 from connectors.prepaid.service import PrepaidService
 from connectors.rights.trail import Trail
 from connectors.subscribers.guard import Guard
@@ -49,8 +50,8 @@ class Prepaid:
             self.portal = pages.Portal(self.service, memory, self.courier, provider_of(self.service, secrets, memory))
 
     def loops(self) -> Mapping[str, Callable[[threading.Event], None]]:
-        """The courier's thread."""
-        return {"prepaid-courier": self.courier.run}
+        """The threads of the courier and of the hourly proof."""
+        return {"prepaid-courier": self.courier.run, "prepaid-proof": Prover(self.desk.explaining).run}
 
     def close(self) -> None:
         """Closes files."""

@@ -279,3 +279,30 @@ def todos(
     storm = f"{figures['todos']:,} To-Dos, {figures['us_per_exception']} µs each, {figures['grown_mib']} MiB more"
     rows.append((f"{figures['exceptions']:,} exceptions of one payload", "", storm, ""))
     _show(f"{figures['live']:,} live To-Dos, {completed:,} completed, {meters:,} meters", rows, figures, json)
+
+
+@app.command()
+def prepaid(
+    accounts: Annotated[int, typer.Option(help="Accounts of the agent's load.")] = 4000,
+    days: Annotated[int, typer.Option(help="Days, each a usage event of every account and a top-up of every third.")] = 5,
+    peers: Annotated[int, typer.Option(help="Accounts of the load that the SQL wallets get.")] = 300,
+    recharges: Annotated[int, typer.Option(help="Recharges whose reconnection is timed.")] = 300,
+    json: Json = False,
+) -> None:
+    """Postings a second of the ledger agent against the same ledger as an SQL wallet with row locks; from a recharge to its command."""
+    _need_source()
+    from benchmarks.prepaid import run
+
+    if min(accounts, days, peers, recharges) < 1 or peers > accounts:
+        raise UsageError("all sizes must be at least 1, and the wallets get some of the accounts")
+    figures = run(accounts, days, peers, recharges, _say)
+    rows: list[tuple[str, ...]] = [("", "postings/s", "the agent is faster by")]
+    rows.append(("agent: charges, states, messages, exactly once on Kafka", f"{figures['agent_postings_per_s']:,}", ""))
+    rows.append(("  its engine alone", f"{figures['engine_postings_per_s']:,}", ""))
+    names = {"sqlite": "SQLite", "postgresql": "PostgreSQL, eight clients", "postgresql_one_client": "PostgreSQL, one client"}
+    for name, title in names.items():
+        told = figures[f"{name}_postings_per_s"]
+        rows.append((title, "not here" if told is None else f"{told:,}", "" if told is None else f"{figures[f'ratio_{name}']} ×"))
+    reconnect = f"{figures['reconnect_p50_ms']} ms, p99 {figures['reconnect_p99_ms']} ms"
+    rows.append(("from a recharge to its command", reconnect, f"{figures['ratio_reconnect']} × Kafka's own"))
+    _show(f"{figures['postings']:,} postings; balances and chains are equal", rows, figures, json)

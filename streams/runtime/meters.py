@@ -28,8 +28,10 @@ _COUNTERS: Final[dict[str, Any]] = {
     "reads-rejected": metrics.READS_REJECTED,
     "commands": metrics.COMMANDS,
     "device-events": metrics.DEVICE_EVENTS,
+    "postings": metrics.POSTINGS,
 }
 _SKEW: Final = "clock-skew"  # not added up: the last one counts
+_PROOF: Final = "proof"  # as well
 
 
 def tally(agent: str, message: Message, result: Result) -> Tally:
@@ -70,6 +72,10 @@ def _tally_output(counts: Tally, agent: str, output: Output) -> None:
         counts["determinants", body["kind"], body["status"]] += 1
     elif output.type == "AuditEvent" and body["command"]:
         counts["commands", body["action"], body["outcome"]] += 1
+    elif output.type == "Posting":
+        counts["postings", body["kind"]] += 1
+    elif output.type == "PrepaidProof":
+        counts[_PROOF, str(body["partition"])] = int(body["holds"])
     elif output.topic.endswith(".dlq"):
         counts["dead-letters", output.topic] += 1
 
@@ -98,5 +104,7 @@ def publish(tallies: Iterable[Tally]) -> None:
         for (name, *labels), amount in counts.items():
             if name == _SKEW:
                 metrics.CLOCK_SKEW.labels(metrics.source_label(labels[0])).set(amount)
+            elif name == _PROOF:
+                metrics.PROOF_HOLDS.labels(*labels).set(amount)
             elif amount:
                 _COUNTERS[name].labels(*labels).inc(amount)
