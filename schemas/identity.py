@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 
 
 def identity(*parts: str | bytes | int) -> str:
@@ -30,6 +31,7 @@ def murmur2(data: bytes) -> int:
     return (h ^ h >> 15) & 0x7FFFFFFF
 
 
+@lru_cache(1 << 16)
 def partition_of(key: str | bytes, partitions: int) -> int:
     """The partition Kafka's default partitioner gives a key; all our producers agree on it."""
     return murmur2(key if isinstance(key, bytes) else key.encode()) % partitions

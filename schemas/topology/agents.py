@@ -20,6 +20,12 @@ class Agent(Section):
         pattern=r"^[a-z][a-z0-9-]{0,39}$",
         description="Agents of one crew share a worker process; one that must never slow the chain has a crew of its own",
     )
+    batch: int = Field(
+        default=192,
+        ge=1,
+        le=10_000,
+        description="Records of a partition in one transaction at most: more for small records, fewer for blocks",
+    )
     dead: str = Field(description="Dead letters: where it puts what it cannot take, unchanged")
 
     @property

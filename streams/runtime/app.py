@@ -47,7 +47,6 @@ class RuntimeSettings:
     client: Mapping[str, Any]  # librdkafka settings
     group: str
     faust: Mapping[str, Any] = field(default_factory=dict)  # settings of the Faust app over ours: credentials, timeouts
-    batch: int = 192  # records of all partitions taken together at most; a partition's share is one transaction
     within: float = 0.01  # seconds to wait for a fuller batch
     session_timeout: float = 20.0
     accept_gaps: bool = False  # an operator's decision: go on although records are gone from Kafka
@@ -178,8 +177,8 @@ def _add_agent(app: Any, plan: Plan, owned: Owned, settings: RuntimeSettings) ->
     @app.agent(topic, name=plan.agent, supervisor_strategy=CrashingSupervisor, concurrency=1)  # type: ignore[untyped-decorator]
     async def deliver(stream: Any) -> None:
         stream.enable_acks = False  # noack_take restores this value when closed: True would acknowledge what was never handled
-        conveyor = Conveyor(owned.executor, settings.batch, stream.ack, app.consumer.on_buffer_full, app.consumer.on_buffer_drop)
-        batches = stream.noack_take(settings.batch, within=settings.within)
+        conveyor = Conveyor(owned.executor, plan.batch, stream.ack, app.consumer.on_buffer_full, app.consumer.on_buffer_drop)
+        batches = stream.noack_take(plan.batch, within=settings.within)
         coming = None
         try:
             while (events := await conveyor.until(coming := asyncio.ensure_future(anext(batches, None)))) is not None:

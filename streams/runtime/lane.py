@@ -63,6 +63,7 @@ class Plan:
     partitions: Mapping[str, int]  # of every topic
     stored: frozenset[str]  # the sink confirms what it stored of these
     inboxes: Mapping[str, int]  # how many agents read a topic; each will write a receipt of its own
+    batch: int = 192  # records of a partition in one transaction at most
     letters: str = ""  # where records go that the fold cannot take
 
     @property

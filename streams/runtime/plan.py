@@ -24,5 +24,6 @@ def plan_of(topology: Topology, name: str) -> Plan:
         partitions={topic: declared.partitions for topic, declared in topics.items()},
         stored=frozenset(topology.stored),
         inboxes=Counter(other.inbox for other in topology.agents.values() if not other.entry),
+        batch=agent.batch,
         letters=agent.dead or "",
     )

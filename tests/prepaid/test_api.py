@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from prometheus_client import REGISTRY
 
 from connectors.clickhouse import rows
+from connectors.prepaid.proving import Prover
 from tests.prepaid.driver import TARIFF
 from tests.prepaid.hub import Hub, finals_of, running
 
@@ -307,9 +309,16 @@ def days_of(account: str, days: dict[str, int]) -> object:
 
 def test_verify_finds_what_was_tampered_with(hub: Hub) -> None:
     """Comes last: it breaks the ledger of one account."""
+    prover = Prover(hub.part.desk.explaining, clock=lambda: 1_800_000_000.0)
     hub.enrol("v1", "v2")
     hub.topup(account="v1")
+    before = prover.once()
     hub.topup("7.00", account="v2")
+    after = prover.once()
+    assert before["holds"], before
+    assert after["holds"], after
+    assert after["postings"] == before["postings"] + 1, "only what is new was read"
+    assert (_metric("mdh_prepaid_ledger_holds"), _metric("mdh_prepaid_ledger_proved_seconds")) == (1, 1_800_000_000)
     found = hub.client.get("/v1/prepaid/verify").json()
     assert found["holds"], found
     assert found["postings"] > 10
@@ -321,3 +330,12 @@ def test_verify_finds_what_was_tampered_with(hub: Hub) -> None:
     assert all(flaw.startswith("v2") for flaw in found["flaws"])
     assert hub.client.get("/v1/prepaid/verify", params={"account": "v1"}).json()["holds"]
     assert not hub.client.get("/v1/prepaid/accounts/v2/replay").json()["items"][0]["sound"]
+    anew = Prover(hub.part.desk.explaining)
+    assert not anew.once()["holds"]
+    assert _metric("mdh_prepaid_ledger_holds") == 1, "it may have been on its way into the store"
+    assert not anew.once()["holds"]
+    assert _metric("mdh_prepaid_ledger_holds") == 0
+
+
+def _metric(name: str) -> float | None:
+    return REGISTRY.get_sample_value(name)
