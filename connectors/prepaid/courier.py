@@ -55,6 +55,8 @@ class Courier:
         # What was done lately, until the store knows it too: (way, notice) → when to look again; 0: never
         self._lately: dict[tuple[str, str], float] = {}
         self._attempts: dict[tuple[str, str], int] = {}
+        # Way → account → its message that has to be tried again: those behind it wait, so that they come in their order
+        self._held: dict[str, dict[str, str]] = {}
 
     @property
     def messages(self) -> Messages:
@@ -76,7 +78,12 @@ class Courier:
         sent = 0
         for way in self.ways:
             kinds = self.messages.sms_kinds if way.kind == "sms" else self.messages.kinds
+            if way.kind not in self._held:
+                self._held[way.kind] = self._tried(way.kind)
+            held = self._held[way.kind]
             for notice in self._due(way.kind, kinds):
+                if held.get(notice["account"], notice["id"]) != notice["id"]:
+                    continue
                 if stop is not None and stop.is_set():
                     return sent
                 if self.circuits[way.kind].admit():
@@ -88,9 +95,21 @@ class Courier:
                 self._attempts.pop(key, None)
         return sent
 
+    def _tried(self, way: str) -> dict[str, str]:
+        """Account → its oldest message that was tried and is not over, as the store knows it: what a restart goes on with."""
+        rows = self.reader.rows(
+            "SELECT notices.account AS account, argMin(notices.id, (notices.not_before, notices.at, notices.id)) AS id"
+            " FROM (SELECT key, status FROM deliveries WHERE subscriber = {subscriber:String}) AS seen"
+            " INNER JOIN prepaid_notices AS notices ON notices.id = seen.key"
+            " WHERE NOT has({over:Array(String)}, seen.status) AND notices.not_before > toDateTime({oldest:Int64}, 'UTC')"
+            " GROUP BY notices.account",
+            {"subscriber": PREFIX + way, "over": sorted(OVER), "oldest": int(self._clock()) - 2 * self.messages.given_up_after},
+        )
+        return {row["account"]: row["id"] for row in rows}
+
     def _due(self, way: str, kinds: Sequence[str]) -> list[dict[str, Any]]:
         """Notices that may be told now and are not delivered, given up or waiting for another try."""
-        now = int(self._clock())
+        now, held = int(self._clock()), self._held[way]
         lately = [notice for (kind, notice), at in self._lately.items() if kind == way and (at == 0 or at > now)]
         return self.reader.rows(
             f"SELECT {_COLUMNS}, seen.attempt AS attempt, accounts.zone AS zone FROM prepaid_notices AS notices"
@@ -100,10 +119,12 @@ class Courier:
             " AND notices.not_before > toDateTime({oldest:Int64}, 'UTC') AND notices.at > toDateTime({oldest:Int64} - 172800, 'UTC')"
             " AND has({kinds:Array(String)}, notices.kind) AND NOT has({over:Array(String)}, seen.status)"
             " AND (isNull(seen.next_at) OR seen.next_at <= toDateTime({now:Int64}, 'UTC')) AND NOT has({lately:Array(String)}, notices.id)"
+            " AND (NOT has({held:Array(String)}, notices.account) OR has({first:Array(String)}, notices.id))"
             f" ORDER BY notices.not_before, notices.at, notices.id LIMIT {AT_ONCE}",
             {
                 "subscriber": PREFIX + way, "now": now, "oldest": now - 2 * self.messages.given_up_after, "kinds": list(kinds),
                 "over": sorted(OVER), "lately": lately,
+                "held": list(held), "first": list(held.values()),
             },
         )  # fmt: skip
 
@@ -115,6 +136,7 @@ class Courier:
         parcel = self._parcel(way.kind, notice)
         if not way.reaches(contact):
             self.circuits[way.kind].succeeded()
+            self._held[way.kind].pop(notice["account"], None)
             self._note(way, parcel, told.SKIPPED, 0, attempt=attempt, since=since, reason="no address is known")
             return 0
         letter = self.letter(notice, contact)
@@ -124,13 +146,14 @@ class Courier:
         try:
             taken = way.send(letter, contact)
         except DeliveryError as error:
-            self._failed(way, parcel, error, attempt, since)
+            self._failed(way, notice["account"], parcel, error, attempt, since)
             return 0
+        self._held[way.kind].pop(notice["account"], None)
         self.circuits[way.kind].succeeded()
         self._note(way, parcel, told.SENT, 0, attempt=attempt, since=since, place=taken.place, size=taken.bytes, code=taken.code)
         return 1
 
-    def _failed(self, way: Way, parcel: Parcel, error: DeliveryError, attempt: int, since: float) -> None:
+    def _failed(self, way: Way, account: str, parcel: Parcel, error: DeliveryError, attempt: int, since: float) -> None:
         retry, circuit = self.messages.retry, self.circuits[way.kind]
         if isinstance(error, AwayError):
             delay = max(circuit.failed(error.reason), error.wait)
@@ -143,8 +166,10 @@ class Courier:
         if last:
             log.error("a notice is given up", way=way.kind, notice=parcel.key, reason=error.reason)
             self._note(way, parcel, told.DEAD, 0, **about)
+            self._held[way.kind].pop(account, None)
         else:
             self._note(way, parcel, told.RETRYING, self._clock() + delay, wait=delay, **about)
+            self._held[way.kind][account] = parcel.key
 
     def _note(self, way: Way, parcel: Parcel, status: str, again: float, **about: Any) -> None:
         """Tells what became of it and waits for Kafka: what comes next may rest on it."""

@@ -150,12 +150,12 @@ class Watch:
 class Tormentor:
     """Kills, stops and suspends processes at random, and starts again what ended; :meth:`calm` leaves everything running."""
 
-    def __init__(self, chain: Chain, actions: int, seed: int) -> None:
+    def __init__(self, chain: Chain, actions: int, seed: int, *, sink: bool = True) -> None:
         self.chain, self.left = chain, actions
         self.done: Counter[str] = Counter()
         self._calm = threading.Event()
         self._stop = threading.Event()
-        makers = [lambda: chain.worker(RATE), lambda: chain.worker(RATE), chain.sink]
+        makers = [lambda: chain.worker(RATE), lambda: chain.worker(RATE), *([chain.sink] if sink else [])]
         self._threads = [threading.Thread(target=self._run, args=(make, random.Random(seed + i))) for i, make in enumerate(makers)]
         for thread in self._threads:
             thread.start()
