@@ -102,6 +102,7 @@ TABLES: Final[dict[str, dict[str, str]]] = {
     "prepaid_notice_log": {
         "id": _STRING, "account": _STRING, "at": _TIME, "not_before": _TIME, "kind": _LABEL, "level": _LABEL, "balance": "Int64",
         "currency": _LABEL, "days_left": "Nullable(Int32)", "amount": "Nullable(Int64)", "cut_from": _MAYBE_TIME, "detail": _STRING,
+        "sequence": "Int64",
     },
     "prepaid_outcome_log": {
         "id": _STRING, "account": _STRING, "at": _TIME, "action": _LABEL, "status": _LABEL, "detail": _STRING, "posting": _STRING,

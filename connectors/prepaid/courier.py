@@ -98,7 +98,7 @@ class Courier:
     def _tried(self, way: str) -> dict[str, str]:
         """Account → its oldest message that was tried and is not over, as the store knows it: what a restart goes on with."""
         rows = self.reader.rows(
-            "SELECT notices.account AS account, argMin(notices.id, (notices.not_before, notices.at, notices.id)) AS id"
+            "SELECT notices.account AS account, argMin(notices.id, (notices.not_before, notices.at, notices.sequence)) AS id"
             " FROM (SELECT key, status FROM deliveries WHERE subscriber = {subscriber:String}) AS seen"
             " INNER JOIN prepaid_notices AS notices ON notices.id = seen.key"
             " WHERE NOT has({over:Array(String)}, seen.status) AND notices.not_before > toDateTime({oldest:Int64}, 'UTC')"
@@ -120,7 +120,7 @@ class Courier:
             " AND has({kinds:Array(String)}, notices.kind) AND NOT has({over:Array(String)}, seen.status)"
             " AND (isNull(seen.next_at) OR seen.next_at <= toDateTime({now:Int64}, 'UTC')) AND NOT has({lately:Array(String)}, notices.id)"
             " AND (NOT has({held:Array(String)}, notices.account) OR has({first:Array(String)}, notices.id))"
-            f" ORDER BY notices.not_before, notices.at, notices.id LIMIT {AT_ONCE}",
+            f" ORDER BY notices.not_before, notices.at, notices.sequence, notices.id LIMIT {AT_ONCE}",
             {
                 "subscriber": PREFIX + way, "now": now, "oldest": now - 2 * self.messages.given_up_after, "kinds": list(kinds),
                 "over": sorted(OVER), "lately": lately,

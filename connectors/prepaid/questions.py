@@ -16,7 +16,7 @@ from streams.prepaid.money import apportion
 
 ACCOUNTS: Final = Listing("prepaid_accounts", {"account": "String"}, "as_of", "as_of", ("state", "tariff", "device", "service_point"))
 LEDGER: Final = Listing("prepaid_ledger", {"sequence": "Int64", "id": "String"}, "at", "at", ("account", "kind"))
-NOTICES: Final = Listing("prepaid_notices", {"at": TIME, "id": "String"}, "at", "at", ("account", "kind"))
+NOTICES: Final = Listing("prepaid_notices", {"at": TIME, "sequence": "Int64", "id": "String"}, "at", "at", ("account", "kind"))
 MONEY: Final = {
     "prepaid_accounts": ("balance", "provisional", "debt", "emergency", "daily"),
     "prepaid_ledger": ("amount", "change", "balance"),
@@ -81,7 +81,7 @@ class Questions:
         """Notices newest first, before a UTC second (0: the newest), as the store has them; those for people at the utility left out."""
         sql = (
             "SELECT * FROM prepaid_notices WHERE account = {account:String} AND kind != 'command.failed'"
-            f" AND ({{before:Int64}} = 0 OR at < toDateTime({{before:Int64}}, 'UTC')) ORDER BY at DESC, id LIMIT {limit}"
+            f" AND ({{before:Int64}} = 0 OR at < toDateTime({{before:Int64}}, 'UTC')) ORDER BY at DESC, sequence DESC, id LIMIT {limit}"
         )
         return self.reader.rows(sql, {"account": account, "before": before})
 

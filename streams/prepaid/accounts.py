@@ -35,6 +35,7 @@ _LONGS: Final = (
     "measured",  # end of the last measured consumption
     "told_zero", "grace_until",
     "begun",  # what had gone out when the account was enrolled last
+    "notices",  # how many there were
     "seen",  # end of the newest consumption told of: its device is the one that is there
 )  # fmt: skip
 

@@ -385,10 +385,11 @@ class Supply:
         table = self.accounts.table
         account = table.keys[row]
         zone = table.text["zone"][row]
+        table["notices"][row] += 1
         body = {
             "id": identity("notice", account, kind, about.get("level", ""), cause), "account": account, "at": time_of(at),
             "not_before": time_of(at if kind in _LOUD else self.windows.tell_from(zone, at)), "kind": kind, "level": "",
             "balance": int(table["balance"][row]), "currency": self.settings.currency.code, "days_left": self.days_left(row),
-            "amount": None, "cut_from": None, "detail": "", **about,
+            "amount": None, "cut_from": None, "detail": "", "sequence": int(table["notices"][row]), **about,
         }  # fmt: skip
         return "PrepaidNotice", body

@@ -209,7 +209,7 @@ def test_messages_to_one_customer_keep_their_order(post: Post) -> None:
     post.wait(30)
     post.look()
     post.look()
-    assert [kind for kind, way, _ in post.states("m8") if way == "mail"][::-1] == ["enrolled", "topup.posted", "balance.low"]
+    assert [kind for kind, way, _ in post.states("m8") if way == "mail"] == ["enrolled", "topup.posted", "balance.low"]
     first, recharged, low = post.mails("m8")
     assert "9.00" in recharged
     assert "4.00" in low
