@@ -190,27 +190,27 @@ def test_a_receiver_that_is_away_is_tried_until_it_takes_it(post: Post) -> None:
 
 
 def test_messages_to_one_customer_keep_their_order(post: Post) -> None:
-    post.hub.enrol("m8", "m9")
-    for account in ("m8", "m9"):
+    post.hub.enrol("o8", "o9")
+    for account in ("o8", "o9"):
         post.hub.client.put(f"/v1/prepaid/accounts/{account}/contact", json={"mail": f"{account}@customer.example"})
     post.look()
     post.box.answer = "451 come again"
-    post.hub.topup("9.00", account="m8")
+    post.hub.topup("9.00", account="o8")
     post.look()
     post.box.answer = "250 OK"
     post.hub.part.courier.circuits["mail"].succeeded()
-    post.fall("m8")
-    post.hub.topup("9.00", account="m9")
+    post.fall("o8")
+    post.hub.topup("9.00", account="o9")
     post.look()
     post.hub.part.courier._held.clear()  # as a restart does
     post.look()
-    assert len(post.mails("m8")) == 1, "the recharge waits to be tried again, and what came behind it waits for it"
-    assert len(post.mails("m9")) == 2, "nobody else waits"
+    assert len(post.mails("o8")) == 1, "the recharge waits to be tried again, and what came behind it waits for it"
+    assert len(post.mails("o9")) == 2, "nobody else waits"
     post.wait(30)
     post.look()
     post.look()
-    assert [kind for kind, way, _ in post.states("m8") if way == "mail"] == ["enrolled", "topup.posted", "balance.low"]
-    first, recharged, low = post.mails("m8")
+    assert [kind for kind, way, _ in post.states("o8") if way == "mail"] == ["enrolled", "topup.posted", "balance.low"]
+    first, recharged, low = post.mails("o8")
     assert "9.00" in recharged
     assert "4.00" in low
 
