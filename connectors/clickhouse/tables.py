@@ -216,6 +216,7 @@ VIEWS: Final[dict[str, dict[str, str]]] = {
     "prepaid_notices": {
         "id": _STRING, "account": _STRING, "at": _TIME, "not_before": _TIME, "kind": _LABEL, "level": _LABEL, "balance": "Int64",
         "currency": _LABEL, "days_left": "Nullable(Int32)", "amount": "Nullable(Int64)", "cut_from": _MAYBE_TIME, "detail": _STRING,
+        "sequence": "Int64",
     },
     "device_commands": {
         "id": _STRING, "device": _STRING, "action": _LABEL, "issued_at": _TIME, "expires_at": _TIME, "by": _LABEL, "reason":

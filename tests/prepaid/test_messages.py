@@ -210,7 +210,7 @@ def test_messages_to_one_customer_keep_their_order(post: Post) -> None:
     post.look()
     post.look()
     assert [kind for kind, way, _ in post.states("o8") if way == "mail"] == ["enrolled", "topup.posted", "balance.low"]
-    first, recharged, low = post.mails("o8")
+    _, recharged, low = post.mails("o8")
     assert "9.00" in recharged
     assert "4.00" in low
 

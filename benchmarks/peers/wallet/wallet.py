@@ -12,11 +12,11 @@ from streams.prepaid.ledger import CHAINED, chain_hash
 Posting = dict[str, Any]
 Cause = Sequence[Posting]  # the postings of one account and one cause, without sequence, balance and hashes
 FIELDS = ("id", "account", "sequence", "at", *(name for name in CHAINED if name not in ("id", "account", "sequence")), "previous", "hash")
-_INTEGERS = ("sequence", "at", "amount", "change", "balance")
+_KIND = {**dict.fromkeys(("sequence", "at", "amount", "change", "balance"), "{long}"), "provisional": "{flag}"}
 SCHEMA = (
     "CREATE TABLE account (id {text} PRIMARY KEY, balance {long} NOT NULL, postings {long} NOT NULL, hash {text} NOT NULL)",
     "CREATE TABLE posting ("
-    + ", ".join(f"\"{name}\" {'{long}' if name in _INTEGERS else '{flag}' if name == 'provisional' else '{text}'} NOT NULL" for name in FIELDS)
+    + ", ".join(f'"{name}" {_KIND.get(name, "{text}")} NOT NULL' for name in FIELDS)
     + ", PRIMARY KEY (id), UNIQUE (account, sequence))",
 )
 
