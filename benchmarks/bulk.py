@@ -136,10 +136,13 @@ def run(items: int, say: Say) -> dict[str, Any]:
     small, large = _grown(SMALL), _grown(items)
     chain = Chain()
     say("through the agents")
+    Chain().door().take(SERVICE, Bulk(10))  # type: ignore[arg-type]
+    began = _rss()
     first = _cpu(lambda: chain.door().take(SERVICE, Bulk(items)))  # type: ignore[arg-type]
     applied, told, (size, before) = dict(chain.changes), dict(chain.answers), chain.state()
     if applied != {"applied": items} or len(told) != items or any(category for _, category in told.values()):
         raise ValueError(f"of {items} devices {applied} were applied and {len(told)} confirmed")
+    grew = _rss() - began
     say("the same bulk again")
     chain.answers.clear()
     second = _cpu(lambda: chain.door().take(SERVICE, Bulk(items)))  # type: ignore[arg-type]
@@ -149,7 +152,8 @@ def run(items: int, say: Say) -> dict[str, Any]:
     return {
         "bench": "bulk", "items": items, "us_per_item": round(first / items * 1e6, 1), "again_us_per_item": round(second / items * 1e6, 1),
         "ratio_again": round(second / first, 2), "door_grew_kib_small": small, "door_grew_kib": large,
-        "state_bytes_per_item": round(size / items), "changes_again": 0, "confirmed": len(told),
+        "state_bytes_per_item": round(size / items), "process_bytes_per_item": round(grew / items), "changes_again": 0,
+        "confirmed": len(told),
     }  # fmt: skip
 
 
@@ -158,10 +162,14 @@ def _grown(items: int) -> int:
     entry = Door(load_topology(None).enterprise, Intake(Into(lambda *_: None), Codec(), lambda: NOW), "UTC")  # type: ignore[arg-type]
     entry.take(SERVICE, Bulk(10))  # type: ignore[arg-type]
     gc.collect()
-    before = psutil.Process(os.getpid()).memory_info().rss
+    before = _rss()
     entry.take(SERVICE, Bulk(items))  # type: ignore[arg-type]
     gc.collect()
-    return max(psutil.Process(os.getpid()).memory_info().rss - before, 0) // 1024
+    return max(_rss() - before, 0) // 1024
+
+
+def _rss() -> int:
+    return int(psutil.Process(os.getpid()).memory_info().rss)
 
 
 def _cpu(work: Callable[[], Any]) -> float:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from connectors.head_end.publish import Writer
     from connectors.kafka.settings import KafkaSettings
     from connectors.rights.trail import Trail
+    from connectors.subscribers.past import Past, Regions
     from connectors.subscribers.service import DeliveryService
     from schemas.codec import Codec
     from schemas.topology import Topology
@@ -18,9 +19,12 @@ if TYPE_CHECKING:
 
 def delivery_service(
     topology: Topology, kafka: KafkaSettings, codec: Codec, writer: Writer, data_dir: Path, *, apart: bool = False,
-    trail: Trail | None = None,
+    past: Past | None = None, regions: Regions | None = None, trail: Trail | None = None,
 ) -> DeliveryService:  # fmt: skip
-    """The service. ``apart``: in a process of its own, which delivers whatever ``within_hub`` says and declares nothing."""
+    """The service. ``apart``: in a process of its own, which delivers whatever ``within_hub`` says and declares nothing.
+
+    ``past`` is what files in market formats are completed from, ``regions`` what filters by region look service points up in.
+    """
     from connectors.rights.trail import Trail
     from connectors.subscribers.guard import Guard
     from connectors.subscribers.registry import Registry
@@ -30,6 +34,7 @@ def delivery_service(
     folder = os.environ.get("MDH_SECRETS_DIR")
     secrets = Secrets(Path(folder) if folder else None, os.environ)
     outbox = data_dir / "outbox"
-    tools = Tools(topology, kafka, codec, writer, secrets, Guard(topology.delivery), outbox, version("meter-data-hub"))
+    guard, own = Guard(topology.delivery), version("meter-data-hub")
+    tools = Tools(topology, kafka, codec, writer, secrets, guard, outbox, own, past=past, regions=regions)
     registry = Registry(kafka, topology, codec, writer, trail=trail or Trail(writer, codec, data_dir / "audit" / "delivery"))
     return DeliveryService(tools, registry, deliver=apart or topology.delivery.within_hub, declare=not apart)

@@ -70,10 +70,14 @@ def _trail(around: Surroundings) -> Trail:
 
 def delivery(around: Surroundings) -> Service:
     """Delivery to subscribers, and their registry."""
+    from connectors.subscribers.past import Regions, StorePast
     from connectors.subscribers.routes import Door
     from mdh.delivering import delivery_service
 
-    service = delivery_service(around.topology, around.kafka, around.codec, around.writer, around.data_dir, trail=_trail(around))
+    past, regions = StorePast(around.reader), Regions(around.reader)
+    service = delivery_service(
+        around.topology, around.kafka, around.codec, around.writer, around.data_dir, past=past, regions=regions, trail=_trail(around)
+    )  # fmt: skip
     return Door(service, around.reader)
 
 

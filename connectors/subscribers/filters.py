@@ -46,7 +46,9 @@ def matcher(patterns: Iterable[str]) -> Test:
 class Wanted:
     """A compiled filter. Every list that is given must match; an item without that field is not wanted."""
 
-    def __init__(self, filter: Filter, settings: DeliverySettings) -> None:
+    def __init__(self, filter: Filter, settings: DeliverySettings, region_of: Callable[[str], str] = lambda _: "") -> None:
+        """``region_of`` is the region of a service point in master data."""
+        self._region_of = region_of
         lists = {name: getattr(filter, name) for name in type(filter).model_fields if name not in ("region", "commodity")}
         self._tests = {name: matcher(patterns) for name, patterns in lists.items() if patterns}
         self._commodities = frozenset(filter.commodity)
@@ -70,4 +72,6 @@ class Wanted:
         if isinstance(own, str) and own:
             return self._region(own)
         point = item.get("service_point")
-        return self._places is not None and isinstance(point, str) and self._places(point)
+        if not isinstance(point, str) or not point:
+            return False
+        return (self._places is not None and self._places(point)) or self._region(self._region_of(point))

@@ -24,6 +24,7 @@ from connectors.subscribers.guard import Guard
 from connectors.subscribers.journal import DEAD, SENT, Journal
 from connectors.subscribers.objects import Reader, Record, record_types, sample_unit
 from connectors.subscribers.parcel import AwayError, Channel, DeliveryError, Sent, parcel_of
+from connectors.subscribers.past import Past, Regions
 from connectors.subscribers.registry import SUSPENDED, Entry, Registry
 from connectors.subscribers.secrets import Secrets
 from connectors.subscribers.worker import Join, SuspendedError, Worker, by_group, parcels_of, record_of, topics_of
@@ -50,6 +51,8 @@ class Tools:
     outbox: Path
     version: str = ""
     join: Join = by_group
+    past: Past | None = None  # the store, where this process has one
+    regions: Regions | None = None
 
     def channel(self, spec: Subscriber) -> Channel:
         """The channel of a subscriber. Raises AwayError where something it needs is not there."""
@@ -58,9 +61,9 @@ class Tools:
             limit = self.topology.delivery.response_bytes
             return WebhookChannel(settings, self.guard, self.secrets, response_bytes=limit, agent=f"meter-data-hub/{self.version}")
         if isinstance(settings, Files):
-            return FileChannel(settings, self.outbox)
+            return FileChannel(settings, self.outbox, self.past)
         if isinstance(settings, Sftp):
-            return SftpChannel(settings, self.guard, self.secrets)
+            return SftpChannel(settings, self.guard, self.secrets, self.past)
         return TopicChannel(settings, self.writer, self.codec)
 
     def worker(self, entry: Entry) -> Worker:
@@ -73,7 +76,9 @@ class Tools:
 
     def reader(self, entry: Entry) -> Reader:
         """What makes items of records for a subscriber."""
-        wanted, names = Wanted(entry.spec.filter, self.topology.delivery), self.topology.ingest.event_names
+        known = self.regions
+        wanted = Wanted(entry.spec.filter, self.topology.delivery, known.of) if known else Wanted(entry.spec.filter, self.topology.delivery)
+        names = self.topology.ingest.event_names
         return Reader(self.codec, frozenset(entry.spec.objects), wanted, event_names=names, zone=self.topology.zone)
 
     def group(self, id: str) -> str:

@@ -138,7 +138,8 @@ def bulk(
     rows.append(("taken, applied and confirmed, µs per item", f"{figures['us_per_item']:,}", ""))
     rows.append(("the same bulk again, µs per item", f"{figures['again_us_per_item']:,}", f"{figures['ratio_again']} ×"))
     rows.append(("the door grew by, KiB", f"{figures['door_grew_kib']:,}", f"{figures['door_grew_kib_small']:,} with 1,000 items"))
-    rows.append(("state of the agents, bytes per item", f"{figures['state_bytes_per_item']:,}", ""))
+    held = f"{figures['process_bytes_per_item']:,} of the process, with rows of the state topics"
+    rows.append(("state of the agents, bytes per item", f"{figures['state_bytes_per_item']:,}", held))
     _show(f"{items:,} items, {figures['confirmed']:,} confirmed; the second time changed nothing", rows, figures, json)
 
 

@@ -18,7 +18,10 @@ OBJECTS: Final = (
     "final-intervals", "final-registers", "exceptions", "determinants", "daily-determinants", "usage-transactions", "usage-events",
     "prepaid-ledger", "prepaid-accounts", "prepaid-notices", "device-commands", "device-replies", "device-events", "audit", "todos",
 )  # fmt: skip
-INTERVAL_FORMATS: Final = frozenset({"nem12", "mdus", "cim"})
+FINALS_OF: Final = {
+    "nem12": {"final-intervals"}, "nem13": {"final-registers"}, "mdus": {"final-intervals"}, "cim": {"final-intervals", "final-registers"},
+}  # fmt: skip
+"""Formats of final measurements → which of them they hold."""
 _FOLDER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}(/[A-Za-z0-9][A-Za-z0-9._-]{0,63}){0,7}", re.ASCII)
 _REMOTE: Final = re.compile(r"/?[A-Za-z0-9._ -]{1,64}(/[A-Za-z0-9._ -]{1,64}){0,15}", re.ASCII)
 _HOST: Final = re.compile(r"(?=.{1,253}$)(\*\.)?[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*", re.ASCII)
@@ -111,7 +114,7 @@ Patterns = Annotated[list[Pattern], Field(max_length=10_000)]
 Url = Annotated[str, AfterValidator(_url)]
 Folder = Annotated[str, AfterValidator(_folder)]
 RemoteFolder = Annotated[str, AfterValidator(_remote)]
-FileFormat = Literal["csv", "json", "ndjson", "parquet", "nem12", "mdus", "cim"]
+FileFormat = Literal["csv", "json", "ndjson", "parquet", "nem12", "nem13", "mdus", "cim"]
 
 
 class Filter(Section):
@@ -132,7 +135,7 @@ class Filter(Section):
     rule: Patterns = Field(default_factory=list, description="Of exceptions")
     severity: Patterns = Field(default_factory=list, description="Of exceptions and To-Dos")
     status: Patterns = Field(default_factory=list)
-    region: Patterns = Field(default_factory=list, description="Regions of delivery.regions, or the record's own")
+    region: Patterns = Field(default_factory=list, description="The record's own, one of delivery.regions, or its service point's")
 
 
 class Retry(Section):
@@ -226,8 +229,8 @@ class Subscriber(Section):
         if len(set(self.objects)) != len(self.objects):
             raise ValueError("objects: names one twice")
         channel = self.channel
-        if isinstance(channel, Files | Sftp) and channel.format in INTERVAL_FORMATS:
-            held = {"final-intervals", "final-registers"} if channel.format == "cim" else {"final-intervals"}
+        if isinstance(channel, Files | Sftp) and channel.format in FINALS_OF:
+            held = FINALS_OF[channel.format]
             other = sorted(set(self.objects) - held)
             if other:
                 raise ValueError(f"format {channel.format} holds {' and '.join(sorted(held))}, not {', '.join(other)}")

@@ -244,7 +244,8 @@ class State:
         if value is None:
             self.entries.pop(key, None)
         else:
-            self.entries[key] = value
+            # orjson gives bytes that keep the buffer they were written in, 4 KiB at least: as they are, they take many times their size
+            self.entries[key] = bytes(memoryview(value))
         self._touched.add(key)
 
     def take_changed(self) -> list[tuple[bytes, bytes | None]]:

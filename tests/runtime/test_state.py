@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -72,3 +75,14 @@ def test_a_page_of_another_layout_is_refused() -> None:
     other = State(lambda _: Table({"ring": Column(np.int64, (2, 3))}))
     with pytest.raises(ValueError, match="another layout"):
         other.load(key, data)
+
+
+def test_entries_take_no_more_memory_than_they_have_bytes() -> None:
+    state = State(lambda _: Table({}))
+    tracemalloc.start()
+    try:
+        for number in range(1000):
+            state.put(f"{number}", orjson.dumps({"number": number}))
+        assert tracemalloc.get_traced_memory()[0] < 500 * 1000, "bytes of orjson hold 4 KiB each"
+    finally:
+        tracemalloc.stop()

@@ -12,12 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from connectors.clickhouse.store import StoreError
 from connectors.subscribers import objects, signing
 from connectors.subscribers.circuit import OPENS_AFTER, Circuit, pause
 from connectors.subscribers.filters import Wanted, commodity_of, matcher
 from connectors.subscribers.guard import ForbiddenError, Guard, UnresolvedError
 from connectors.subscribers.objects import DEFINITIONS, Reader, Record, describe, json_schema, record_types
-from connectors.subscribers.parcel import parcel_of
+from connectors.subscribers.parcel import AwayError, parcel_of
+from connectors.subscribers.past import Regions
 from connectors.subscribers.registry import folded
 from connectors.subscribers.secrets import SecretError, Secrets, key_id
 from schemas.topology import TopologyError, parse_topology
@@ -65,6 +67,32 @@ def test_every_list_must_match_and_a_missing_field_does_not() -> None:
     assert not wanted({**item, "service_point": "S-1"}, region=["north"])
     assert wanted({**item, "service_point": "S-1", "region": "north"}, region=["no*"]), "a record may know its region itself"
     assert not wanted({**item, "account": None}, account=["*"])
+
+
+def test_regions_of_service_points_come_from_master_data_and_are_looked_up_again_now_and_then() -> None:
+    now, rows = [0.0], [{"object": "sp-1", "region": "north"}]
+
+    class Store:
+        def rows(self, *_: Any) -> list[dict[str, Any]]:
+            if not rows:
+                raise StoreError("away")
+            return list(rows)
+
+    regions = Regions(Store(), clock=lambda: now[0])
+    wanted = Wanted(Filter(region=["no*"]), DeliverySettings(), regions.of)
+    assert wanted("determinants", {"service_point": "sp-1"})
+    assert not wanted("determinants", {"service_point": "sp-2"})
+    assert not wanted("determinants", {"service_point": ""})
+    assert not wanted("determinants", {"service_point": "sp-1", "region": "south"}), "a record's own region goes before"
+    rows[:] = [{"object": "sp-2", "region": "north"}]
+    assert wanted("determinants", {"service_point": "sp-1"}), "not asked again yet"
+    now[0] = 61
+    assert not wanted("determinants", {"service_point": "sp-1"})
+    rows.clear()
+    now[0] = 200
+    assert wanted("determinants", {"service_point": "sp-2"}), "what was known holds while the store is away"
+    with pytest.raises(AwayError):
+        Regions(Store()).of("sp-1")
 
 
 # --- addresses

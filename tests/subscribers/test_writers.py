@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,7 +23,8 @@ from connectors.head_end.formats import decode
 from connectors.head_end.formats.model import Options
 from connectors.subscribers.objects import Unit, final_items, item_of, sample_block
 from connectors.subscribers.parcel import Parcel, parcel_of
-from connectors.subscribers.writers import FormatError, cim, mdus, nem12, written
+from connectors.subscribers.past import Read, Series, Slot
+from connectors.subscribers.writers import FormatError, cim, mdus, nem12, nem13, written
 from connectors.subscribers.writers.tables import neutral
 from schemas import conditions, quantity
 from schemas.block import FinalBlock, ReadBlock, starts_of, strings
@@ -227,6 +229,80 @@ def test_determinants_as_csv_and_parquet() -> None:
 
 
 FORMULAS = ['=HYPERLINK("http://x")', "+1+1", "-2+3", "@SUM(A1)", "\t=1", "\r=1", " =1", "＝1", "\u200b=1"]
+
+
+class Known:
+    """A past of one series' intervals, or of one read."""
+
+    def __init__(self, slots: dict[int, Slot] | None = None, read: Read | None = None) -> None:
+        self.slots, self.read = slots or {}, read
+        self.asked: list[tuple[Any, ...]] = []
+
+    def intervals(self, series: Iterable[Series], start: int, end: int) -> Mapping[Series, Mapping[int, Slot]]:
+        self.asked += [(one, start, end) for one in series]
+        return {one: self.slots for one, _, _ in self.asked}
+
+    def before(self, device: str, channel: str, at: int) -> Read | None:
+        return self.read if self.read is not None and self.read.at < at else None
+
+
+def test_market_days_at_the_edges_of_a_batch_are_completed_from_the_store() -> None:
+    """Sydney in summer, a batch of one local day: the market day it ends is whole with the day before, the one it begins comes later."""
+    one = day([2000] * 48, [conditions.REGULAR] * 48, start=MIDNIGHT - 3600 + 86_400)
+    earlier = {MIDNIGHT - 3600 + 1800 * n: (1000 + n, conditions.EST_LIKE_DAY, "like-day-average") for n in range(48)}
+    past = Known(earlier)
+    content = nem12.document(one, 1_767_312_000, past)
+    found = read_back(content.data, "x.nem12")
+    assert len(found) == 48
+    assert [found["NMI0000001", "E1", MIDNIGHT + 1800 * n][0] for n in (0, 45, 46, 47)] == [1002, 1047, 2000, 2000]
+    assert b"400,1,46,S15," in content.data
+    assert content.left_out == ["NMI0000001 E1: market day 2026-01-02 is not complete here"]
+    assert past.asked == [(("NMI0000001", "E1", 1800), MIDNIGHT, MIDNIGHT + 2 * 86_400)]
+    nothing = Known()
+    assert nem12.document(day([1] * 48, [conditions.REGULAR] * 48), 0, nothing).items == 1
+    assert not nothing.asked, "whole days ask nobody"
+
+
+@pytest.mark.parametrize("clocks", ["forward", "back"])
+def test_days_on_which_clocks_change_lie_in_market_days_too(clocks: str) -> None:
+    """Sydney: 2025-10-05 has 23 hours, 2026-04-05 has 25; with the day before and after all market days between are whole."""
+    first, hours = (1_759_500_000, (24, 23, 24)) if clocks == "forward" else (1_775_221_200, (24, 25, 24))
+    blocks, start = [], first
+    for number, count in enumerate(hours):
+        made = dataclasses.replace(
+            day([1000] * 24, [conditions.REGULAR] * 24), values=np.full(count, 1000 * (number + 1), np.int64), start=np.array([start]),
+            conditions=np.full(count, conditions.REGULAR, np.int32), methods=np.zeros(count, np.int8), count=np.array([count], np.int32),
+            version=np.array([number + 1]),
+        ).check()  # fmt: skip
+        blocks.append(made)
+        start += count * 3600
+    found = read_back(nem12.document(FinalBlock.join(blocks), 0).data, "x.nem12")
+    held = [value for value, _ in found.values()]
+    assert [held.count(1000 * number) for number in (1, 2, 3)] == ([24, 23, 1] if clocks == "forward" else [23, 25, 24])
+
+
+def test_nem13_pairs_reads_with_those_before_them_and_is_read_back() -> None:
+    base = sample_block(registers=True)
+    at = int(base.times[0])
+    block = dataclasses.replace(
+        base, values=np.array([999_990_000_000, 15_500_000]), conditions=np.array([conditions.REGULAR, conditions.EXT_ESTIMATE], np.int32),
+        methods=np.zeros(2, np.int8), count=np.array([2], np.int32), reads=np.array([2], np.int32), times=np.array([at, at + 86_400]),
+        dials=np.array([6], base.dials.dtype), multiplier=np.array([2_000_000]), service_point=strings(["NMI0000001"]),
+    ).check()  # fmt: skip
+    content = nem13.document(block, 1_767_312_000, Known(read=Read(at - 86_400, 999_980_000_000, conditions.REGULAR)))
+    assert content.items == 1
+    assert not content.left_out
+    fields = [line.split(",") for line in content.data.decode().splitlines() if line.startswith("250")]
+    assert [len(one) for one in fields] == [23, 23]
+    assert [one[18] for one in fields] == ["20", "51"], "twice what the register moved; it turned over in between"
+    assert [one[15] for one in fields] == ["A", "E52"]
+    decoded = read_back(content.data, "x.nem13")
+    assert {second: value for (_, _, second), (value, _) in decoded.items()} == {
+        at - 86_400: 999_980_000_000, at: 999_990_000_000, at + 86_400: 15_500_000,
+    }  # fmt: skip
+    first_ever = nem13.document(block, 0, Known())
+    assert len(first_ever.left_out) == 1
+    assert "has none before it" in first_ever.left_out[0]
 
 
 @pytest.mark.parametrize("text", FORMULAS)

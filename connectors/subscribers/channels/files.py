@@ -17,6 +17,7 @@ import orjson
 
 from connectors.subscribers.guard import ForbiddenError, Guard, UnresolvedError
 from connectors.subscribers.parcel import AwayError, Parcel, RefusedError, Sent
+from connectors.subscribers.past import Past
 from connectors.subscribers.secrets import SecretError, Secrets
 from connectors.subscribers.writers import FormatError, written
 from schemas.topology.subscribers import Files, Sftp
@@ -27,6 +28,7 @@ EXTENSION: Final = {
     "ndjson": "ndjson",
     "parquet": "parquet",
     "nem12": "nem12.csv",
+    "nem13": "nem13.csv",
     "mdus": "mdus.xml",
     "cim": "cim.xml",
 }
@@ -43,10 +45,10 @@ class Made:
     left_out: str
 
 
-def made(parcel: Parcel, format: str, compress: str) -> Made:
-    """The file of a parcel. Raises RefusedError where none of its items fits the format."""
+def made(parcel: Parcel, format: str, compress: str, past: Past | None) -> Made:
+    """The file of a parcel. Raises RefusedError where none of its items fits the format, AwayError where the store does not answer."""
     try:
-        content = written(format, parcel)
+        content = written(format, parcel, past)
     except FormatError as error:
         raise RefusedError(str(error)) from None
     data = gzip.compress(content.data, 6, mtime=0) if compress == "gzip" else content.data
@@ -98,14 +100,14 @@ class FileChannel:
 
     kind = "file"
 
-    def __init__(self, settings: Files, outbox: Path) -> None:
-        self.settings = settings
+    def __init__(self, settings: Files, outbox: Path, past: Past | None = None) -> None:
+        self.settings, self._past = settings, past
         self.folder = outbox / settings.folder
         self._outbox = outbox
 
     def send(self, parcel: Parcel) -> Sent:
         """Writes the file, then its manifest; each appears complete under its name."""
-        file = made(parcel, self.settings.format, self.settings.compress)
+        file = made(parcel, self.settings.format, self.settings.compress, self._past)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             if not self.folder.resolve().is_relative_to(self._outbox.resolve()):
@@ -125,12 +127,12 @@ class SftpChannel:
 
     kind = "sftp"
 
-    def __init__(self, settings: Sftp, guard: Guard, secrets: Secrets) -> None:
-        self.settings, self._guard, self._secrets = settings, guard, secrets
+    def __init__(self, settings: Sftp, guard: Guard, secrets: Secrets, past: Past | None = None) -> None:
+        self.settings, self._guard, self._secrets, self._past = settings, guard, secrets, past
 
     def send(self, parcel: Parcel) -> Sent:
         """Uploads the file under a passing name, renames it, then the same with its manifest."""
-        file = made(parcel, self.settings.format, self.settings.compress)
+        file = made(parcel, self.settings.format, self.settings.compress, self._past)
         try:
             asyncio.run(asyncio.wait_for(self._upload(file), self.settings.timeout))
         except (ForbiddenError, UnresolvedError, SecretError) as error:

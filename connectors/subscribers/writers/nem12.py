@@ -1,13 +1,14 @@
 """NEM12, the interval meter data file of the Australian market: final intervals as 200, 300 and 400 records.
 
 Market days run in UTC+10 all year. A local day that begins elsewhere (daylight saving) covers parts of two of them: parts that fill a
-market day together are put together, a part whose other side is not among what was given is left out and named.
+market day together are put together, with what the store has of the days around. A market day whose other part has not come yet is named
+as left out; it is written with the local day that completes it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -15,16 +16,17 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from connectors.subscribers.past import Past, Series, Slot
 from connectors.subscribers.writers.content import Content
 from schemas import conditions, quantity
 from schemas.block import FinalBlock, starts_of
-from schemas.rules import METHODS
+from schemas.rules import METHOD, METHODS
 
 Ints = npt.NDArray[Any]
 OFFSET: Final = 36_000
 _DAY: Final = 86_400
-_SUFFIX: Final = re.compile(r"[A-Z][A-Z0-9]", re.ASCII)
-_NAME: Final = re.compile(r"[\x21-\x2b\x2d-\x7e]{1,50}", re.ASCII)
+SUFFIX: Final = re.compile(r"[A-Z][A-Z0-9]", re.ASCII)
+NAME: Final = re.compile(r"[\x21-\x2b\x2d-\x7e]{1,50}", re.ASCII)
 _LETTER: Final = {("Wh", 1): "E1", ("Wh", 2): "B1", ("Wh", 0): "E1", ("varh", 1): "Q1", ("varh", 2): "K1", ("varh", 0): "Q1"}
 # Method numbers of the specification: 12 calculated, 15 average like day, 16 agreed, 17 linear, 18 alternate, 19 zero
 _METHODS: Final = {"like-day-average": 15, "interval-interpolation": 17, "profile": 18, "outage-zero": 19, "manual": 16}
@@ -46,9 +48,9 @@ class Key:
         return f"200,{self.nmi},{self.suffix},{self.suffix},{self.suffix},,{self.serial},{self.unit},{self.seconds // 60},"
 
 
-def document(block: FinalBlock, made_at: int) -> Content:
-    """The file of a block of final intervals; ``made_at`` (UTC seconds) stands in its header."""
-    market = _at(made_at)
+def document(block: FinalBlock, made_at: int, past: Past | None = None) -> Content:
+    """The file of a block of final intervals; ``made_at`` (UTC seconds) stands in its header. Raises AwayError where ``past`` does."""
+    market = at_market(made_at)
     lines = [f"100,NEM12,{market:%Y%m%d%H%M},MDH,MDH"]
     left_out: list[str] = []
     days: dict[Key, dict[int, list[int]]] = {}  # key → market day → rows
@@ -62,11 +64,13 @@ def document(block: FinalBlock, made_at: int) -> Content:
         for day in range((first + OFFSET) // _DAY, (last + OFFSET) // _DAY + 1):
             days.setdefault(key, {}).setdefault(day, []).append(row)
     begins = starts_of(block.count)
+    stored = _around(block, days, past) if past is not None else {}
     written: set[int] = set()
     for key in sorted(days, key=lambda k: (k.nmi, k.suffix, k.seconds)):
         records: list[str] = []
         for day, rows in sorted(days[key].items()):
             codes, values, methods = _assemble(block, begins, rows, day, key.seconds)
+            _fill(stored.get(_series(block, rows[0]), {}), day, key.seconds, codes, values, methods)
             if (codes == conditions.NOT_RECEIVED).any():
                 left_out.append(f"{key.nmi} {key.suffix}: market day {_date(day):%Y-%m-%d} is not complete here")
                 continue
@@ -78,7 +82,8 @@ def document(block: FinalBlock, made_at: int) -> Content:
     return Content(("\r\n".join(lines) + "\r\n").encode(), len(written), left_out)
 
 
-def _at(second: int) -> datetime:
+def at_market(second: int) -> datetime:
+    """A moment on the market's clock."""
     return datetime.fromtimestamp(second + OFFSET, UTC)
 
 
@@ -90,9 +95,9 @@ def _key(block: FinalBlock, row: int) -> tuple[Key | None, str]:
     device, channel, unit, point = (getattr(block, name)[row].as_py() for name in ("device", "channel", "unit", "service_point"))
     seconds, direction = int(block.seconds[row]), int(block.direction[row])
     base = {"kwh": "Wh", "wh": "Wh", "mwh": "Wh", "varh": "varh", "kvarh": "varh", "mvarh": "varh"}.get(unit.lower(), unit)
-    suffix = channel if _SUFFIX.fullmatch(channel) else _LETTER.get((base, direction), "")
+    suffix = channel if SUFFIX.fullmatch(channel) else _LETTER.get((base, direction), "")
     nmi = point or device
-    if not _NAME.fullmatch(nmi) or not _NAME.fullmatch(device):
+    if not NAME.fullmatch(nmi) or not NAME.fullmatch(device):
         return None, f"{nmi!r} ({device!r}) cannot stand in a NEM12 file"
     if not suffix:
         return None, f"{device} {channel}: NEM12 has no data stream for {unit}"
@@ -113,6 +118,37 @@ def _assemble(block: FinalBlock, begins: Ints, rows: Sequence[int], day: int, se
     return codes, values, methods
 
 
+def _series(block: FinalBlock, row: int) -> Series:
+    return block.device[row].as_py(), block.channel[row].as_py(), int(block.seconds[row])
+
+
+def _around(block: FinalBlock, days: Mapping[Key, Mapping[int, list[int]]], past: Past) -> Mapping[Series, Mapping[int, Slot]]:
+    """What the store has of the market days that the local days given do not hold whole."""
+    series: set[Series] = set()
+    touched: set[int] = set()
+    for by_day in days.values():
+        for day, rows in by_day.items():
+            midnight = day * _DAY - OFFSET
+            held = sum(
+                min(int(block.start[row]) + int(block.count[row]) * int(block.seconds[row]), midnight + _DAY)
+                - max(int(block.start[row]), midnight)
+                for row in rows
+            )
+            if held < _DAY:
+                series.add(_series(block, rows[0]))
+                touched.add(midnight)
+    return past.intervals(series, min(touched), max(touched) + _DAY) if touched else {}
+
+
+def _fill(stored: Mapping[int, Slot], day: int, seconds: int, codes: Ints, values: Ints, methods: Ints) -> None:
+    """Puts what the store has where nothing was given."""
+    midnight = day * _DAY - OFFSET
+    for slot in np.flatnonzero(codes == conditions.NOT_RECEIVED).tolist():
+        found = stored.get(midnight + slot * seconds)
+        if found is not None:
+            values[slot], codes[slot], methods[slot] = found[0], found[1], METHOD.get(found[2], 0)
+
+
 def _records(day: int, codes: Ints, values: Ints, methods: Ints, made_at: int) -> Iterator[str]:
     flags = [quality(int(code), METHODS[int(method)]) for code, method in zip(codes, methods, strict=True)]
     numbers = [
@@ -121,7 +157,7 @@ def _records(day: int, codes: Ints, values: Ints, methods: Ints, made_at: int) -
     ]
     same = len(set(flags)) == 1
     flag = flags[0] if same else "V"
-    yield f"300,{_date(day):%Y%m%d},{','.join(numbers)},{flag},,,{_at(made_at):%Y%m%d%H%M%S},"
+    yield f"300,{_date(day):%Y%m%d},{','.join(numbers)},{flag},,,{at_market(made_at):%Y%m%d%H%M%S},"
     if not same:
         begin = 0
         for at in range(1, len(flags) + 1):
