@@ -18,12 +18,11 @@ from typing import Any, Final, Protocol
 from lxml import etree
 
 from connectors import safe_xml
-from connectors.enterprise.cim import CONTROLS, OUTCOMES, TYPES, message
+from connectors.enterprise.cim import CONTROLS, EVENTS, OUTCOMES, TYPES, message
 from connectors.enterprise.simulator.hub import Hub, SimulationError
 from schemas.identity import identity
 
 FAULTS: Final = ("lose", "silent", "duplicate", "late", "fail")
-EVENTS: Final = "http://iec.ch/TC57/2011/EndDeviceEvents#"
 CODES: Final = {"disconnect": "3.31.0.68", "connect": "3.31.0.42"}
 assert set(CODES.values()) == OUTCOMES
 
@@ -224,8 +223,8 @@ def as_cim(answer: Answer) -> bytes:
         root = message("EventMessage", "created", "EndDeviceEvents", id, answer.command)
         space = EVENTS
     else:
-        error = (answer.code, answer.detail) if answer.status == "failed" else ("", "")
-        root = message("ResponseMessage", "reply", "EndDeviceControls", id, answer.command, "FAILED" if error[1] else "OK", error)
+        flaws = [(answer.code, answer.detail, "")] if answer.status == "failed" else []
+        root = message("ResponseMessage", "reply", "EndDeviceControls", id, answer.command, "FAILED" if flaws else "OK", flaws)
         space = CONTROLS
     for source in root.iter("{*}Source"):
         source.text = "HES"
