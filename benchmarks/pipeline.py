@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import orjson
@@ -29,6 +30,7 @@ from confluent_kafka import OFFSET_BEGINNING, TopicPartition
 from confluent_kafka.admin import NewTopic
 
 from benchmarks.load import FIRST_DAY, SLOTS, Load
+from benchmarks.vee import BARE
 from connectors.embedded.kafka import Broker
 from connectors.head_end.publish import MEGABYTE, Publisher, Writer
 from connectors.kafka.admin import Administrator
@@ -83,10 +85,25 @@ def run(sizes: Sizes, say: Say) -> dict[str, Any]:
 # --- the hub -----------------------------------------------------------------------------------------------------------------
 
 
-def hub(broker: str, folder: Path, load: Load, compared: int, say: Say) -> tuple[Results, float, float]:
+def cost_of_rules(channels: int, days: int, rounds: int, say: Say) -> dict[str, Any]:
+    """What share of its speed the pipeline keeps with all rules, against one that only takes reads in: in turn, medians over rounds."""
+    load, rates = Load(channels, days), {"bare": list[float](), "full": list[float]()}
+    for number in range(rounds):
+        for name in ("bare", "full") if number % 2 == 0 else ("full", "bare"):
+            say(f"round {number + 1} of {rounds}, {name}: {load.reads:,} reads of {load.channels:,} channels")
+            with tempfile.TemporaryDirectory(prefix="mdh-bench-") as place, Broker(Path(place) / "kafka", say=say) as broker:
+                rates[name].append(hub(broker.bootstrap, Path(place), load, 1, say, bare=name == "bare")[2])
+    middle = {name: median(found) for name, found in rates.items()}
+    return {
+        "reads": load.reads, "rounds": rounds, "full_reads_per_s": round(middle["full"]), "bare_reads_per_s": round(middle["bare"]),
+        "kept": round(middle["full"] / middle["bare"], 3), "aim_kept": 0.75,
+    }  # fmt: skip
+
+
+def hub(broker: str, folder: Path, load: Load, compared: int, say: Say, *, bare: bool = False) -> tuple[Results, float, float]:
     """Results of the first channels' first day; reads/s of decoding into the inbox, and of everything behind it up to the store."""
     kafka = KafkaSettings(bootstrap=broker)
-    chain = _chain_alone(folder)
+    chain = _chain_alone(folder, bare=bare)
     Administrator(kafka).apply(load_topology(chain))
     ids = _publish(kafka, load)
     log = folder / "ingest.log"
@@ -117,10 +134,15 @@ def settled(broker: str, folder: Path, ids: list[str], agents: str = "", topolog
             yield there, time.time() - began
 
 
-def _chain_alone(folder: Path) -> Path:
-    """The default topology with the agents of the main path only: the peers neither learn nor keep To-Dos, accounts and conversations."""
+def _chain_alone(folder: Path, *, bare: bool = False) -> Path:
+    """The default topology with the agents of the main path only: the peers neither learn nor keep To-Dos, accounts and conversations.
+
+    ``bare``: with no rules but those that take reads in.
+    """
     system = yaml.safe_load((Path(__file__).parent.parent / "topology.yaml").read_text())
     agents, topics = system["agents"], system["topics"]
+    if bare:
+        system["vee"] = {**{k: v for k, v in system.get("vee", {}).items() if k not in ("preset", "groups", "roles")}, **BARE}
     others = [name for name in agents if name not in MAIN_PATH]
     for name in others:
         del agents[name]

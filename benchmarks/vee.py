@@ -24,6 +24,7 @@ from mdh.simulation.faults import MISSING
 from mdh.simulation.writers import CHANNEL
 from schemas.block import DayBlock, FinalBlock, ReadBlock, starts_of, strings
 from schemas.topology import load_topology
+from schemas.topology.vee import VeeSettings
 from streams.determinants import intervals
 from streams.determinants.fold import DeterminantsFold
 from streams.runtime.fold import Message
@@ -35,6 +36,9 @@ Ints = npt.NDArray[np.int64]
 WARM: Final = 2  # days until a channel's ring is full
 PEERS_KNOW: Final = ("negative-consumption", "interval-spike", "zero-consumption", "missing-quantity")
 REPORTED_MISSING, REGULAR = 110_000, 500_000
+BARE: Final[dict[str, Any]] = {  # what the cost of rules is measured against
+    "groups": {"initial-load": {"rules": [{"id": "unit-of-measure"}, {"id": "interval-size"}, {"id": "final-measurement-replacement"}]}}
+}
 
 
 @dataclass(slots=True)
@@ -63,19 +67,21 @@ class Day:
 
 def run(channels: int, days: int, rows: int, python_channels: int, say: Callable[[str], None]) -> dict[str, Any]:
     """The figures: nanoseconds per read, medians over blocks. Raises UsageError where results differ."""
-    load, engine, plain = Load(channels, days + WARM), Engine(), Plain()
-    spent: dict[str, list[float]] = {name: [] for name in ("vee", "determinants", "rules", "ours", "np_sum", "polars", "python")}
+    load, engine, bare, plain = Load(channels, days + WARM), Engine(), Engine(bare=True), Plain()
+    spent: dict[str, list[float]] = {name: [] for name in ("vee", "determinants", "rules", "ours", "bare", "np_sum", "polars", "python")}
     for number in range(days + WARM):
         blocks = list(blocks_of(load, number, rows))
         with clocked() as rules_took:
             ours = [engine.fold(block) for block in blocks]
         spent["rules"].append(sum(rules_took) / (channels * SLOTS))
+        alone = [sum(bare.fold(block)[1:]) for block in blocks]
         for block in blocks:
             _timed(spent["np_sum"], len(block.values), lambda values=block.values: np.sum(values))
         reads = plain.reads(blocks[0], python_channels)
         if number < WARM:
             plain.fold(reads)
             continue
+        spent["bare"] += alone
         spent["vee"] += [vee for _, vee, _ in ours]
         spent["determinants"] += [sums for _, _, sums in ours]
         spent["ours"] += [vee + sums for _, vee, sums in ours]
@@ -90,7 +96,8 @@ def run(channels: int, days: int, rows: int, python_channels: int, say: Callable
     ns = {name: median(times) for name, times in spent.items()}
     return {
         "reads": channels * days * SLOTS,
-        **{f"{name}_ns": round(ns[name], 2) for name in ("ours", "vee", "determinants", "rules", "np_sum", "polars", "python")},
+        **{f"{name}_ns": round(ns[name], 2) for name in ("ours", "vee", "determinants", "rules", "bare", "np_sum", "polars", "python")},
+        "kept_with_rules": round(ns["bare"] / ns["ours"], 3),
         "ratio_np_sum": round(ns["ours"] / ns["np_sum"], 1),
         **{f"ratio_{name}": round(ns[name] / ns["ours"], 1) for name in ("polars", "python")},
         "rules_ratio_np_sum": round(ns["rules"] / ns["np_sum"], 1),
@@ -158,11 +165,12 @@ def blocks_of(load: Load, day: int, rows: int) -> Iterator[ReadBlock]:
 
 
 class Engine:
-    """VEE and determinants of one partition with the topology as it comes."""
+    """VEE and determinants of one partition with the topology as it comes, or (``bare``) with no rule but those that take reads in."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, bare: bool = False) -> None:
         topology = load_topology(None)
-        self.vee = VeeFold(topology.vee.within(topology.zone), 0, 1)
+        settings = VeeSettings.model_validate(BARE) if bare else topology.vee
+        self.vee = VeeFold(settings.within(topology.zone), 0, 1)
         self.determinants = DeterminantsFold(topology.determinants, 0, 1, topology.vee.hot_days)
 
     def fold(self, block: ReadBlock) -> tuple[list[Any], float, float]:

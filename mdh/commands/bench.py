@@ -54,12 +54,25 @@ def pipeline(
     days: Annotated[int, typer.Option(help="Days the hub gets.")] = 7,
     faust_channels: Annotated[int, typer.Option(help="Channels of one day that the Faust agent gets.")] = 300,
     quix_channels: Annotated[int, typer.Option(help="Channels of one day that Quix Streams gets.")] = 300,
+    rules: Annotated[
+        bool, typer.Option("--rules", help="Measure what rules cost instead: the hub with all of them and with none.")
+    ] = False,
+    rounds: Annotated[int, typer.Option(help="With --rules: how often each is measured.")] = 3,
     json: Json = False,
 ) -> None:
     """Backlog to store: the hub against a per-read Faust agent with a Table and a stateful Quix Streams app."""
     _need_source()
-    from benchmarks.pipeline import Sizes, run
+    from benchmarks.pipeline import Sizes, cost_of_rules, run
 
+    if rules:
+        if min(channels, days, rounds) < 1:
+            raise UsageError("all sizes must be at least 1")
+        cost = cost_of_rules(channels, days, rounds, _say)
+        shown: list[tuple[str, ...]] = [("", "reads/s", "of the speed without rules")]
+        shown.append(("no rules but those that take reads in", f"{cost['bare_reads_per_s']:,}", ""))
+        shown.append(("all rules", f"{cost['full_reads_per_s']:,}", f"{cost['kept']:.0%}"))
+        _show(f"{cost['reads']:,} reads, medians of {rounds} rounds", shown, cost, json)
+        return
     if min(channels, days, faust_channels, quix_channels) < 1 or max(faust_channels, quix_channels) > channels:
         raise UsageError("all sizes must be at least 1, and the peers get part of the hub's channels")
     figures = run(Sizes(channels, days, faust_channels, quix_channels), _say)
@@ -92,6 +105,7 @@ def vee(
     rows.append(("  of these VEE", f"{figures['vee_ns']:.1f}", ""))
     rows.append(("  of these determinants", f"{figures['determinants_ns']:.1f}", ""))
     rows.append(("  of both the rules and sums alone", f"{figures['rules_ns']:.1f}", ""))
+    rows.append(("the engine without rules", f"{figures['bare_ns']:.1f}", f"keeps {figures['kept_with_rules']:.0%} with rules"))
     rows.append(("np.sum of the values", f"{figures['np_sum_ns']:.2f}", f"1 / {figures['ratio_np_sum']:,}"))
     rows.append(("Polars: the same rules and sums, no state", f"{figures['polars_ns']:.1f}", f"{figures['ratio_polars']:,} ×"))
     rows.append(("Python, read by read: the same", f"{figures['python_ns']:,.0f}", f"{figures['ratio_python']:,} ×"))

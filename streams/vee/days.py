@@ -53,6 +53,7 @@ _DAY: Final = (1 << SHIFT) - 1
 _EMPTY: Final = conditions.OUTAGE // STEP  # codes below: no usable value
 _PERSONS: Final = conditions.USER_EDIT // STEP  # codes from here on (to 6999) were set by a person
 _NONE: Final = np.zeros(0, np.int64)
+_COMPARED: Final = 1 << 20  # values of repeated parts that are compared at once
 _REPEATS: Final = 8  # parts of one day in one message from which on those that repeat the one before are merged once
 _CHUNK: Final = 2048  # channel-days worked on at once: their matrices stay in the processor's cache
 
@@ -949,14 +950,22 @@ def _name_methods(batch: DayBatch) -> None:
 
 def _fresh(segments: Segments, owner: Ints) -> Mask:
     """Which parts are another than the one of their day that came just before: the same once more changes nothing."""
-    last: dict[int, tuple[int, bytes, bytes]] = {}
     fresh = np.ones(len(segments), np.bool_)
-    parts = zip(owner.tolist(), segments.slot.tolist(), segments.source.tolist(), segments.size.tolist(), strict=True)
-    for k, (row, slot, source, size) in enumerate(parts):
-        cells = slice(source, source + size)
-        part = (slot, segments.values[cells].tobytes(), segments.codes[cells].tobytes())
-        fresh[k] = last.get(row) != part
-        last[row] = part
+    order = np.argsort(owner, kind="stable")
+    before, part = order[:-1], order[1:]
+    alike = owner[before] == owner[part]
+    for column in (segments.slot, segments.size):
+        alike &= column[before] == column[part]
+    before, part = before[alike], part[alike]
+    for size in distinct(segments.size[part]).tolist():
+        own = np.flatnonzero(segments.size[part] == size)
+        step = max(1, _COMPARED // max(size, 1))
+        for first in range(0, len(own), step):
+            a, b = before[own[first : first + step]], part[own[first : first + step]]
+            cells = np.arange(size)
+            old, new = segments.source[a][:, None] + cells, segments.source[b][:, None] + cells
+            same = (segments.values[old] == segments.values[new]) & (segments.codes[old] == segments.codes[new])
+            fresh[b] = ~same.all(axis=1)
     return fresh
 
 
