@@ -95,8 +95,8 @@ def test_a_recharge_goes_through_the_provider_and_arrives(phone: Phone) -> None:
 @pytest.mark.parametrize(("format", "begins"), [("pdf", b"%PDF-"), ("csv", b"")])
 def test_a_statement_is_saved(phone: Phone, format: str, begins: bytes) -> None:
     phone.page.goto(f"{phone.url}/portal/history")
-    phone.page.get_by_label("From").fill("2026-03-01")
-    phone.page.get_by_label("To").fill("2026-03-26")
+    phone.page.locator("#from").fill("2026-03-01")
+    phone.page.locator("#to").fill("2026-03-26")
     link = phone.page.locator(f"button[value='{format}']")
     with phone.page.expect_download() as waited:
         link.tap()
