@@ -84,9 +84,9 @@ def test_a_recharge_goes_through_the_provider_and_arrives(phone: Phone) -> None:
     phone.page.goto(f"{phone.url}/portal/recharge")
     phone.page.get_by_label("Amount in EUR").fill("15")
     phone.page.get_by_role("button", name="Go on to payment").tap()
-    phone.page.wait_for_load_state("networkidle")
+    phone.page.get_by_role("button", name="Pay", exact=True).wait_for()
     assert flaws(phone.page) == []
-    phone.page.get_by_role("button", name="Pay").tap()
+    phone.page.get_by_role("button", name="Pay", exact=True).tap()
     phone.page.get_by_text("15.00 EUR were credited").wait_for()
     assert "15.00 EUR were credited" in phone.page.inner_text("main")
     assert float(phone.hub.balance("1002003")) == pytest.approx(float(before) + 15)

@@ -52,7 +52,7 @@ def one(run: Run, device: str) -> dict[str, Any]:
 
 def test_the_queue_is_listed_and_filtered(run: Run) -> None:
     status, said = run("ls")
-    assert (status, said.count("interval-spike") + said.count("Interval spike") > 0, "M1" in said) == (0, True, True)
+    assert (status, [device for device in ("M1", "M2", "M3", "M4", "M5") if device in said]) == (0, ["M1", "M2", "M3", "M4", "M5"])
     assert len(json.loads(run("ls", "--rule", "interval-spike", "--sort", "oldest", "--max", "3", "--json")[1])) == 3
     assert "nothing to do" in run("ls", "--device", "nobody")[1]
     assert run("ls", "--sort", "colour")[0] == 2

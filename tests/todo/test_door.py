@@ -71,7 +71,7 @@ def spikes(hub: World, *devices: str) -> list[dict[str, Any]]:
         values = [42 if hour == 14 else 0.5 for hour in range(24)]
         lines += [f"{device},E1,kWh,3600,{START + timedelta(hours=h):%Y-%m-%dT%H:%M:%SZ},{v},actual" for h, v in enumerate(values)]
     hub.publisher.publish("\n".join(lines).encode(), source="test", name="a.csv")
-    return list(hub.until(lambda: len(found := queue(hub)) == len(devices) and found, 60))
+    return list(hub.until(lambda: len(found := queue(hub)) == len(devices) and found, 240))  # the first one compiles
 
 
 def queue(hub: World, **filters: Any) -> list[dict[str, Any]]:
