@@ -15,6 +15,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -32,10 +33,9 @@ from schemas.identity import identity
 from schemas.topology.insights import InsightsSettings
 from streams.insights import kernel, words
 from streams.insights.fold import InsightsFold
-from streams.insights.labels import Labels, looks_of
-from streams.insights.profiles import Profiles, make_table
-from streams.runtime.fold import Message
-from streams.runtime.state import State
+from streams.insights.labels import looks_of
+from streams.insights.profiles import Scored
+from streams.runtime.fold import Message, Result
 
 Array = npt.NDArray[Any]
 Say = Callable[[str], None]
@@ -44,6 +44,8 @@ FAULTS = {"spike": 1, "flat": 3, "step tamper": 30, "reverse": 3, "shift": 30, "
 FITTED = FAULTS | {"multiplied": 2}  # what the forests are fitted to
 ACUTE = ("spike", "flat", "reverse", "multiplied")  # seen in a single day; the others are lasting changes
 BEFORE = 60  # days of history before a fault, at least
+WEEK = 7
+UNJUDGED = -20.0  # odds of a day that could not be judged
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,11 +143,43 @@ def block_of(meters: list[Meter], days: slice = slice(None)) -> FinalBlock:
 # --- the agent on faults --------------------------------------------------------------------------------------------------------
 
 
-def told_of(fold: InsightsFold, meter: Meter) -> list[tuple[int, str, str]]:
-    """Day (from the meter's first), exception id and words of all the agent tells of a meter."""
-    result = fold.apply(Message("FinalBlock", block_of([meter]), meter.name))
-    bodies = [output.body for output in result.outputs]
-    return [(int(body["start"].timestamp()) // DAY - meter.first, body["id"], body["detail"]) for body in bodies]
+class Judge(InsightsFold):
+    """The agent, and beside what it tells the odds it gives each day: the higher of both beyond their limits, as labels leave them."""
+
+    def __init__(self) -> None:
+        super().__init__(InsightsSettings(), 0)
+        self.odds: list[float] = []
+
+    def _days(self, scored: Scored, message: Message, result: Result) -> None:
+        beyond = scored.odds - self._profiles.trees.limits
+        for row in range(len(beyond)):
+            judged = scored.score[row, 0] >= 0
+            self.odds.append(max(self._heard(scored, row, which, float(beyond[row, which])) for which in range(2)) if judged else UNJUDGED)
+        super()._days(scored, message, result)
+
+    def _heard(self, scored: Scored, row: int, which: int, beyond: float) -> float:
+        if not self._labels.any:
+            return beyond
+        parts = words.by_family(self._profiles.trees.parts(scored.inputs[row], which))
+        return self._labels.beyond(looks_of(parts, beyond, which, scored.table["labels"][scored.rows[row]]))
+
+
+def told_of(fold: InsightsFold, meter: Meter, fault: tuple[int, int] | None = None, *, decided: bool = False) -> list[int]:
+    """Days (from the meter's first) the agent tells of. Where they are ``decided``, the days come week by week and a clerk says of each
+    exception before the next week whether it is of the fault (its first day, the day behind its last)."""
+    begin, end = fault or (0, -2)
+    told: list[int] = []
+    weeks = [slice(day, day + WEEK) for day in range(0, len(meter.loads), WEEK)] if decided else [slice(None)]
+    for number, days in enumerate(weeks):
+        result = fold.apply(Message("FinalBlock", block_of([meter], days), f"{meter.name} {number}"))
+        for body in [output.body for output in result.outputs]:
+            day = int(body["start"].timestamp()) // DAY
+            told.append(day - meter.first)
+            if decided:
+                verdict = begin <= told[-1] < end + 2
+                label = {"exception": body["id"], "device": meter.name, "channel": "1.8.0", "day": day, "confirmed": verdict}
+                fold.apply(Message("Label", label, f"{body['id']} label"))
+    return told
 
 
 @dataclass(slots=True)
@@ -179,23 +213,14 @@ class Trial:
 
 
 def trial(
-    fold: InsightsFold, meters: list[Meter], repeats: int, seed: int, *, label: bool = False, pool: list[Meter] | None = None
+    fold: InsightsFold, meters: list[Meter], repeats: int, seed: int, *, decided: bool = False, pool: list[Meter] | None = None
 ) -> Trial:
     """Faults into each meter in turn, every one on a fresh copy of it; false alarms are those of the meters as they are. Other meters are
-    swapped in from ``pool``, by default the same meters."""
+    swapped in from ``pool``, by default the same meters. ``decided``: clerks decide every exception within a week (:func:`told_of`)."""
     rng, out = np.random.default_rng(seed), Trial({fault: [] for fault in FAULTS})
-
-    def decide(meter: Meter, exception: str, day: int, confirmed: bool) -> None:
-        if label:
-            body = {"exception": exception, "device": meter.name, "channel": "1.8.0", "day": meter.first + day, "confirmed": confirmed}
-            fold.apply(Message("Label", body, f"{exception} label"))
-
     for meter in meters:
-        clean = told_of(fold, Meter(f"{meter.name} as it is", meter.first, meter.loads))
-        out.alarms += len(clean)
+        out.alarms += len(told_of(fold, Meter(f"{meter.name} as it is", meter.first, meter.loads), decided=decided))
         out.years += len(meter.loads) / 365
-        for day, exception, _ in clean:
-            decide(meter, exception, day, False)
         others = [other for other in pool or meters if other.seconds == meter.seconds and other.name != meter.name]
         for fault in FAULTS:
             for number in range(repeats):
@@ -203,11 +228,9 @@ def trial(
                 if made is None:
                     continue
                 faulty, begin, end = made
-                told = told_of(fold, Meter(f"{faulty.name} {number}", faulty.first, faulty.loads))
-                hits = [(day, exception) for day, exception, _ in told if begin <= day < end + 2]
-                out.found[fault].append(min(day - begin for day, _ in hits) if hits else -1)
-                for day, exception in hits:
-                    decide(faulty, exception, day, True)
+                told = told_of(fold, Meter(f"{faulty.name} {number}", faulty.first, faulty.loads), (begin, end), decided=decided)
+                hits = [day for day in told if begin <= day < end + 2]
+                out.found[fault].append(min(hits) - begin if hits else -1)
     return out
 
 
@@ -275,24 +298,11 @@ def peers(slots: int) -> dict[str, Callable[[], Callable[[int, float], float]]]:
     return {"HalfSpaceTrees": half_space, "GaussianScorer": gaussian, "SNARIMAX": snarimax}
 
 
-def own_scores(meter: Meter, labels: Labels | None = None) -> Array:
-    """The higher of both odds of each day beyond their limits, after ``labels`` are heard; a channel still warming up gets the least."""
-    profiles = Profiles(State(make_table))
-    (scored,) = profiles.fold(block_of([meter]))
-    beyond = scored.odds - profiles.trees.limits
-    judged = scored.score[:, 0] >= 0
-    if labels is not None:
-        for row in np.flatnonzero(judged).tolist():
-            for which in range(2):
-                parts = words.by_family(profiles.trees.parts(scored.inputs[row], which))
-                beyond[row, which] = labels.beyond(looks_of(parts, float(beyond[row, which]), which, np.zeros(2)))
-    return np.where(judged, beyond.max(axis=1), -20.0)
-
-
-def compare(meters: list[Meter], taught: Labels, say: Say, days: int = 120) -> dict[str, Any]:
-    """ROC-AUC and PR-AUC over meter-days, and reads per second, of the agent's profiles and of each peer on the same stream."""
+def compare(meters: list[Meter], taught: Judge, say: Say, days: int = 120) -> dict[str, Any]:
+    """ROC-AUC and PR-AUC over meter-days, and reads per second, of the agent and of each peer on the same stream. ``taught`` has heard
+    labels of other homes, and hears those of these as they stream."""
     rng = np.random.default_rng(5)
-    streams: list[tuple[Meter, Array]] = []
+    streams: list[tuple[Meter, Array, tuple[int, int]]] = []
     for meter in meters:
         others = [other for other in meters if other is not meter and other.seconds == meter.seconds]
         for fault in FAULTS:
@@ -302,28 +312,34 @@ def compare(meters: list[Meter], taught: Labels, say: Say, days: int = 120) -> d
                 part = slice(max(0, begin - (days - 30)), begin + 30)
                 truth = np.zeros(len(faulty.loads), bool)
                 truth[begin:end] = True
-                streams.append((Meter(faulty.name, faulty.first + part.start, np.nan_to_num(faulty.loads[part])), truth[part]))
-    truth = np.concatenate([truth for _, truth in streams])
-    own = np.concatenate([own_scores(meter) for meter, _ in streams])
-    ours = {"roc_auc": round(roc_auc(own, truth), 3), "pr_auc": round(pr_auc(own, truth), 3), "reads_per_s": round(own_rate(meters))}
-    told = np.concatenate([own_scores(meter, taught) for meter, _ in streams])
-    with_labels = {"roc_auc": round(roc_auc(told, truth), 3), "pr_auc": round(pr_auc(told, truth), 3), "reads_per_s": ours["reads_per_s"]}
-    figures: dict[str, Any] = {"meter_days": len(truth), "insights": ours, "insights_with_labels": with_labels, "labels": taught.labels}
+                stream = Meter(faulty.name, faulty.first + part.start, np.nan_to_num(faulty.loads[part]))
+                streams.append((stream, truth[part], (begin - part.start, end - part.start)))
+    truth = np.concatenate([truth for _, truth, _ in streams])
+    figures: dict[str, Any] = {"meter_days": len(truth)}
+    rate = round(own_rate(meters))
+    for name, judge, decided in (("insights", Judge(), False), ("insights_with_labels", taught, True)):
+        heard, judge.odds = judge._labels.labels, []
+        for meter, _, fault in streams:
+            told_of(judge, meter, fault, decided=decided)
+        odds = np.array(judge.odds)
+        figures[name] = {"roc_auc": round(roc_auc(odds, truth), 3), "pr_auc": round(pr_auc(odds, truth), 3), "reads_per_s": rate}
+        if decided:
+            figures[name] |= {"labels_before": heard, "labels": judge._labels.labels}
     for name in peers(48):
         say(f"{name} …")
         began, days_, reads = time.process_time(), [], 0
-        for meter, _ in streams:
+        for meter, _, _ in streams:
             step = peers(meter.loads.shape[1])[name]()
             for row in meter.loads.tolist():
                 got = [step(slot, value) for slot, value in enumerate(row)]
                 days_.append((max(got), sum(got) / len(got)))
             reads += meter.loads.size
-        rate = reads / (time.process_time() - began)
+        peer_rate = reads / (time.process_time() - began)
         areas = [(roc_auc(scores, truth), pr_auc(scores, truth)) for scores in np.array(days_).T]  # a day's highest score, or their mean
         roc, precision = max(areas)
         figures[name] = {
-            "roc_auc": round(roc, 3), "pr_auc": round(precision, 3), "reads_per_s": round(rate),
-            "insights_faster_by": round(ours["reads_per_s"] / rate, 1),
+            "roc_auc": round(roc, 3), "pr_auc": round(precision, 3), "reads_per_s": round(peer_rate),
+            "insights_faster_by": round(rate / peer_rate, 1),
         }  # fmt: skip
     return figures
 
@@ -371,12 +387,13 @@ def run(data: Path, say: Say, repeats: int = 2) -> dict[str, Any]:
     say("with labels …")
     compared = held[:: max(1, len(held) // 6)]
     labelled = [meter for meter in held if meter not in compared]
-    fold = InsightsFold(InsightsSettings(), 0)
-    trial(fold, labelled, 1, 7, label=True, pool=held)
-    for name, judge in (("compared", InsightsFold(InsightsSettings(), 0)), ("compared_with_labels", fold)):
-        figures[name] = trial(judge, compared, 2 * repeats, 3, pool=held).figures()
+    taught = Judge()
+    trial(taught, labelled, 1, 7, decided=True, pool=held)
+    before = deepcopy(taught)
+    figures["compared"] = trial(Judge(), compared, 2 * repeats, 3, pool=held).figures()
+    figures["compared_with_labels"] = trial(taught, compared, 2 * repeats, 3, decided=True, pool=held).figures()
     say("beside river's detectors …")
-    figures["meter_day_streams"] = compare(compared, Labels(fold.state), say)
+    figures["meter_day_streams"] = compare(compared, before, say)
     say("NAB …")
     figures["nab"] = nab.evaluate(list(series_of(data)), peers(288), roc_auc, pr_auc)
     return figures
