@@ -30,7 +30,7 @@ BUDGET = (0.15, 0.8)  # told a meter-year, of acute and of lasting faults, in ho
 QUIET = 7
 _PARAMETERS = {
     "objective": "binary", "learning_rate": 0.08, "num_leaves": 12, "min_data_in_leaf": 80, "bagging_fraction": 0.7, "bagging_freq": 1,
-    "feature_fraction": 0.3, "lambda_l2": 5.0, "verbose": -1, "num_threads": 1, "deterministic": True, "force_row_wise": True, "seed": SEED,
+    "feature_fraction": 0.3, "lambda_l2": 5.0, "verbose": -1, "num_threads": 2, "deterministic": True, "force_row_wise": True, "seed": SEED,
 }  # fmt: skip
 
 
@@ -84,7 +84,7 @@ def streams_of(meters: list[Meter]) -> list[Stream]:
 
     def inputs_of(meter: Meter) -> tuple[Array, Array]:
         (scored,) = Profiles(State(make_table), Forest.blank()).fold(block_of([meter]))
-        return scored.inputs.astype(np.float32), scored.score[:, 0] >= 0
+        return scored.inputs, scored.score[:, 0] >= 0
 
     for meter in meters:
         home = meter.name.removesuffix(" by hours")

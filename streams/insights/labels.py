@@ -1,8 +1,8 @@
 """What clerks decide, learned: how likely an anomaly is a fault indeed, given what it looks like.
 
 An online logistic regression (river) over the odds of the forests, what each family of features adds to them, and what was said of the
-channel before. It begins with the odds as they are, so that without labels nothing changes. What an exception looked like is kept for
-the newest ``KEPT`` of a partition, so that a label finds it.
+channel before. It begins with the odds as they are, so that without labels nothing changes; a few labels count little, and none can move
+odds further than ``_BOUNDS``. What an exception looked like is kept for the newest ``KEPT`` of a partition, so that a label finds it.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ _COUNT: Final = "raised"
 _RATE: Final = 0.3
 _SCALE: Final = 4.0  # odds that count as much
 _MOST: Final = 3  # labels of one channel that count
+_BOUNDS: Final = (-1.5, 1.0)  # of odds, by which labels may lower and raise them
+_LENIENT: Final = 0.5  # odds by which a day may be likelier no fault than one and still be told
+_FEW: Final = 10  # labels that count half
 _PARTS: Final = len(words.NAMES)
 WIDTH: Final = _PARTS + 4
 
@@ -72,10 +75,12 @@ class Labels:
 
     def beyond(self, looks: Array) -> float:
         """By how much the odds of a day exceed the limit (SOFT of it: a score of 2) once labels are heard; without any, as they are."""
+        odds = float(looks[_PARTS])
         if not self.any:
-            return float(looks[_PARTS])
+            return odds
         likely = min(max(float(self._load().predict_proba_one(_features(looks))[True]), 1e-9), 1 - 1e-9)
-        return min(math.log(likely / (1 - likely)), float(looks[_PARTS]))  # what clerks confirm raises no more alarms than budgeted
+        change = math.log(likely / (1 - likely)) - odds + _LENIENT
+        return odds + min(max(change, _BOUNDS[0]), _BOUNDS[1]) * self.labels / (self.labels + _FEW)
 
     def keep(self, exception: str, looks: Array) -> None:
         """Keeps what an exception looked like."""

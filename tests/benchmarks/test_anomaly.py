@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.anomaly import FAULTS, Meter, pr_auc, roc_auc, with_fault
-from benchmarks.nab import Series, sigmoid, standard_score
+from benchmarks.anomaly import FAULTS, Judge, Meter, pr_auc, roc_auc, told_of, with_fault
+from benchmarks.nab import LEAST, QUIET, Series, own, sigmoid, standard_score, told
 
 TRUTH = np.array([False, False, True, False, True])
 
@@ -48,6 +48,51 @@ def test_nabs_sigmoid() -> None:
     assert sigmoid(-1.0) == pytest.approx(0.98661, abs=1e-4)
     assert sigmoid(0.0) == 0.0
     assert sigmoid(4.0) == -1.0
+
+
+def daily(seed: int = 1, days: int = 14) -> Series:
+    rng = np.random.default_rng(seed)
+    hours = np.arange(days * 288) * 300 % 86_400 / 3600
+    values = 50 + 30 * (hours > 8) * (hours < 18) + rng.uniform(-2, 2, len(hours))
+    return Series("daily", np.arange(len(hours)) * 300, values, [])
+
+
+def test_a_day_without_its_course_breaks_the_records() -> None:
+    one = daily()
+    ordinary = told(own(one))
+    quiet = slice(10 * 288 + 96, 10 * 288 + 216)
+    one.values[quiet] = 50.0
+    said = told(own(one))
+    assert said[quiet].max() > max(0.5, ordinary[one.probation :].max())
+    assert (said > 0)[one.probation : quiet.start].sum() == (ordinary > 0)[one.probation : quiet.start].sum()
+
+
+def test_no_score_knows_what_comes() -> None:
+    whole, other = daily(), daily(seed=2)
+    cut = 7 * 288
+    other.values[:cut] = whole.values[:cut]
+    np.testing.assert_array_equal(own(whole)[:cut], own(other)[:cut])
+
+
+def test_what_was_told_is_not_told_again_at_once() -> None:
+    score = np.full(3 * QUIET, LEAST)
+    score[[5, 6, 5 + QUIET, 6 + QUIET]] = 1.0
+    assert np.flatnonzero(told(score) > 0).tolist() == [5, 6 + QUIET]
+
+
+def test_clerks_decide_week_by_week_and_what_is_right_is_not_told_again() -> None:
+    rng = np.random.default_rng(4)
+    course = np.r_[np.full(7, 0.2), np.full(10, 0.6), np.full(7, 1.0)]
+    loads = course * rng.uniform(0.8, 1.2, (120, 24))
+    loads[60:] = np.roll(loads[60:], 8, axis=1)
+    heard, deaf = Judge(), Judge()
+    meter = Meter("m", 20_000, loads)
+    right, unheard = told_of(heard, meter, decided=True), told_of(deaf, meter)
+    assert min(right) == min(unheard) >= 60
+    assert heard._labels.labels == len(right)
+    assert deaf._labels.labels == 0
+    assert len(heard.odds) == len(deaf.odds) == 120
+    np.testing.assert_array_equal(heard.odds[:60], deaf.odds[:60])
 
 
 @pytest.mark.parametrize("fault", FAULTS)
