@@ -2,7 +2,8 @@
 
 An online logistic regression (river) over the odds of the forests, what each family of features adds to them, and what was said of the
 channel before. It begins with the odds as they are, so that without labels nothing changes; a few labels count little, and none can move
-odds further than ``_BOUNDS``. What an exception looked like is kept for the newest ``KEPT`` of a partition, so that a label finds it.
+odds further than ``_BOUNDS``, unless clerks reject everything. What an exception looked like is kept for the newest ``KEPT`` of a
+partition, so that a label finds it.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ _MOST: Final = 3  # labels of one channel that count
 _BOUNDS: Final = (-1.5, 1.0)  # of odds, by which labels may lower and raise them
 _LENIENT: Final = 0.5  # odds by which a day may be likelier no fault than one and still be told
 _FEW: Final = 10  # labels that count half
+_STREAK: Final = 3  # rejections in a row beyond which each lowers the lower bound by as much
 _PARTS: Final = len(words.NAMES)
 WIDTH: Final = _PARTS + 4
 
@@ -51,6 +53,7 @@ class Labels:
         self._state = state
         self._model: Any = None
         self.labels = 0
+        self._streak = 0  # rejections since something was confirmed
         self._where: dict[str, int] | None = None
 
     def _load(self) -> Any:
@@ -61,8 +64,8 @@ class Labels:
 
             self._model = LogisticRegression(SGD(_RATE), intercept_lr=_RATE)
             told = self._state.entries.get(_MODEL)
-            kept: dict[str, Any] = json.loads(told) if told else {"labels": 0, "weights": {"odds": _SCALE}, "intercept": 0.0}
-            self.labels = kept["labels"]
+            kept: dict[str, Any] = json.loads(told) if told else {"labels": 0, "streak": 0, "weights": {"odds": _SCALE}, "intercept": 0.0}
+            self.labels, self._streak = kept["labels"], kept["streak"]
             self._model._weights = VectorDict(kept["weights"], self._model.initializer)
             self._model.intercept = kept["intercept"]
             self._model.optimizer.n_iterations = self.labels
@@ -80,7 +83,9 @@ class Labels:
             return odds
         likely = min(max(float(self._load().predict_proba_one(_features(looks))[True]), 1e-9), 1 - 1e-9)
         change = math.log(likely / (1 - likely)) - odds + _LENIENT
-        return odds + min(max(change, _BOUNDS[0]), _BOUNDS[1]) * self.labels / (self.labels + _FEW)
+        more = max(self._streak - _STREAK, 0)
+        share = 1.0 if more else self.labels / (self.labels + _FEW)
+        return odds + min(max(change, _BOUNDS[0] - _STREAK * more), _BOUNDS[1]) * share
 
     def keep(self, exception: str, looks: Array) -> None:
         """Keeps what an exception looked like."""
@@ -108,7 +113,9 @@ class Labels:
         model, looks = self._load(), table["looks"][row].view(np.float32)
         model.learn_one(_features(looks), confirmed)
         self.labels += 1
-        kept = {"labels": self.labels, "weights": dict(sorted(model._weights.to_dict().items())), "intercept": model.intercept}
+        self._streak = 0 if confirmed else self._streak + 1
+        weights = dict(sorted(model._weights.to_dict().items()))
+        kept = {"labels": self.labels, "streak": self._streak, "weights": weights, "intercept": model.intercept}
         self._state.put(_MODEL, json.dumps(kept).encode())
         return True
 
