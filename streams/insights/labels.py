@@ -27,8 +27,7 @@ _COUNT: Final = "raised"
 _RATE: Final = 0.3
 _SCALE: Final = 4.0  # odds that count as much
 _MOST: Final = 3  # labels of one channel that count
-_BOUNDS: Final = (-1.5, 1.0)  # of odds, by which labels may lower and raise them
-_LENIENT: Final = 0.5  # odds by which a day may be likelier no fault than one and still be told
+_BOUNDS: Final = (-1.5, 0.5)  # of odds, by which labels may lower and raise them
 _FEW: Final = 10  # labels that count half
 _STREAK: Final = 3  # rejections in a row beyond which each lowers the lower bound by as much
 _PARTS: Final = len(words.NAMES)
@@ -82,7 +81,7 @@ class Labels:
         if not self.any:
             return odds
         likely = min(max(float(self._load().predict_proba_one(_features(looks))[True]), 1e-9), 1 - 1e-9)
-        change = math.log(likely / (1 - likely)) - odds + _LENIENT
+        change = math.log(likely / (1 - likely)) - odds
         more = max(self._streak - _STREAK, 0)
         share = 1.0 if more else self.labels / (self.labels + _FEW)
         return odds + min(max(change, _BOUNDS[0] - _STREAK * more), _BOUNDS[1]) * share
