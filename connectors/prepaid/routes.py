@@ -241,6 +241,13 @@ def _supply(router: APIRouter, desk: Desk) -> None:
     def post_release(id: Account, asked: UserRequest, key: Key = None) -> JSONResponse:
         return desk.ask(id, "release", key, reason=asked.reason, user=asked.user)
 
+    @router.post(
+        "/accounts/{id}/resume", summary="Let posting go on where the books hold again", responses=_WRITES, response_model=OutcomeAnswer
+    )
+    def post_resume(id: Account, asked: UserRequest, key: Key = None) -> JSONResponse:
+        """For all accounts of the partition this one is in."""
+        return desk.ask(id, "resume", key, reason=asked.reason, user=asked.user)
+
     @router.post("/accounts/{id}/commands", summary="Order something of the device", responses=_WRITES, response_model=OutcomeAnswer)
     def post_command(id: Account, asked: CommandOrder, key: Key = None) -> JSONResponse:
         terms = None if asked.watts is None else {"watts": asked.watts}

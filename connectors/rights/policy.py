@@ -152,6 +152,7 @@ ROUTES: Final[dict[str, Rule | str]] = {
     "PUT /v1/prepaid/accounts/{id}/debts": _ADJUST,
     "POST /v1/prepaid/accounts/{id}/hold": _ADJUST,
     "POST /v1/prepaid/accounts/{id}/release": _ADJUST,
+    "POST /v1/prepaid/accounts/{id}/resume": _ADJUST,
     "POST /v1/prepaid/accounts/{id}/commands": _ADJUST,
     "POST /v1/prepaid/accounts/{id}/mode": _ADJUST,
     "POST /v1/prepaid/accounts/{id}/close": _ADJUST,

@@ -101,7 +101,7 @@ class PrepaidFold:
 
     def _request(self, request: dict[str, Any], result: Result) -> None:
         if request["action"] in ("verify", "resume"):
-            self._write(result, [("PrepaidProof", self.ledger.proof(self.partition, self.now))])
+            self._resume(request, result)
             return
         out = self.requests.apply(request, self.now)
         row = self.accounts.row(request["account"])
@@ -190,19 +190,25 @@ class PrepaidFold:
     def _wait(self, message: Message, result: Result) -> None:
         """Posting has stopped: what comes waits, until the proof holds again and someone says so."""
         if message.type == "PrepaidRequest" and message.body["action"] == "resume":
-            proof = self.ledger.proof(self.partition, self.now)
-            self._write(result, [("PrepaidProof", proof)])
-            if proof["holds"]:
-                self.accounts.put(None, STOPPED)
-                for number in range(int(self.accounts.get("w") or 0)):
-                    kind, body = self.accounts.get("w", number)
-                    self.accounts.put(None, "w", number)
-                    self._one(kind, _revived(body), result)
-                self.accounts.put(None, "w")
+            self._resume(message.body, result)
             return
         number = int(self.accounts.get("w") or 0)
         self.accounts.put(number + 1, "w")
         self.accounts.put([message.type, _parked(message.body)], "w", number)
+
+    def _resume(self, request: dict[str, Any], result: Result) -> None:
+        """Proves the books anew; where they hold, what waited is taken in, in its order."""
+        proof = self.ledger.proof(self.partition, self.now)
+        self._write(result, [("PrepaidProof", proof)])
+        if proof["holds"] and self.accounts.get(STOPPED):
+            self.accounts.put(None, STOPPED)
+            for number in range(int(self.accounts.get("w") or 0)):
+                kind, body = self.accounts.get("w", number)
+                self.accounts.put(None, "w", number)
+                self._one(kind, _revived(body), result)
+            self.accounts.put(None, "w")
+        status = "done" if proof["holds"] else "refused"
+        self._write(result, [self.requests.outcome(request, self.now, status, proof["detail"])])
 
     # --- records --------------------------------------------------------------------------------------------------------------------
 

@@ -55,7 +55,7 @@ class Requests:
         if before is not None:
             status = "duplicate" if before == content else "conflict"
             detail = "" if before == content else "another request of this id was taken before"
-            return [self._outcome(request, at, status, detail)]
+            return [self.outcome(request, at, status, detail)]
         out: Outputs = []
         postings: list[dict[str, Any]] = []
         command = ""
@@ -70,14 +70,14 @@ class Requests:
             else:
                 raise RefusedError(f"there is no action {request['action'][:40]!r}")
         except RefusedError as refused:
-            return [self._outcome(request, at, "refused", str(refused))]
+            return [self.outcome(request, at, "refused", str(refused))]
         self.accounts.append([id, content], "r", account, REMEMBERED)
         row = self._row(account)
         said = self.supply.evaluate(row, at, id)  # the order of records is: money, what it led to, the outcome
         status = "posted" if postings else "done"
         first = postings[0]["id"] if postings else ""
         records = [("Posting", posting) for posting in postings]
-        return [*records, *out, *said, self._outcome(request, at, status, "", posting=first, command=command)]
+        return [*records, *out, *said, self.outcome(request, at, status, "", posting=first, command=command)]
 
     def _row(self, account: str) -> int:
         row = self.accounts.row(account)
@@ -85,7 +85,8 @@ class Requests:
             raise RefusedError(f"{account} is not a prepaid account here")
         return row
 
-    def _outcome(self, request: dict[str, Any], at: int, status: str, detail: str, **about: Any) -> tuple[str, dict[str, Any]]:
+    def outcome(self, request: dict[str, Any], at: int, status: str, detail: str, **about: Any) -> tuple[str, dict[str, Any]]:
+        """The record that says what became of a request."""
         row, table = self.accounts.row(request["account"]), self.accounts.table
         body = {
             "id": request["id"], "account": request["account"], "at": time_of(at), "action": request["action"], "status": status,

@@ -239,10 +239,12 @@ def test_where_the_proof_fails_posting_stops_and_goes_on_when_it_holds_again() -
     driver.use("2026-03-02", "10")
     assert driver.kinds() == ["TOPUP"]
     driver.restart()
-    driver.give("PrepaidRequest", {"id": "x", "account": "", "action": "resume"})
+    refused = driver.ask("resume")
+    assert refused["status"] == "refused"
+    assert "add up" in refused["detail"]
     assert driver.kinds() == ["TOPUP"], "it does not hold yet"
     driver.fold.accounts.table["balance"][0] -= 1
-    driver.give("PrepaidRequest", {"id": "y", "account": "", "action": "resume"})
+    assert driver.ask("resume")["status"] == "done"
     assert driver.kinds() == ["TOPUP", "ENERGY"]
     driver.check()
 
