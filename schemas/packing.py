@@ -15,6 +15,8 @@ Decoding never copies more than the widening to 64 bits.
 
 from __future__ import annotations
 
+from functools import cache
+from types import ModuleType
 from typing import Any, Final
 
 import numpy as np
@@ -27,12 +29,19 @@ _CONSTANT, _RUNS, _OUTLIERS = 8, 16, 32
 _NUMBER: Final = np.dtype("<u4")
 
 
+@cache
+def _kernel() -> ModuleType:
+    """Compiled code, which is not loaded by who only reads."""
+    from schemas import packing_kernel
+
+    return packing_kernel
+
+
 def pack(values: npt.NDArray[np.integer]) -> bytes:
     """Any integer array as packed bytes; the inverse is :func:`unpack` given its length."""
     if not len(values):
         return b""
-    from schemas import packing_kernel as kernel  # compiled code is not loaded by who only reads
-
+    kernel = _kernel()
     narrow = values if values.dtype in kernel.TAKEN else values.astype(np.int64)
     out = np.empty(kernel.room(len(values)), np.uint8)
     return out[: kernel.pack_into(np.ascontiguousarray(narrow), out)].tobytes()

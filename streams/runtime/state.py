@@ -60,7 +60,8 @@ class Table:
         self._places = next((column.shape[0] for column in self._apart.values()), 0)
         self._dirty: set[int] = set()
         self._dirty_places: set[int] = set()  # page × places + place
-        laid = [(name, _little(c.dtype).str, c.shape, c.empty, c.apart) for name, c in columns.items()]
+        self._types = {name: _little(column.dtype) for name, column in columns.items()}
+        laid = [(name, self._types[name].str, c.shape, c.empty, c.apart) for name, c in columns.items()]
         self.form = hashlib.blake2b(repr((PAGE, laid, list(texts))).encode(), digest_size=6).hexdigest()  # equal: same pages
         self._packed: dict[tuple[int, int], tuple[int, bytes]] = {}  # text column and page → hash and bytes when last written
 
@@ -155,7 +156,7 @@ class Table:
         for name, column in self._near.items():
             cells = self._arrays[name][rows]
             # packing pays for wide columns; a narrow one is written as it lies, and compressed with its batch
-            parts.append(pack(cells.ravel()) if column.shape else cells.astype(_little(column.dtype), copy=False).tobytes())
+            parts.append(pack(cells.ravel()) if column.shape else cells.astype(self._types[name], copy=False).tobytes())
         head = np.array([rows.stop - rows.start, *map(len, parts)], "<u4").tobytes()
         return head + b"".join(parts)
 
@@ -200,7 +201,7 @@ class Table:
             elif column.shape:
                 unpack_into(part, self._arrays[name][rows].reshape(-1))
             else:
-                self._arrays[name][rows] = np.frombuffer(part, _little(column.dtype), size)
+                self._arrays[name][rows] = np.frombuffer(part, self._types[name], size)
         self._dirty.clear()
         self._dirty_places.clear()
 
