@@ -629,8 +629,14 @@ def sift(
 
 
 @compiled
+def _actual(code: int) -> bool:
+    """As in :func:`streams.vee.past.measured_until`."""
+    return bool(code >= _REGULAR or _OUTAGE <= code < _ESTIMATE)
+
+
+@compiled
 def _waits(parts: Parts, ring: Ring, k: int, clock: int, span: int) -> bool:
-    """Whether a part brings measured values for empty slots of its channel's newest day, which is open and to be published later."""
+    """Whether a part fills empty slots of its channel's newest day, which is open and to be published later."""
     row, day, hot = parts.row[k], parts.day[k], ring.day.shape[1]
     pos, slot, size = day % hot, parts.slot[k], parts.size[k]
     if ring.day[row, pos] != day or ring.newest[row] != day or ring.version[row, pos] == 0 or ring.due[row, pos] >= NEVER:
@@ -646,7 +652,7 @@ def _waits(parts: Parts, ring: Ring, k: int, clock: int, span: int) -> bool:
     codes, held = parts.codes[parts.source[k] : parts.source[k] + size], ring.conditions[row, pos, slot : slot + size]
     fits = True
     for i in range(len(codes)):
-        fits = fits and held[i] == 0 and _REGULAR <= codes[i] < _BEHIND
+        fits = fits and held[i] == 0 and 0 < codes[i] < _BEHIND
     return fits
 
 
@@ -668,11 +674,12 @@ def gather(
         pos, slot, source, size = parts.day[k] % hot, parts.slot[k], parts.source[k], parts.size[k]
         _copy(ring.values[row, pos, slot : slot + size], parts.values[source : source + size])
         _copy(ring.conditions[row, pos, slot : slot + size], parts.codes[source : source + size])
-        newest = ring.count[row, pos] - 1
-        while ring.conditions[row, pos, newest] == 0:
-            newest -= 1
+        behind = slot + size  # of the newest measured slot or outage
+        while behind > slot and not _actual(ring.conditions[row, pos, behind - 1]):
+            behind -= 1
+        if behind > slot:
+            ring.actual[row] = max(ring.actual[row], parts.end[k] - (ring.count[row, pos] - behind) * seconds)
         ring.last[row] = max(ring.last[row], parts.time[k] + (size - 1) * seconds)
-        ring.actual[row] = max(ring.actual[row], parts.end[k] - (ring.count[row, pos] - 1 - newest) * seconds)
         ring.touched[row, pos] = max(ring.touched[row, pos], now)
         if sibling_wait >= 0:
             _note_siblings(ring, row, parts.day[k], parts.end[k] + sibling_wait)
