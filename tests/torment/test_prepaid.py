@@ -87,7 +87,7 @@ def story(chain: Chain, calm: Callable[[], None] = lambda: None) -> None:
             chain.settle(ids)
             chain.settle([ask(chain, "reversal", account, f"back/{account}", reference=f"bank/{account}") for account in accounts[::4]])
     chain.settle(answer(chain, second_of(START + timedelta(days=DAYS + 3))))
-    chain.settle([ask(chain, "topup", account, f"late/{account}", amount=9000) for account in accounts])
+    chain.settle([ask(chain, "topup", account, f"late/{account}", amount=50_000) for account in accounts])
     calm()
     chain.settle(answer(chain, second_of(START + timedelta(days=DAYS + 3))))
     chain.settle(chain.tick(second_of(START + timedelta(days=DAYS + 4), 13)))
