@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import orjson
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,6 +19,7 @@ from schemas.identity import partition_of
 from schemas.topology import load_topology
 from streams.runtime.lane import PAYLOAD
 from streams.runtime.replay import Pipeline
+from streams.vee.older import StoredReading, answer, around
 from tests.vee.driver import empty_answer
 
 CODEC = Codec()
@@ -57,6 +59,7 @@ class Chain:
     answered: set[bytes] = field(default_factory=set)
     days: dict[tuple[Any, ...], FinalBlock] = field(default_factory=dict)
     readings: dict[tuple[str, int], tuple[Any, ...]] = field(default_factory=dict)
+    methods: dict[tuple[str, int], int] = field(default_factory=dict)
     seen: dict[int, int] = field(default_factory=dict)
     asked: int = 0
 
@@ -84,9 +87,17 @@ class Chain:
             for record, body in asked:
                 places = body.places()
                 headers = {"id": b"recall/" + record.headers["mdh-id"], PAYLOAD: record.headers.get(PAYLOAD, b"")}
-                value = CODEC.encode_block(FinalBlock.join([self.days.get(place) or empty_answer(*place) for place in places]))
+                value = CODEC.encode_block(FinalBlock.join([self._given(*place) for place in places]))
                 self.pipeline.publish("vee.recalled", partition_of("m1", TOPOLOGY.partitions), b"m1", value, headers)
             self.pipeline.run()
+
+    def _given(self, device: str, channel: str, seconds: int, day: int) -> FinalBlock:
+        """A day, or a window of register readings, as the store has it."""
+        if seconds:
+            return self.days.get((device, channel, seconds, day)) or empty_answer(device, channel, seconds, day)
+        own = sorted((at, *told[:3], self.methods[name, at]) for (name, at), told in self.readings.items() if name == channel and told[2])
+        held = [StoredReading(at, value, condition, method, version) for at, version, value, condition, method in own]
+        return answer(device, channel, "kWh", day, around(held, day))
 
     def _store(self) -> list[tuple[Any, RecallBlock]]:
         """Takes finals in; what is asked for is to be found in the partition that asks, before the question."""
@@ -115,6 +126,7 @@ class Chain:
                 told = (int(body.values[begins[row] + k]), int(body.conditions[begins[row] + k]))
                 owner = (body.account[row].as_py(), body.service_point[row].as_py(), int(body.multiplier[row]))
                 if place not in self.readings or self.readings[place][0] < body.version[row]:
+                    self.methods[place] = int(body.methods[begins[row] + k])
                     self.readings[place] = (int(body.version[row]), *told, *owner)
 
     def close(self) -> None:
@@ -246,7 +258,7 @@ def test_readings_that_changed_hands_leave_the_old_account() -> None:
     chain.master(master("R1", 0, owner), 1)
     chain.run()
     for day in range(11):
-        chain.reading(day, 100.0 + 10 * day, day)
+        chain.reading(day - 20, 100.0 + 10 * day, day)
         chain.run()
     chain.master(master("R1", 0, moved), 2)
     chain.run()
@@ -266,3 +278,20 @@ def test_readings_that_changed_hands_leave_the_old_account() -> None:
         ("A", "2025-03-24"): ("10.000000", 2), ("A", "2025-03-25"): ("0.000000", 0), ("A", "2025-03-26"): ("0.000000", 0),
         ("A", "2025-03-27"): ("0.000000", 0), ("B", "2025-03-26"): ("10.000000", 2), ("B", "2025-03-27"): ("10.000000", 2),
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("last", [None, 2])
+def test_a_reading_older_than_the_state_goes_its_way_through_the_chain(last: int | None) -> None:
+    """Ingest sends the window on to VEE, and what VEE makes of it is what it would have been in time."""
+    chains = []
+    for late in (last, None):
+        chain = Chain()
+        chain.master(master("R1", 0, [(None, None, "A1", "P1", MICRO)]), 0)
+        for day in [*(d for d in range(45) if d != late), *([late] if late is not None else [])]:
+            chain.reading(day - 20, 100.0 + 10 * day, day)
+        chain.run()
+        chains.append(chain)
+    first, other = ({place: told[1:] for place, told in chain.readings.items()} for chain in chains)
+    assert len(first) == 45
+    assert first == other
+    assert chains[0].asked == (1 if last is not None else 0)
