@@ -81,6 +81,10 @@ class RefusedError(DeliveryError):
     """The receiver (or the format) cannot take this delivery as it is."""
 
 
+class UnfitError(RefusedError):
+    """Nothing of this delivery fits the format: trying again changes nothing."""
+
+
 class Channel(Protocol):
     """A way to a receiver. Used by several threads of one subscriber."""
 

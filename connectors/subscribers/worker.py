@@ -25,7 +25,7 @@ from connectors.subscribers import journal as told
 from connectors.subscribers.circuit import Circuit, pause
 from connectors.subscribers.journal import Journal
 from connectors.subscribers.objects import DEFINITIONS, Reader, Record, Unit
-from connectors.subscribers.parcel import BrokenError, Channel, DeliveryError, Parcel, RefusedError, Sent, parcel_of
+from connectors.subscribers.parcel import BrokenError, Channel, DeliveryError, Parcel, RefusedError, Sent, UnfitError, parcel_of
 from connectors.subscribers.places import Mark, Place, marks_of
 from connectors.subscribers.registry import Entry
 from schemas import metrics
@@ -380,6 +380,10 @@ class Worker:
             started = time.perf_counter()
             try:
                 sent = self.channel.send(parcel)
+            except UnfitError as error:
+                self.circuit.succeeded()
+                self._note(parcel, told.SKIPPED, attempt=attempt, since=since, reason=error.reason)
+                return
             except RefusedError as error:
                 self.circuit.succeeded()
                 refused += 1

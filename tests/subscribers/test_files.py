@@ -64,6 +64,16 @@ def test_intervals_and_registers_go_to_files_of_their_own(bench: Bench) -> None:
     }
 
 
+def test_a_batch_of_which_nothing_fits_its_format_is_skipped_once_and_not_tried_again(bench: Bench) -> None:
+    bench.subscribe("market", ["final-intervals"], {"kind": "file", "folder": "market", "format": "nem12", "every": "1s"})
+    bench.block(sample_block())  # a day of UTC: of no market day there is all
+    [told] = eventually(lambda: bench.journal("market"))
+    assert (told["status"], told["attempt"]) == ("skipped", 1)
+    assert "is not complete here" in told["reason"]
+    bench.settled("market")
+    assert len(bench.journal("market")) == 1
+
+
 def test_a_batch_that_was_begun_before_a_crash_is_the_same_batch_after_it(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """The process dies when the file is written and before Kafka knows; more records come before it is back."""
     folder = bench.folder / "outbox" / "erp"

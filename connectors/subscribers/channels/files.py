@@ -16,7 +16,7 @@ import asyncssh
 import orjson
 
 from connectors.subscribers.guard import ForbiddenError, Guard, UnresolvedError
-from connectors.subscribers.parcel import AwayError, Parcel, RefusedError, Sent
+from connectors.subscribers.parcel import AwayError, Parcel, Sent, UnfitError
 from connectors.subscribers.past import Past
 from connectors.subscribers.secrets import SecretError, Secrets
 from connectors.subscribers.writers import FormatError, written
@@ -46,11 +46,11 @@ class Made:
 
 
 def made(parcel: Parcel, format: str, compress: str, past: Past | None) -> Made:
-    """The file of a parcel. Raises RefusedError where none of its items fits the format, AwayError where the store does not answer."""
+    """The file of a parcel. Raises UnfitError where none of its items fits the format, AwayError where the store does not answer."""
     try:
         content = written(format, parcel, past)
     except FormatError as error:
-        raise RefusedError(str(error)) from None
+        raise UnfitError(str(error)) from None
     data = gzip.compress(content.data, 6, mtime=0) if compress == "gzip" else content.data
     moment = datetime.fromtimestamp(parcel.at / 1000, UTC).strftime("%Y%m%dT%H%M%SZ")
     name = (
