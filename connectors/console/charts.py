@@ -20,7 +20,7 @@ HEIGHT: Final = 320
 LEFT: Final = 56
 RIGHT: Final = 64
 STRIP: Final = 76  # of the temperature, below
-TOP: Final = 14
+TOP: Final = 24
 BOTTOM: Final = 34
 _STEPS: Final = (300, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400, 172_800, 604_800, 1_209_600, 2_592_000)
 _KINDS: Final = ("regular", "estimate", "suspect", "edited", "outage", "missing", "invalid", "verified")
@@ -156,7 +156,7 @@ def _frame(scale: _Scale, unit: str) -> list[str]:
         y = scale.y(value)
         out.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
         out.append(f'<text class="tick" x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{number(value)}</text>')
-    out.append(f'<text class="tick" x="4" y="{TOP - 3}">{escape(unit)}</text>')
+    out.append(f'<text class="tick" x="4" y="{TOP - 10}">{escape(unit)}</text>')
     step = next((size for size in _STEPS if (scale.end - scale.begin) / size <= 9), _STEPS[-1])
     for at in _moments(scale, step):
         local = datetime.fromtimestamp(at, UTC).astimezone(scale.zone)

@@ -34,7 +34,23 @@ MENU: Final = (
     "operations", "audit", "users",
 )  # fmt: skip
 NUMBERS: Final = frozenset(
-    {"quantity", "reading", "value", "version", "count", "amount", "balance", "attempt", "records", "bytes", "priority"}
+    {
+        "quantity",
+        "reading",
+        "value",
+        "version",
+        "count",
+        "amount",
+        "balance",
+        "attempt",
+        "records",
+        "bytes",
+        "priority",
+        "rows",
+        "parts",
+        "lag",
+        "seconds",
+    }
 )
 SLOW: Final = 900.0  # seconds for which neighbours and stations are taken for the same
 WARM: Final = 5.0  # seconds between two looks whether a figure of the dashboard is due
@@ -232,14 +248,12 @@ class Console:
 
     def users(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """Users and roles, as the API shows them."""
-        part = self.services.get("rights")
-        if part is None:
-            return [], []
         from connectors.rights.accounts import shown_user
 
-        accounts = part.rights.accounts
-        users = [shown_user(entry) for entry in accounts.of_kind("user")] if accounts is not None else []
-        return users, [{"name": name, **role.model_dump()} for name, role in part.rights.settings.all_roles.items()]
+        part = self.services.get("rights")
+        accounts = part.rights.accounts if part is not None else None
+        people = [shown_user(entry) for entry in accounts.of_kind("user")] if accounts is not None else []
+        return people, [{"name": name, **role.model_dump()} for name, role in self.topology.rights.all_roles.items()]
 
     def loops(self) -> Mapping[str, Callable[[threading.Event], None]]:
         """The follower of what people keep, and the thread that has the dashboard ready."""

@@ -40,6 +40,7 @@ def main(folder: Path) -> None:
                 page.screenshot(path=folder / f"console-{name}.png")
                 if name in DARK:
                     page.emulate_media(color_scheme="dark")
+                    page.wait_for_timeout(400)  # colours change softly
                     page.screenshot(path=folder / f"console-{name}-dark.png")
                     page.emulate_media(color_scheme="light")
             browser.close()

@@ -10,9 +10,11 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, sync_playwright
 
+from connectors.console.part import MENU
 from tests.console.conftest import Served
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
+SCREENS = ["", *MENU[1:], "todos?open=t0", "todos?group=rule", "meters?dcu=DCU-0", "meters/M1000", "login"]
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 
 
@@ -25,13 +27,15 @@ def page() -> Iterator[Page]:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("path", ["", "todos?open=t0", "meters", "meters/M1000", "exceptions", "rules", "operations", "login"])
+@pytest.mark.parametrize("path", SCREENS)
 def test_a_screen_has_no_script_errors_and_axe_is_content(served: Served, page: Page, path: str, scheme: str) -> None:
     errors: list[str] = []
     page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(f"{served.url}/console/{path}")
     page.wait_for_load_state("networkidle")
+    page.evaluate("document.querySelectorAll('details').forEach((part) => { part.open = true; })")
+    page.wait_for_timeout(300)  # colours change softly
 
     assert not errors
     assert [(one["id"], one["nodes"][0]["html"][:200]) for one in Axe().run(page).response["violations"]] == []

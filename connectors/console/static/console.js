@@ -97,9 +97,9 @@ if (widgets) {
     try {
       const text = await piece(`/console/widgets/${card.dataset.widget}?${widgets.dataset.query}`);
       if (card.contains(document.activeElement) && document.activeElement !== document.body) return;
-      const open = $("details", body)?.open;
+      const open = $$("details", body).map((part) => part.open);
       body.innerHTML = text;
-      if (open && $("details", body)) $("details", body).open = true;
+      $$("details", body).forEach((part, place) => { part.open = open[place] ?? part.open; });
     } catch {
       body.innerHTML = `<p class="notice bad">${body.dataset.error} <button type="button" data-retry>${body.dataset.retry}</button></p>`;
     }
