@@ -376,6 +376,7 @@ def test_a_dashboard_is_arranged_and_kept_with_the_person(people: People) -> Non
     with people.page("sue", "/console/") as page:
         assert order(page)[:3] == [before[1], before[0], before[3]]
         expect(page.locator(f"#w-{before[3]}")).to_have_class(re.compile("wide-widget"))
+        page.locator("#w-fleet summary", has_text="DCU").click()
         page.locator("#w-fleet a", has_text="DCU-0").click()
         expect(page.locator("main tbody")).to_contain_text("M00")
     with people.page("bob", "/console/") as page:
