@@ -81,7 +81,7 @@ def test_what_is_refused_at_the_door(orders: Door, change: dict[str, Any], says:
 def test_what_became_of_a_command_is_its_entry_of_the_audit(orders: Door) -> None:
     is_problem(orders.client.get("/v1/commands/c1"), 404, "not-found")
     orders.reader.answer = [
-        {"command": "c1", "at": datetime(2026, 3, 29, tzinfo=UTC), "actor": "clerk", "action": "edit", "outcome": "refused",
+        {"command": "c1", "device": "m1", "at": datetime(2026, 3, 29, tzinfo=UTC), "actor": "clerk", "action": "edit", "outcome": "refused",
          "detail": "version conflict", "before": '{"version": 3}', "after": ""}
     ]  # fmt: skip
     answer = orders.client.get("/v1/commands/c1").json()
