@@ -330,6 +330,22 @@ def store(dashboard: board.Dashboard) -> None:
             q(f"sum by (kind) (rate(mdh_device_events_total[{RATE}]))", "event {{kind}}"),
             q(f"sum by (system, outcome) (rate(mdh_cis_messages_total[{RATE}]))", "{{system}} {{outcome}}"),
         ),
+        chart(
+            "Prepaid postings",
+            "By kind",
+            "ops",
+            q(f"sum by (kind) (rate(mdh_prepaid_postings_total[{RATE}]))", "{{kind}}"),
+            span=12,
+        ),
+        chart(
+            "Prepaid proofs",
+            "1: the books hold; the ledger in the store is proved every hour",
+            "short",
+            q("min by (partition) (mdh_prepaid_proof_holds)", "books of partition {{partition}}"),
+            q("min(mdh_prepaid_ledger_holds)", "ledger in the store"),
+            q("(time() - max(mdh_prepaid_ledger_proved_seconds)) / 3600", "hours since the ledger was proved"),
+            span=12,
+        ),
     ):
         dashboard.with_panel(panel)
 
