@@ -258,7 +258,7 @@ def test_readings_that_changed_hands_leave_the_old_account() -> None:
     chain.master(master("R1", 0, owner), 1)
     chain.run()
     for day in range(11):
-        chain.reading(day - 20, 100.0 + 10 * day, day)
+        chain.reading(day, 100.0 + 10 * day, day)
         chain.run()
     chain.master(master("R1", 0, moved), 2)
     chain.run()

@@ -52,6 +52,7 @@ def check(rows: list[Row], total: int, seed: int = 1) -> Hub:
         chunk = rows[at : at + rng.choice([1, 3, 30, 200])]
         at += len(chunk)
         hub.give(*chunk)
+        hub.tick(int(calendar.start_of(chunk[-1].zone, chunk[-1].day)) + 86_400)  # time goes on: nothing waits until behind the cut-off
         sent += chunk
         if rng.random() < 0.3:  # a day read badly first, then well
             good = chunk[-1]
