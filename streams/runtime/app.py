@@ -16,6 +16,7 @@ from typing import Any, Final
 import faust
 import structlog
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Transport
+from faust.types import TP
 from mode.supervisors import CrashingSupervisor
 from yarl import URL
 
@@ -189,7 +190,7 @@ def _add_agent(app: Any, plan: Plan, owned: Owned, settings: RuntimeSettings) ->
                     if owner is None or message.generation_id != app.consumer_generation_id:  # a rebalance took it in the meantime
                         await stream.ack(event)
                     else:
-                        items.append(Item(event, message.tp, _record(message), owner))
+                        items.append(Item(event, TP(message.topic, message.partition), _record(message), owner))
                 conveyor.add(items)
         finally:
             if coming is not None:

@@ -6,12 +6,14 @@ import sys
 
 from faust import Worker
 
+from streams.runtime import conveyor
 from streams.runtime.app import AgentSpec, RuntimeSettings, create_app
 from streams.runtime.sabotage import Sabotage, Torment
 from tests.runtime.counting import PARTITIONS, CountFold, plan
 
 if __name__ == "__main__":
     broker, count, rate = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+    conveyor.WAITING_RECORDS = 3  # type: ignore[misc]  # so that fetching is held and released all the time
     group = sys.argv[4] if len(sys.argv) > 4 else "toy"
     PARTITIONS.update(dict.fromkeys(PARTITIONS, count))
     agents = [AgentSpec(plan("first"), lambda _: CountFold("middle")), AgentSpec(plan("second"), lambda _: CountFold("out"))]

@@ -83,7 +83,11 @@ def receiver(answer: Callable[[Request], Any] = lambda _: 204) -> Iterator[Recei
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["content-length"]))
+            length = int(self.headers["content-length"])
+            body = self.rfile.read(length)
+            if len(body) < length:  # the sender was killed in the middle
+                self.close_connection = True
+                return
             request = Request({name.lower(): value for name, value in self.headers.items()}, body, self.path)
             kept.requests.append(request)
             found = kept.answer(request)
