@@ -30,7 +30,7 @@ up: install ## Run the hub until interrupted (PORT=8080 DATA=.mdh)
 	@exec $(MDH) up --data-dir $(DATA) --port $(PORT) $(ARGS)
 
 test: install ## Run all tests, fast ones first (ARGS='-m "not torment"' leaves out the slowest)
-	@exec $(PY) -m pytest -n 2 --dist loadfile $(ARGS)
+	@exec $(PY) -m pytest -n 3 --dist loadfile $(ARGS)
 
 lint: install ## Check style, formatting, types
 	@$(VENV)/bin/ruff check . || { echo "make lint: mend the above, or try '$(VENV)/bin/ruff check --fix .'" >&2; exit 1; }
