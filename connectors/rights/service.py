@@ -278,7 +278,7 @@ class Rights:
     def _admin_role(self) -> str:
         return next(name for name, role in self.settings.all_roles.items() if "*" in role.permissions)
 
-    # --- helpers -----------------------------------------------------------------------------------------------------------
+    # --- in common -----------------------------------------------------------------------------------------------------------
 
     def password(self, password: str, name: str) -> str:
         """The hash to keep. Raises Problem 422."""
