@@ -25,7 +25,7 @@ from streams.prepaid.ledger import chain_hash
 from tests.torment.chain import CODEC, TOPOLOGY, Chain, Tormentor
 from tests.torment.test_torment import send
 
-ACTIONS = int(os.environ.get("MDH_TORMENT_ACTIONS", "9"))
+ACTIONS = int(os.environ.get("MDH_TORMENT_ACTIONS", "5"))
 METERS, DAYS = 24, 6
 START = date(2025, 3, 24)
 SETTINGS = Settings(meters=METERS, days=DAYS, seed=5, start=START, seconds=3600, zone="Europe/Madrid", chunk=6)
