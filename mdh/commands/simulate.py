@@ -28,7 +28,7 @@ def main(
     days: Annotated[int, typer.Option(help="How many local days.")] = 1,
     seconds: Annotated[int, typer.Option(help="Interval length: 300, 600, 900, 1800 or 3600.")] = 900,
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 1,
-    faults: Annotated[str, typer.Option(help="Rates, e.g. spike=0.001,gap=0.01,late=0.02; docs/demo.md lists the faults.")] = "",
+    faults: Annotated[str, typer.Option(help="Rates, e.g. spike=0.001,gap=0.01 or all=0.01; docs/demo.md lists the faults.")] = "",
     start: Annotated[str, typer.Option(help="First local day.")] = "2025-03-28",
     zone: Annotated[str, typer.Option(help="IANA zone of the meters.")] = "Europe/Madrid",
     shape: Annotated[str, typer.Option(help="day: many meters × one day in a payload; interval: many meters × one interval.")] = "day",

@@ -32,20 +32,23 @@ _LONGEST_GAP: Final = 4
 
 
 def parse_rates(text: str, known: Iterable[str] = FAULTS) -> dict[str, float]:
-    """``spike=0.001,gap=0.01`` as rates by name. Raises UsageError on unknown names and on rates outside 0 to 1."""
+    """``spike=0.001,gap=0.01`` as rates by name; ``all=0.01`` is every one.
+
+    Raises UsageError on unknown names and on rates outside 0 to 1.
+    """
     names = list(known)
     rates: dict[str, float] = {}
     for part in filter(None, (p.strip() for p in text.split(","))):
         name, _, number = part.partition("=")
-        if name not in names:
-            raise UsageError(f"--faults: {name!r} is none of {', '.join(names)}")
+        if name not in (*names, "all"):
+            raise UsageError(f"--faults: {name!r} is none of {', '.join(names)}, nor all")
         try:
             rate = float(number)
         except ValueError:
             raise UsageError(f"--faults: {part!r} is not of the form {name}=0.01") from None
         if not 0 <= rate <= 1:
             raise UsageError(f"--faults: the rate of {name} is {number}; it must lie between 0 and 1")
-        rates[name] = rate
+        rates |= dict.fromkeys(names if name == "all" else (name,), rate)
     return rates
 
 

@@ -161,7 +161,11 @@ def test_nem12_is_only_made_where_market_days_are_local_days() -> None:
     )
 
 
-@pytest.mark.parametrize("text", ["spik=0.1", "spike", "spike=x", "spike=2", "gap=-0.1"])
+def test_all_is_every_fault_and_what_is_named_later_counts() -> None:
+    assert parse_rates("all=0.01,gap=0.5") == dict.fromkeys(FAULTS, 0.01) | {"gap": 0.5}
+
+
+@pytest.mark.parametrize("text", ["spik=0.1", "spike", "all", "spike=x", "spike=2", "gap=-0.1"])
 def test_bad_fault_rates_are_refused_by_name(text: str) -> None:
     with pytest.raises(UsageError, match="--faults"):
         parse_rates(text)
