@@ -19,6 +19,7 @@ from starlette.concurrency import run_in_threadpool
 
 from connectors import safe_xml
 from connectors.enterprise.cim_config import ACTS, KINDS, Reader, moment
+from connectors.enterprise.doors import add_messages, body_of
 from connectors.enterprise.sap.writing import iso
 from connectors.head_end import problems
 from connectors.head_end.problems import ProblemError
@@ -410,8 +411,6 @@ def routes(part: Enterprise | None) -> APIRouter:
     @router.post("", response_class=Response, summary="Take one message of IEC 61968-100", openapi_extra=XML, responses=taken)
     async def post(request: Request, system: Annotated[str, Query(max_length=255)] = "cim") -> Response:
         assert part is not None
-        from connectors.enterprise.ccb.routes import body_of
-
         data = await body_of(part, request)
         try:
             answer = await run_in_threadpool(take, part, system, data)
@@ -419,14 +418,7 @@ def routes(part: Enterprise | None) -> APIRouter:
             raise ProblemError(503, "kafka-away", f"not taken: {error}; try again", headers={"Retry-After": "5"}) from None
         return Response(answer, media_type="application/xml")
 
-    @router.get("/messages", summary="Messages for a CIM system, oldest first", responses=problems.responses(422, 503))
-    async def messages(
-        system: Annotated[str, Query(max_length=255)] = "cim",
-        cursor: Annotated[str | None, Query(max_length=4000, description="`next` of the page before")] = None,
-        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-    ) -> dict[str, Any]:
-        assert part is not None
-        return await run_in_threadpool(part.page, system, cursor, limit)
+    add_messages(router, part, "cim", "Messages for a CIM system, oldest first")
 
     @router.get("/messages/{id}", response_class=Response, summary="A message as XML", responses=one_of)
     async def told(id: str) -> Response:

@@ -13,6 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from connectors import safe_xml
 from connectors.enterprise.ccb.documents import Reader, written
 from connectors.enterprise.devices import problems_of
+from connectors.enterprise.doors import add_messages, body_of
 from connectors.head_end import problems
 from connectors.head_end.problems import ProblemError
 from connectors.head_end.publish import PublishError
@@ -77,14 +78,7 @@ def routes(part: Enterprise | None) -> APIRouter:
             raise ProblemError(404, "not-found", "There is no usage request of this id; one just taken appears within seconds.")
         return {**found[0], "detail": orjson.loads(found[0]["detail"])}
 
-    @router.get("/messages", summary="Messages for CC&B, oldest first", responses=problems.responses(422, 503))
-    async def messages(
-        system: Annotated[str, Query(max_length=255)] = "ccb",
-        cursor: Annotated[str | None, Query(max_length=4000, description="`next` of the page before")] = None,
-        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-    ) -> dict[str, Any]:
-        assert part is not None
-        return await run_in_threadpool(part.page, system, cursor, limit)
+    add_messages(router, part, "ccb", "Messages for CC&B, oldest first")
 
     @router.get("/messages/{id}", response_class=Response, summary="A message as XML", responses=_XML_FOUND)
     async def message(id: str) -> Response:
@@ -95,17 +89,6 @@ def routes(part: Enterprise | None) -> APIRouter:
         return Response(written(found), media_type="application/xml")
 
     return router
-
-
-async def body_of(part: Enterprise, request: Request) -> bytes:
-    """The body of a message that is no bulk. Raises ProblemError 413."""
-    chunks, size = [], 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > part.settings.item_bytes:
-            raise ProblemError(413, "too-large", f"A message may have {part.settings.item_bytes} bytes: send several.")
-        chunks.append(chunk)
-    return b"".join(chunks)
 
 
 def _taken(part: Enterprise, system: str, data: bytes, kind: str, name: str, id_name: str) -> dict[str, Any]:

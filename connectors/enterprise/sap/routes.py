@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.concurrency import run_in_threadpool
 
+from connectors.enterprise.doors import add_messages
 from connectors.enterprise.sap.catalog import catalog
 from connectors.enterprise.sap.documents import SOAP11, SOAP12, envelope, fault
 from connectors.enterprise.sap.door import FaultError
@@ -39,16 +40,7 @@ def routes(part: Enterprise | None) -> APIRouter:
             for one in catalog().services.values()
         ]
 
-    @router.get(
-        "/messages", summary="Messages for SAP, oldest first; for systems without an address", responses=problems.responses(422, 503)
-    )
-    async def messages(
-        system: Annotated[str, Query(max_length=255)] = "sap",
-        cursor: Annotated[str | None, Query(max_length=4000, description="`next` of the page before")] = None,
-        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-    ) -> dict[str, Any]:
-        assert part is not None
-        return await run_in_threadpool(part.page, system, cursor, limit)
+    add_messages(router, part, "sap", "Messages for SAP, oldest first; for systems without an address")
 
     @router.get("/messages/{id}", response_class=Response, summary="A message as SOAP", responses=_FOUND)
     async def message(id: str) -> Response:
