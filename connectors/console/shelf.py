@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import date
 from typing import Final
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
-from connectors.head_end.handlers import RETRY_AFTER, as_problem
+from connectors.head_end.handlers import RETRY_AFTER, carried_out
 from connectors.head_end.problems import ProblemError
-from connectors.head_end.publish import PublishError, Writer
-from connectors.head_end.versions import ACTIVE, Entry, StaleError, Versions, folding
+from connectors.head_end.publish import Writer
+from connectors.head_end.versions import ACTIVE, Entry, Versions, folding
 from connectors.kafka.settings import KafkaSettings
 from schemas.codec import Codec
 from schemas.identity import identity
@@ -65,7 +64,7 @@ class Shelf(Versions[Entry]):
             "id": id, "version": before.version + 1 if before else 1, "actor": actor, "action": action, "reason": reason, "status": status,
             "spec": orjson.dumps(spec.model_dump(mode="json")).decode(),
         }  # fmt: skip
-        return self._act(lambda: self.propose(body)[0])
+        return carried_out(lambda: self.propose(body)[0])
 
     def found(self, id: str) -> Entry | None:
         """A thing. Raises Problem 503 while the topic has not been read."""
@@ -77,14 +76,6 @@ class Shelf(Versions[Entry]):
         """All of a kind, the newest change first."""
         self.found("")
         return sorted((e for id, e in self.entries().items() if id.startswith(f"{kind}/")), key=lambda entry: (-entry.at, entry.id))
-
-    def _act(self, work: Callable[[], Entry]) -> Entry:
-        try:
-            return work()
-        except StaleError as error:
-            raise ProblemError(409, "conflict", str(error)) from None
-        except PublishError as error:
-            raise as_problem(error) from None
 
 
 def new_id(*parts: str) -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from zoneinfo import available_timezones
 
 import orjson
@@ -23,11 +23,13 @@ from connectors.head_end.formats.events import EventError, decode_events
 from connectors.head_end.listing import Listing, cursor_of, cursor_text, page_query, readable
 from connectors.head_end.problems import ProblemError
 from connectors.head_end.publish import ConflictError, PublishError, RefusedError, TooLargeError, UnavailableError
+from connectors.head_end.versions import StaleError
 from connectors.rights.principal import acting
 from connectors.rights.scope import require_within
 from connectors.rights.trail import note
 
 log = structlog.get_logger(__name__)
+T = TypeVar("T")
 
 RETRY_AFTER: Final = {"Retry-After": "5"}
 RAW_TYPES: Final = frozenset(
@@ -89,6 +91,16 @@ async def body_of(request: Request, limit: int, budget: Budget) -> AsyncIterator
 def media_type(request: Request) -> str:
     """The media type of the body without parameters."""
     return request.headers.get("content-type", "application/octet-stream").partition(";")[0].strip().lower()
+
+
+def carried_out(work: Callable[[], T]) -> T:
+    """Does a change of something kept in versions; raises its errors as problems."""
+    try:
+        return work()
+    except StaleError as error:
+        raise ProblemError(409, "conflict", str(error)) from None
+    except PublishError as error:
+        raise as_problem(error) from None
 
 
 def as_problem(error: PublishError) -> ProblemError:

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 
 from connectors.head_end.documents import Page
+from connectors.head_end.handlers import carried_out
 from connectors.head_end.listing import TIME, Listing, cursor_of, cursor_text, page_query, readable
 from connectors.head_end.problems import ProblemError, responses
 from connectors.head_end.versions import ACTIVE, Entry
@@ -323,7 +324,7 @@ def _users(router: APIRouter, part: RightsPart) -> None:
         assert rights.accounts is not None
         accounts = rights.accounts
         note(before=shown_user(entry), reason=reason, subject=f"user/{entry.name}")
-        after = rights.act(
+        after = carried_out(
             lambda: accounts.put(entry.id, spec, action, actor=who.name, before=entry, reason=reason, status=status or entry.status)
         )
         note(after=shown_user(after))
@@ -357,7 +358,7 @@ def _users(router: APIRouter, part: RightsPart) -> None:
             raise ProblemError(409, "conflict", f"There is a user {asked.name} already.")
         kept = rights.password(asked.password, asked.name) if asked.password else ""
         spec = UserSpec(full_name=asked.full_name, machine=asked.machine, password=kept, epoch=1, grants=tuple(asked.grants))
-        after = rights.act(lambda: accounts.put(f"user/{asked.name}", spec, "create", actor=who.name, before=None, reason=asked.reason))
+        after = carried_out(lambda: accounts.put(f"user/{asked.name}", spec, "create", actor=who.name, before=None, reason=asked.reason))
         note(after=shown_user(after), reason=asked.reason, subject=f"user/{asked.name}")
         return JSONResponse(shown_user(after), 201, headers={"Location": f"/v1/users/{asked.name}"})
 
@@ -482,7 +483,7 @@ def _tokens(router: APIRouter, part: RightsPart) -> None:
         scopes = _scopes(asked.scopes, who)
         expires = int(rights.clock()) + asked.days * 86_400
         accounts = rights.accounts
-        made = rights.act(lambda: new_token(accounts, owner, asked.about, scopes, expires, actor=who.name))
+        made = carried_out(lambda: new_token(accounts, owner, asked.about, scopes, expires, actor=who.name))
         shown = shown_token(made.entry)
         note(after=shown, subject=f"token/{made.entry.name}")
         return JSONResponse({**shown, "token": made.secret}, 201, headers={"Cache-Control": "no-store"})
@@ -497,7 +498,7 @@ def _tokens(router: APIRouter, part: RightsPart) -> None:
         if entry is None or not (own or who.may("users.write", EVERYWHERE)):
             raise ProblemError(404, "not-found", "There is no such token of yours.")
         note(before=shown_token(entry), subject=f"token/{id}")
-        after = rights.act(lambda: accounts.set_status(entry, ENDED, "revoke", actor=who.name)) if entry.active else entry
+        after = carried_out(lambda: accounts.set_status(entry, ENDED, "revoke", actor=who.name)) if entry.active else entry
         note(after=shown_token(after))
         return JSONResponse(shown_token(after))
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from connectors.head_end.handlers import RETRY_AFTER, as_problem
+from connectors.head_end.handlers import RETRY_AFTER, carried_out
 from connectors.head_end.problems import ProblemError
 from connectors.head_end.publish import PublishError
 from connectors.head_end.versions import Entry, StaleError
@@ -190,7 +190,7 @@ class Rights:
             raise ProblemError(503, "no-login", "This hub has no accounts.")
         secret, expires = passwords.new_secret(), int(self.clock()) + self.settings.session.lifetime
         spec = SessionSpec(user=name, full_name=full_name, epoch=epoch, expires=expires, grants=grants, address=asker.address)
-        self.act(lambda: self.sessions.put(f"session/{passwords.digest(secret)}", spec, "begin", actor=name, before=None))  # type: ignore[union-attr]
+        carried_out(lambda: self.sessions.put(f"session/{passwords.digest(secret)}", spec, "begin", actor=name, before=None))  # type: ignore[union-attr]
         who = replace(self._by_session(secret), address=asker.address, agent=asker.agent)
         self.tell("session.login", f"user/{name}", "applied", who)
         return Login(secret, who, expires)
@@ -199,7 +199,7 @@ class Rights:
         """Ends a session, on all hubs. Raises Problem 503."""
         entry = self.sessions.get(f"session/{passwords.digest(secret)}") if self.sessions else None
         if entry is not None and entry.active:
-            self.act(lambda: self.sessions.set_status(entry, ENDED, "end", actor=who.name))  # type: ignore[union-attr]
+            carried_out(lambda: self.sessions.set_status(entry, ENDED, "end", actor=who.name))  # type: ignore[union-attr]
             self.tell("session.logout", f"user/{who.name}", "applied", who)
 
     # --- the first administrator -------------------------------------------------------------------------------------------
@@ -235,8 +235,8 @@ class Rights:
         assert accounts is not None
         spec = entry.spec.model_copy(update={"password": "", "epoch": entry.version + 1})
         about: dict[str, Any] = {"actor": actor, "before": entry, "reason": reason, "status": entry.status}
-        after: Entry = self.act(lambda: accounts.put(entry.id, spec, "reset", **about))
-        secret, expires = self.act(lambda: self._link(entry.name, actor))
+        after: Entry = carried_out(lambda: accounts.put(entry.id, spec, "reset", **about))
+        secret, expires = carried_out(lambda: self._link(entry.name, actor))
         return after, secret, expires
 
     def use_reset(self, secret: str, password: str, asker: Principal) -> Login:
@@ -251,8 +251,8 @@ class Rights:
             self.tell("session.reset", "users", "denied", asker)
             raise ProblemError(401, "not-logged-in", INVALID_LINK)
         spec = user.spec.model_copy(update={"password": self.password(password, user.name), "epoch": user.version + 1})
-        self.act(lambda: accounts.set_status(link, ENDED, "used", actor=user.name))  # one of two wins here
-        after: Entry = self.act(lambda: accounts.put(user.id, spec, "password", actor=user.name, before=user))
+        carried_out(lambda: accounts.set_status(link, ENDED, "used", actor=user.name))  # one of two wins here
+        after: Entry = carried_out(lambda: accounts.put(user.id, spec, "password", actor=user.name, before=user))
         self.tell("users.password", user.id, "applied", replace(asker, name=user.name), detail="by a link")
         return self.begin(user.name, asker, epoch=after.spec.epoch, full_name=after.spec.full_name)
 
@@ -269,9 +269,9 @@ class Rights:
         before = self.user(name)
         if before is not None:
             raise ProblemError(409, "conflict", f"There is a user {name} already.")
-        self.act(lambda: self.accounts.set_status(link, ENDED, "used", actor=name))  # type: ignore[union-attr]  # one of two wins here
+        carried_out(lambda: self.accounts.set_status(link, ENDED, "used", actor=name))  # type: ignore[union-attr]  # one of two wins here
         spec = UserSpec(password=kept, epoch=1, grants=(Grant(role=self._admin_role()),))
-        self.act(lambda: self.accounts.put(f"user/{name}", spec, "create", actor=name, before=None))  # type: ignore[union-attr]
+        carried_out(lambda: self.accounts.put(f"user/{name}", spec, "create", actor=name, before=None))  # type: ignore[union-attr]
         self.tell("users.create", f"user/{name}", "applied", replace(asker, name=name), detail="first administrator")
         return self.begin(name, asker, epoch=1)
 
@@ -292,15 +292,6 @@ class Rights:
         for topic in (self.accounts, self.sessions):
             if topic is None or not topic.wait_ready(5):
                 raise ProblemError(503, "kafka-away", "The accounts have not been read yet; try again.", headers=RETRY_AFTER)
-
-    def act(self, work: Callable[[], Any]) -> Any:
-        """Does it, with its errors as problems."""
-        try:
-            return work()
-        except StaleError as error:
-            raise ProblemError(409, "conflict", str(error)) from None
-        except PublishError as error:
-            raise as_problem(error) from None
 
     def tell(self, action: str, subject: str, outcome: str, who: Principal, **more: Any) -> None:
         """An entry of the audit, where there is one."""

@@ -19,11 +19,9 @@ from starlette.concurrency import run_in_threadpool
 
 from connectors.head_end.desk import Reader as StoreReader
 from connectors.head_end.documents import Page
-from connectors.head_end.handlers import RETRY_AFTER, as_problem
+from connectors.head_end.handlers import RETRY_AFTER, carried_out
 from connectors.head_end.listing import TIME, Listing, cursor_of, cursor_text, page_query, readable
 from connectors.head_end.problems import ProblemError, responses
-from connectors.head_end.publish import PublishError
-from connectors.head_end.versions import StaleError
 from connectors.rights.principal import acting
 from connectors.rights.trail import note
 from connectors.subscribers import objects
@@ -158,15 +156,6 @@ class Door:
             raise ProblemError(412, "changed", f"{id} is at version {entry.version} by now: look at it again.", version=entry.version)
         return entry
 
-    def act(self, work: Callable[[], Entry]) -> Entry:
-        """Does it, with its errors as problems."""
-        try:
-            return work()
-        except StaleError as error:
-            raise ProblemError(409, "conflict", str(error)) from None
-        except PublishError as error:
-            raise as_problem(error) from None
-
     def position(self, asked: ReplayRequest, entry: Entry) -> str:
         """The position a replay asks for. Raises Problem 422."""
         if (asked.start is None) == (asked.offsets is None):
@@ -252,7 +241,7 @@ def _registry(router: APIRouter, door: Door) -> None:
         spec = Subscriber.model_validate(asked.model_dump(exclude={"id"}))
         await run_in_threadpool(door.ready)
         await run_in_threadpool(door.check, spec)
-        entry = await run_in_threadpool(door.act, lambda: door.service.registry.create(asked.id, spec, actor=acting(user)))
+        entry = await run_in_threadpool(carried_out, lambda: door.service.registry.create(asked.id, spec, actor=acting(user)))
         return door.answer(entry, 201)
 
     @router.get(
@@ -265,12 +254,12 @@ def _registry(router: APIRouter, door: Door) -> None:
     async def change(id: str, spec: Subscriber, user: User = "api", if_match: IfMatch = None) -> JSONResponse:
         entry = await run_in_threadpool(door.changeable, id, if_match)
         await run_in_threadpool(door.check, spec)
-        return door.answer(await run_in_threadpool(door.act, lambda: door.service.registry.change(entry, spec, actor=acting(user))))
+        return door.answer(await run_in_threadpool(carried_out, lambda: door.service.registry.change(entry, spec, actor=acting(user))))
 
     @router.delete("/v1/subscribers/{id}", tags=["subscribers"], summary="End a subscriber", responses=errors)
     async def end(id: str, user: User = "api", if_match: IfMatch = None) -> JSONResponse:
         entry = await run_in_threadpool(door.changeable, id, if_match)
-        done = await run_in_threadpool(door.act, lambda: door.service.registry.set_status(entry, "end", ENDED, actor=acting(user)))
+        done = await run_in_threadpool(carried_out, lambda: door.service.registry.set_status(entry, "end", ENDED, actor=acting(user)))
         return door.answer(done)
 
     @router.get("/v1/subscribers/{id}/history", tags=["subscribers"], summary="Its changes, oldest first", responses=responses(404, 503))
@@ -292,7 +281,7 @@ def _verbs(router: APIRouter, door: Door) -> None:
             entry = await run_in_threadpool(door.matching, id, if_match)
             reason = why.reason if why else ""
             work = partial(door.service.registry.set_status, entry, action, status, actor=acting(user), reason=reason)
-            return door.answer(await run_in_threadpool(door.act, work))
+            return door.answer(await run_in_threadpool(carried_out, work))
 
     status_route("pause", "pause", PAUSED, "Stop delivering; what comes waits in Kafka")
     status_route("resume", "resume", ACTIVE, "Go on delivering where it stopped")
@@ -302,7 +291,7 @@ def _verbs(router: APIRouter, door: Door) -> None:
         entry = await run_in_threadpool(door.matching, id, if_match)
         position = door.position(asked, entry)
         work = partial(door.service.registry.replay, entry, position, actor=acting(user), reason=asked.reason)
-        return door.answer(await run_in_threadpool(door.act, work), 202)
+        return door.answer(await run_in_threadpool(carried_out, work), 202)
 
     @router.post("/v1/subscribers/{id}/test", tags=["subscribers"], summary="Send a sample now", responses=responses(404, 422, 502, 503))
     async def test(id: str, asked: TestRequest | None = None) -> dict[str, Any]:
