@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from datetime import date
 from decimal import Decimal
+from ipaddress import ip_network
+from itertools import pairwise
 from typing import Annotated, Final
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
@@ -54,3 +58,18 @@ def duration_text(seconds: int) -> str:
     """A duration as it is written in topology.yaml, in the largest unit that is exact."""
     unit = next(unit for unit in reversed(_UNITS) if seconds % _UNITS[unit] == 0 and (unit != "w"))
     return f"{seconds // _UNITS[unit]}{unit}"
+
+
+def check_dated(dates: Sequence[date | None]) -> None:
+    """Raises ValueError unless versions that begin on these dates follow each other; None: since ever."""
+    if None in dates[1:] or any(a is not None and b is not None and b <= a for a, b in pairwise(dates)):
+        raise ValueError("versions must be in the order of their dates, and only the first may leave `from` out")
+
+
+def network(text: str) -> str:
+    """The address of a network, checked. Raises ValueError."""
+    try:
+        ip_network(text)
+    except ValueError as error:
+        raise ValueError(f"must be a network such as 10.20.0.0/16: {error}") from None
+    return text

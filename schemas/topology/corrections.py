@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from datetime import date
-from itertools import pairwise
 from typing import Final, Self
 
 from pydantic import Field, model_validator
 
-from schemas.topology.base import Micros, Section
+from schemas.topology.base import Micros, Section, check_dated
 from schemas.units import resolve
 
 
@@ -50,9 +49,7 @@ class Corrections(Section):
 
     @model_validator(mode="after")
     def _dated(self) -> Self:
-        dates = [version.since for version in self.versions]
-        if None in dates[1:] or any(a is not None and b is not None and b <= a for a, b in pairwise(dates)):
-            raise ValueError("versions must be in the order of their dates, and only the first may leave `from` out")
+        check_dated([version.since for version in self.versions])
         return self
 
     def on(self, day: date) -> Terms:

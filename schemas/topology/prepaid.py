@@ -15,7 +15,7 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from schemas.topology.base import Seconds, Section
+from schemas.topology.base import Seconds, Section, check_dated
 from schemas.topology.portal import Messages, Portal
 from schemas.topology.tou import DAY, WEEKDAYS, HolidayCalendar, PeriodName, TimeOfDay, Weekdays, clock
 from schemas.units import resolve
@@ -156,9 +156,7 @@ class Tariff(Section):
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         resolve(self.unit)
-        for before, version in zip(self.versions, self.versions[1:], strict=False):
-            if version.since is None or (before.since is not None and version.since <= before.since):
-                raise ValueError("versions must be in the order of their dates, and only the first may leave `from` out")
+        check_dated([version.since for version in self.versions])
         return self
 
     def version_of(self, day: date) -> TariffVersion:

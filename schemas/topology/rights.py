@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_network
 from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from schemas.topology.base import Seconds, Section
+from schemas.topology.base import Seconds, Section, network
 
 PERMISSIONS: Final[dict[str, str]] = {
     "reads.send": "hand in meter reads and device events",
@@ -67,14 +66,6 @@ def _known(pattern: str) -> str:
     if pattern != "*" and pattern not in PERMISSIONS and pattern not in families:
         raise ValueError(f"there is no permission {pattern!r} (docs/rights.md lists them)")
     return pattern
-
-
-def _network(text: str) -> str:
-    try:
-        ip_network(text)
-    except ValueError as error:
-        raise ValueError(f"must be a network such as 10.20.0.0/16: {error}") from None
-    return text
 
 
 class Grant(Section):
@@ -198,7 +189,7 @@ class RightsSettings(Section):
     session: SessionSettings = Field(default_factory=SessionSettings)
     login: LoginSettings = Field(default_factory=LoginSettings)
     oidc: OidcSettings | None = Field(default=None, description="The utility's identity provider")
-    proxies: list[Annotated[str, AfterValidator(_network)]] = Field(
+    proxies: list[Annotated[str, AfterValidator(network)]] = Field(
         default_factory=list, description="Networks of reverse proxies whose X-Forwarded-For is believed"
     )
     first_link: Seconds = Field(default=3600, ge=60, le=86_400, description="How long the link to the first administrator works")

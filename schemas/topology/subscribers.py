@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
-from ipaddress import ip_network
 from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
-from schemas.topology.base import Seconds, Section
+from schemas.topology.base import Seconds, Section, network
 
 ID: Final = r"^[a-z][a-z0-9-]{0,39}$"
 MOST: Final = 200
@@ -49,14 +48,6 @@ def start_second(text: str) -> int | None:
         return None
     moment = datetime.fromisoformat(text)
     return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
-
-
-def _network(text: str) -> str:
-    try:
-        ip_network(text)
-    except ValueError as error:
-        raise ValueError(f"must be a network such as 10.20.0.0/16: {error}") from None
-    return text
 
 
 def _host(text: str) -> str:
@@ -249,7 +240,7 @@ class DeliverySettings(Section):
     """Rules for all subscribers."""
 
     within_hub: bool = Field(default=True, description="`mdh hub` delivers; false: only `mdh deliver` does")
-    networks: list[Annotated[str, AfterValidator(_network)]] = Field(
+    networks: list[Annotated[str, AfterValidator(network)]] = Field(
         default_factory=list,
         description="Private networks that webhooks and SFTP may reach, such as 10.20.0.0/16; none: public addresses only",
     )

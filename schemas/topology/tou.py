@@ -18,7 +18,7 @@ from zoneinfo import available_timezones
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from schemas.topology.base import Seconds, Section
+from schemas.topology.base import Seconds, Section, check_dated
 from schemas.topology.corrections import Corrections
 from schemas.units import resolve
 
@@ -255,13 +255,11 @@ class TouMap(Section):
     def _fits(self) -> Self:
         if self.slot <= 0 or DAY % self.slot:
             raise ValueError(f"slot of {self.slot} s does not divide a day")
-        for position, version in enumerate(self.versions):
+        for version in self.versions:
             for second in sorted(version.bounds()):
                 if second % self.slot:
                     raise ValueError(f"{clock(second)} is no multiple of the slot of {self.slot} s")
-            before = self.versions[position - 1].since if position else None
-            if position and (version.since is None or (before is not None and version.since <= before)):
-                raise ValueError("versions must be in the order of their dates, and only the first may leave `from` out")
+        check_dated([version.since for version in self.versions])
         if len(self.periods()) > MAX_PERIODS:
             raise ValueError(f"has {len(self.periods())} periods, more than {MAX_PERIODS}")
         return self

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from datetime import date, datetime
 from fnmatch import fnmatchcase
-from itertools import pairwise
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
 from schemas import formula
 from schemas.quantity import MICRO
-from schemas.topology.base import Micros, Seconds, Section
+from schemas.topology.base import Micros, Seconds, Section, check_dated
 from schemas.topology.tou import MapName, Weekdays
 from schemas.units import resolve
 
@@ -437,9 +436,7 @@ class UsageGroup(Section):
 
     @model_validator(mode="after")
     def _dated(self) -> Self:
-        dates = [version.since for version in self.versions]
-        if None in dates[1:] or any(a is not None and b is not None and b <= a for a, b in pairwise(dates)):
-            raise ValueError("versions must be in the order of their dates, and only the first may leave `from` out")
+        check_dated([version.since for version in self.versions])
         return self
 
     def version_of(self, day: date) -> GroupVersion | None:
