@@ -11,9 +11,10 @@ from typing import Final, Literal
 from schemas.topology.corrections import Corrections, Terms
 from streams import calendar
 from streams.determinants.periods import months_behind
-from streams.determinants.records import Figure, Subject, words
+from streams.determinants.records import Figure, Subject, refused, words
 from streams.determinants.usage.billed import Billed
 from streams.determinants.usage.checks import material
+from streams.runtime.fold import Output
 
 Verdict = Literal["send", "keep", "refuse"]
 _EPOCH: Final = date(1970, 1, 1)
@@ -64,6 +65,13 @@ class Judge:
         if not self.is_late(zone, subject, sent.first, now):
             return "send"
         return "refuse" if matters else "keep"
+
+    def is_sent(self, zone: str, subject: Subject, figures: Sequence[Figure], sent: Sent, now: int, outputs: list[Output]) -> bool:
+        """Whether a period that was sent is sent again; where the cut-off forbids it, the exception that says so is added."""
+        verdict = self.verdict(zone, subject, figures, sent, now)
+        if verdict == "refuse":
+            outputs.append(refused(subject, differences(subject, figures, sent.amounts), now))
+        return verdict == "send"
 
 
 @lru_cache(maxsize=65_536)

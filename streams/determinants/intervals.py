@@ -21,7 +21,7 @@ from schemas.block import DIRECTIONS, EXCEPTION, FinalBlock
 from schemas.topology.tou import DeterminantsSettings
 from streams import calendar
 from streams.determinants import periods
-from streams.determinants.corrections import Judge, Sent, differences
+from streams.determinants.corrections import Judge, Sent
 from streams.determinants.kernels import ESTIMATED, GOOD, NewDays, Ring, add_days
 from streams.determinants.keys import SEPARATOR, keys_of, mark_of, parts_of
 from streams.determinants.maps import UNMAPPED, Maps
@@ -538,10 +538,7 @@ class Intervals:
             if version[i]:
                 amounts = _amounts(figures, quantities[i] - unsaid[i])
                 sent = Sent(amounts, [int(version[i])] * len(figures), int(table["first"][at]), bool(other[i]))
-                verdict = self._judge.verdict(self.now.text["zone"][home], subject, figures, sent, self._now)
-                if verdict == "refuse":
-                    result.outputs.append(refused(subject, differences(subject, figures, amounts), self._now))
-                if verdict != "send":
+                if not self._judge.is_sent(self.now.text["zone"][home], subject, figures, sent, self._now, result.outputs):
                     continue
                 reason = "late or corrected reads"
             else:

@@ -23,10 +23,10 @@ from schemas.quantity import MICRO
 from schemas.topology.tou import DeterminantsSettings
 from streams import calendar
 from streams.determinants import periods
-from streams.determinants.corrections import Judge, Sent, differences
+from streams.determinants.corrections import Judge, Sent
 from streams.determinants.kernels import BOTTOMS, ESTIMATED
 from streams.determinants.keys import keys_of, parts_of
-from streams.determinants.records import Figure, Subject, determinant, refused
+from streams.determinants.records import Figure, Subject, determinant
 from streams.determinants.sums import MOST
 from streams.runtime.fold import Result
 from streams.runtime.state import Column, State, Table
@@ -462,10 +462,7 @@ class Registers:
                 amounts = [int(table[name][row, place]) for name in ("p_reading", "p_used")][: len(figures)]
                 versions = [version, version - since + 1 if since else 0][: len(figures)]
                 sent = Sent(amounts, versions, int(table["p_opened"][row, place]), quality)
-                verdict = self._judge.verdict(table.text["zone"][row], subject, figures, sent, self._now)
-                if verdict == "refuse":
-                    result.outputs.append(refused(subject, differences(subject, figures, amounts), self._now))
-                if verdict != "send":
+                if not self._judge.is_sent(table.text["zone"][row], subject, figures, sent, self._now, result.outputs):
                     continue
                 reason = "late or corrected reads"
             else:
