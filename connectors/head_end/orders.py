@@ -135,7 +135,11 @@ class OrderBook:
             "HAVING countIf(outcome IN ('ordered', 'approved', 'rejected')) = 0 ORDER BY min(at), bulk LIMIT 100",
             {"kind": f"{self.kind}-"},
         )
-        return [row["bulk"] for row in rows if row["bulk"] not in self._decided]
+        with self._lock:
+            here = [id_ for id_ in self._asked if id_ not in self._decided]
+        there = self.reader.rows("SELECT DISTINCT bulk FROM audit WHERE bulk IN {ids:Array(String)}", {"ids": here}) if here else ()
+        stored = {row["bulk"] for row in there}  # of these the store tells, others may have been decided by another process
+        return [row["bulk"] for row in rows if row["bulk"] not in self._decided] + [id_ for id_ in here if id_ not in stored]
 
 
 def _shorten(kept: dict[str, Any]) -> None:
