@@ -33,6 +33,8 @@ def run(accounts: int, days: int, processes: int, kills: int, seed: int) -> dict
     with ProcessPoolExecutor(processes) as pool:
         parts = [pool.submit(shard, seed + number, size, days, kills) for number, size in enumerate(sizes)]
         for number, part in enumerate(as_completed(parts), 1):
+            if part.exception() is not None:
+                pool.shutdown(cancel_futures=True)
             told, spent = part.result()
             counts, seconds = counts + told, seconds + spent
             print(f"{number} of {len(parts)} shards are right", file=sys.stderr, flush=True)

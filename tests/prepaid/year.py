@@ -266,9 +266,8 @@ class Year:
         """The day's usage as it is known now, by channel; of every twenty-fifth account interval by interval."""
         life = self.lives[account]
         told = life.usage[day]
-        if not unsure:
-            life.sure[day] = dict(told)
-            life.months = {span: charged for span, charged in life.months.items() if not span[0] <= day <= span[1]}
+        if not unsure:  # what was fed in is told after what was used: until then nobody knows of it
+            self._sure(life, day, told | ({">": life.sure.get(day, {}).get(">", 0)} if ">" in told else {}))
         lines = {name: part for name, part in told.items() if name not in (">", "^")}
         if int(account.rpartition("-")[2]) % 25 == 4:
             for part in range(PARTS):
@@ -277,7 +276,14 @@ class Year:
         else:
             self._event(account, day, "1.8.0", "delivered", lines, told.get("^"), again, unsure)
         if ">" in told:
+            if not unsure:
+                self._sure(life, day, dict(told))
             self._event(account, day, "2.8.0", "received", {"": told[">"]}, None, again, unsure)
+
+    @staticmethod
+    def _sure(life: Life, day: date, told: Told) -> None:
+        life.sure[day] = told
+        life.months = {span: charged for span, charged in life.months.items() if not span[0] <= day <= span[1]}
 
     def _event(
         self, account: str, day: date, channel: str, direction: str, lines: Told, demand: int | None, again: bool, unsure: bool,
