@@ -20,9 +20,7 @@ from schemas.conditions import SUSPECT
 from schemas.identity import identity
 from schemas.topology import Topology
 from schemas.topology.todo import TodoType
-from streams import calendar
-from streams.determinants import periods
-from streams.determinants.usage.cycles import period_at
+from streams.determinants.usage.cycles import dated, period_at, usual
 
 log = structlog.get_logger(__name__)
 FACTS_EVERY: Final = 60.0  # seconds between two looks for To-Dos that master data say more about
@@ -223,10 +221,8 @@ class Scanner:
     def bill_at(self, account: str, cycle: str, zone: str, at: int) -> int:
         """The end of the billing period that a moment lies in, as UTC second: of the cycle master data name, else of determinants."""
         named = self.topology.usage.cycles.get(cycle)
-        if named is not None:
-            return period_at(named, zone, at).end
-        day = self.topology.determinants.billing.cycle_of(account)
-        return int(periods.bounds(zone, periods.period_of(int(calendar.day_of(zone, at)), day), day)[1])
+        cycles = dated(named) if named else usual(self.topology.determinants.billing, account)
+        return period_at(cycles, zone, at).end
 
     def _tell(self, action: str, now: int, items: Iterable[Mapping[str, Any]]) -> None:
         """Commands to the agent, some To-Dos each; the same finding has the same id."""

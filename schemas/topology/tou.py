@@ -314,11 +314,29 @@ class CycleRule(Section):
     cycle_day: int = Field(ge=1, le=28)
 
 
-class Billing(Section):
-    """Billing periods: from the cycle day of a month (1: calendar months) to that of the next, local time."""
+class BillingTerms(Section):
+    """On which day of the month billing periods begin, from a date on."""
 
-    cycle_day: int = Field(default=1, ge=1, le=28)
+    since: date | None = Field(
+        default=None,
+        alias="from",
+        description="Holds from the first such day of the month on or after this date; only the first may leave it out",
+    )
+    cycle_day: int = Field(default=1, ge=1, le=28, description="1: calendar months")
     cycles: tuple[CycleRule, ...] = Field(default=(), description="Exceptions by account, the first that matches counts")
+
+    def cycle_of(self, account: str) -> int:
+        """The day of the month on which an account's period begins."""
+        return next((rule.cycle_day for rule in self.cycles if _any_match(rule.accounts, account)), self.cycle_day)
+
+
+class Billing(Section):
+    """Billing periods: from the cycle day of a month to that of the next, local time. Where the cycle day changes, the period before the
+    first new one is shorter."""
+
+    versions: tuple[BillingTerms, ...] = Field(
+        default=(BillingTerms(),), min_length=1, description="The first holds for all periods before the second"
+    )
     delay: Seconds = Field(default=3600, ge=0, description="Wait after a period's end before its determinants are sent")
     quiet: Seconds = Field(
         default=5,
@@ -326,9 +344,23 @@ class Billing(Section):
         description="A period that still receives reads and has none behind it is not sent for this long: a load in progress",
     )
 
-    def cycle_of(self, account: str) -> int:
-        """The day of the month on which an account's period begins."""
-        return next((rule.cycle_day for rule in self.cycles if _any_match(rule.accounts, account)), self.cycle_day)
+    @model_validator(mode="after")
+    def _dated(self) -> Self:
+        check_dated([version.since for version in self.versions])
+        return self
+
+    def cycles_of(self, account: str) -> list[tuple[date | None, int]]:
+        """The days of the month on which an account's periods begin, each with its date (None: since ever), in order."""
+        return [(version.since, version.cycle_of(account)) for version in self.versions]
+
+
+class Rollover(Section):
+    """When a register that went back has rolled over, from a date on."""
+
+    since: date | None = Field(
+        default=None, alias="from", description="First local day of periods and days; only the first may leave it out"
+    )
+    percent: int = Field(default=50, ge=1, le=99, description="If it then advanced by at most this share of its range")
 
 
 class DeterminantsSettings(Section):
@@ -339,15 +371,13 @@ class DeterminantsSettings(Section):
     assign: tuple[MapRule, ...] = Field(default=(), description="Which channel is billed by which map; the first that matches counts")
     billing: Billing = Field(default_factory=Billing)
     corrections: Corrections = Field(default_factory=Corrections, description="Of determinants and usage that were sent")
-    rollover_percent: int = Field(
-        default=50,
-        ge=1,
-        le=99,
-        description="A register that went back has rolled over if it then advanced by at most this share of its range",
+    rollover: tuple[Rollover, ...] = Field(
+        default=(Rollover(),), min_length=1, description="Rollovers of registers by date; the first holds for all before the second"
     )
 
     @model_validator(mode="after")
     def _references(self) -> Self:
+        check_dated([version.since for version in self.rollover])
         ids = Counter(m.id for m in self.maps)
         for name, count in ids.items():
             if count > 1:
@@ -356,6 +386,10 @@ class DeterminantsSettings(Section):
             if used is not None and used not in ids:
                 raise ValueError(f"there is no map {used!r}; known: {', '.join(sorted(ids)) or 'none'}")
         return self
+
+    def rollover_on(self, day: date) -> int:
+        """The share of a register's range (percent) that a rollover may have advanced by, on a local day."""
+        return next((v.percent for v in reversed(self.rollover) if v.since is None or v.since <= day), self.rollover[0].percent)
 
     def maps_of(self, unit: str, direction: str, channel: str, account: str) -> list[tuple[date | None, TouMap | None]]:
         """The maps a channel is billed by, each with its first local day (None: since ever), in order. ``direction`` is none, delivered or

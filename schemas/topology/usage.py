@@ -471,8 +471,11 @@ class ProfileDay(Section):
 
 
 class Cycle(Section):
-    """A billing cycle: every so many months, on a day of the month."""
+    """A billing cycle: every so many months, on a day of the month; from a date on."""
 
+    since: date | None = Field(
+        default=None, alias="from", description="Holds from its first begin on or after this date; only the first may leave it out"
+    )
     day: int = Field(default=1, ge=1, le=28)
     months: Literal[1, 2, 3, 4, 6, 12] = 1
     first_month: int = Field(default=1, ge=1, le=12, description="A month in which a period begins")
@@ -492,7 +495,9 @@ class UsageSettings(Section):
 
     events: EventSettings = Field(default_factory=EventSettings, description="Consumption as it becomes known")
     groups: tuple[UsageGroup, ...] = Field(default=(), description="In order: the first whose account patterns match")
-    cycles: dict[Label, Cycle] = Field(default_factory=dict, description="Billing cycles that master data name; else determinants.billing")
+    cycles: dict[Label, tuple[Cycle, ...]] = Field(
+        default_factory=dict, description="Billing cycles that master data name, each a list of versions by date; else determinants.billing"
+    )
     tables: dict[Name, tuple[Factor, ...]] = Field(
         default_factory=dict, description="Factors by date: calorific values, pressures, minima …"
     )
@@ -504,6 +509,10 @@ class UsageSettings(Section):
         ids = [group.id for group in self.groups]
         if len(set(ids)) < len(ids):
             raise ValueError("two groups have the same id")
+        for name, cycle in self.cycles.items():
+            if not cycle:
+                raise ValueError(f"cycle {name!r} has no version")
+            check_dated([version.since for version in cycle])
         for group in self.groups:
             for version in group.versions:
                 for position, rule in enumerate(version.rules, 1):

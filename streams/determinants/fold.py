@@ -23,17 +23,19 @@ from streams.determinants.events import UsageEvents
 from streams.determinants.intervals import Intervals, day_bounds
 from streams.determinants.kernels import tell_days
 from streams.determinants.keys import key_of
+from streams.determinants.periods import Schedules, settled
 from streams.determinants.registers import Day, Registers
 from streams.determinants.sums import Sums
 from streams.determinants.usage.billed import Billed
 from streams.determinants.usage.fold import Usage
 from streams.runtime.fold import Message, Output, Result
-from streams.runtime.state import State, Table
+from streams.runtime.state import LayoutError, State, Table
 from streams.sorting import distinct
 
 Array = npt.NDArray[Any]
 
 DAILY: Final = "determinants.daily"
+_BILLING: Final = "billing"  # versions of the billing periods that have begun
 _NOW: Final = "now"
 _TICKS: Final = "ticks"  # VEE partition → its last tick
 # Quantities that are not used up: their sums mean nothing
@@ -67,13 +69,25 @@ class DeterminantsFold:
         told: tuple[str, ...] = (USAGE_EVENTS,),
     ) -> None:  # fmt: skip
         self.partition, self.partitions = partition, partitions
-        self.state = State(make_table)
+        self.state = State(make_table, verify=self._verify)
+        self._billing = settings.billing
+        self._settled = -1
         self._billed = Billed(self.state)
         judge = Judge(settings.corrections, self._billed)
-        self._intervals = Intervals(settings, self.state, hot_days, judge)
-        self._registers = Registers(settings, self.state, judge)
+        schedules = Schedules(settings.billing)
+        self._intervals = Intervals(settings, self.state, hot_days, judge, schedules)
+        self._registers = Registers(settings, self.state, judge, schedules)
         self._usage = Usage(usage or UsageSettings(), settings, self.state, judge)
         self._events = UsageEvents((usage or UsageSettings()).events, self.state, told)
+
+    def _verify(self) -> None:
+        """Sums are kept by billing period: periods that have begun stay what they are."""
+        held = self.state.entries.get(_BILLING)
+        if held is not None and settled(self._billing, self._now()) != json.loads(held):
+            raise LayoutError(
+                "determinants.billing.versions: what held until now is other than before, and sums are kept by it: "
+                "leave these versions as they were and add one whose `from` lies ahead"
+            )
 
     def apply(self, message: Message) -> Result:
         """Folds one message in."""
@@ -124,10 +138,18 @@ class DeterminantsFold:
             at, close = min(told.values())
         if at > self._now() or close:
             self.state.put(_NOW, max(self._now(), at).to_bytes(8, "little"))
+            self._settle()
             self._intervals.tick(at, close, result)
             self._registers.tick(at, close, result)
             self._billed.mark(result)
             self._usage.tick(at, close, result)
+
+    def _settle(self) -> None:
+        day = self._now() // 86_400
+        if day != self._settled:
+            self._settled, terms = day, json.dumps(settled(self._billing, self._now()), sort_keys=True).encode()
+            if terms != self.state.entries.get(_BILLING):
+                self.state.put(_BILLING, terms)
 
     def _now(self) -> int:
         return int.from_bytes(self.state.entries.get(_NOW, b""), "little")

@@ -20,11 +20,11 @@ from schemas.arrow import numbers
 from schemas.block import DIRECTIONS, EXCEPTION, FinalBlock
 from schemas.topology.tou import DeterminantsSettings
 from streams import calendar
-from streams.determinants import periods
 from streams.determinants.corrections import Judge, Sent
 from streams.determinants.kernels import ESTIMATED, GOOD, NewDays, Ring, add_days
 from streams.determinants.keys import SEPARATOR, keys_of, mark_of, parts_of
 from streams.determinants.maps import UNMAPPED, Maps
+from streams.determinants.periods import Schedules
 from streams.determinants.records import Figure, Subject, determinant, refused
 from streams.determinants.sums import MOST, Sums, limits_of, sum_days, worst_of
 from streams.runtime.fold import Output, Result
@@ -113,8 +113,8 @@ class Change:
 class Intervals:
     """Interval consumption of one partition."""
 
-    def __init__(self, settings: DeterminantsSettings, state: State, hot_days: int, judge: Judge) -> None:
-        self._settings, self._state, self._judge = settings, state, judge
+    def __init__(self, settings: DeterminantsSettings, state: State, hot_days: int, judge: Judge, schedules: Schedules) -> None:
+        self._settings, self._state, self._judge, self._schedules = settings, state, judge, schedules
         self._ring = hot_days + 1
         self._ready = False
         self.maps = Maps(settings)
@@ -152,10 +152,10 @@ class Intervals:
         )
 
     def _know(self, rows: Array) -> None:
-        """Zone and billing cycle of channels."""
+        """Zone and billing periods of channels."""
         self._grow()
         for row in distinct(rows[self._cycle[rows] < 0]).tolist():
-            self._cycle[row] = self._settings.billing.cycle_of(parts_of(self.now.keys[row])[0])
+            self._cycle[row] = self._schedules.of(parts_of(self.now.keys[row])[0])
             self._zone[row] = self._zones.setdefault(self.now.text["zone"][row], len(self._zones))
 
     def _describe(self, block: FinalBlock, rows: Array) -> None:
@@ -210,7 +210,7 @@ class Intervals:
         begins = np.cumsum(block.count, dtype=np.int64) - block.count
         limits = limits_of(block.seconds)
         sums = sum_days(block.values, block.conditions, begins, limits, kinds, self.maps.vectors, self.maps.width)
-        period = periods.period_of(block.day, self._cycle[channels])
+        period = self._schedules.period_of(block.day, self._cycle[channels])
         return Days(channels, rings, block.day.astype(np.int64), period, kinds, maps, sums)
 
     def _find(self, block: FinalBlock) -> tuple[Array, Array]:
@@ -277,7 +277,7 @@ class Intervals:
 
     def _bit(self, days: Days, at: Array) -> Array:
         """The place of days in the days of their periods."""
-        since = days.day[at] - periods.first_day(days.period[at], self._cycle[days.channels[at]])
+        since = days.day[at] - self._schedules.first_day(days.period[at], self._cycle[days.channels[at]])
         return np.uint32(1) << since.astype(np.uint32)
 
     def _fold_once(self, block: FinalBlock, days: Days, at: Array, result: Result) -> None:
@@ -483,7 +483,7 @@ class Intervals:
                 continue
             self._know(home)
             day = calendar.day_of(self.now.text["zone"][int(home[0])], begin)
-            period = periods.period_of(day, self._cycle[home[0]])
+            period = self._schedules.period_of(day, self._cycle[home[0]])
             if table["period"][row[0], period % places] == period:
                 table["dirty"][row[0], period % places] = 1
                 table.mark(row)
@@ -493,7 +493,7 @@ class Intervals:
         """When periods may be sent, UTC seconds."""
         homes, period = self._homes(table, rows), table["period"][rows, place].astype(np.int64)
         end = self._bounds(homes, period)[1] + self._settings.billing.delay
-        behind = self.now["r_day"][homes].max(axis=1) >= periods.first_day(period + 1, self._cycle[homes])
+        behind = self.now["r_day"][homes].max(axis=1) >= self._schedules.first_day(period + 1, self._cycle[homes])
         quiet = table["touched"][rows, place].astype(np.int64) + self._settings.billing.quiet
         return np.where(behind, end, np.maximum(end, quiet))
 
@@ -507,7 +507,7 @@ class Intervals:
         zone, names = self._zone[homes], list(self._zones)
         for number in np.unique(zone).tolist():
             here = zone == number
-            begin[here], end[here] = periods.bounds(names[number], period[here], self._cycle[homes[here]])
+            begin[here], end[here] = self._schedules.bounds(names[number], period[here], self._cycle[homes[here]])
         return begin, end
 
     def _send(self, table: Table, rows: Array, place: Array, result: Result) -> None:

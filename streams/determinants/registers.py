@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from functools import lru_cache
+from datetime import date, timedelta
 from typing import Any, Final
 
 import numpy as np
@@ -22,10 +22,10 @@ from schemas.block import EXCEPTION, FINALIZED, FinalBlock
 from schemas.quantity import MICRO
 from schemas.topology.tou import DeterminantsSettings
 from streams import calendar
-from streams.determinants import periods
 from streams.determinants.corrections import Judge, Sent
 from streams.determinants.kernels import BOTTOMS, ESTIMATED
 from streams.determinants.keys import keys_of, parts_of
+from streams.determinants.periods import Schedules
 from streams.determinants.records import Figure, Subject, determinant
 from streams.determinants.sums import MOST
 from streams.runtime.fold import Result
@@ -38,6 +38,7 @@ NONE: Final = -(2**15)
 DOUBTS: Final = 8
 PER_TICK: Final = 20_000
 TABLE: Final = "registers"
+_EPOCH: Final = date(1970, 1, 1)
 _ESTIMATE: Final = int(BOTTOMS[ESTIMATED.start])
 
 
@@ -160,12 +161,12 @@ class Reads:
 class Registers:
     """Register readings of one partition."""
 
-    def __init__(self, settings: DeterminantsSettings, state: State, judge: Judge) -> None:
-        self._settings, self._state, self._judge = settings, state, judge
+    def __init__(self, settings: DeterminantsSettings, state: State, judge: Judge, schedules: Schedules) -> None:
+        self._settings, self._state, self._judge, self._schedules = settings, state, judge, schedules
         self._now = 0
-        self._percent = settings.rollover_percent
         self._next: int | None = None
         self._cycle: dict[int, int] = {}
+        self._known: dict[tuple[str, int, int], tuple[int, int]] = {}  # bounds of periods
 
     @property
     def table(self) -> Table:
@@ -197,7 +198,7 @@ class Registers:
             here = of_zone == number
             day[here] = calendar.day_of(zone, reads.at[here] - 1)
         cycle = np.array([self._cycle_of(row) for row in rows.tolist()], np.int64)[reads.origin]
-        month = periods.period_of(day, cycle)
+        month = self._schedules.period_of(day, cycle)
         for some in _bands(month, PERIODS):
             late = self._place("p", PERIODS, month[some], reads.take(some), block, result)
             if late:
@@ -243,9 +244,12 @@ class Registers:
         table["d_version"][row, place], table["d_sent"][row, place] = version, digest
         return [Day(cause[0], number, 0, c.NOT_RECEIVED, 0, 0, FINALIZED, version, before)]
 
+    def _percent(self, day: int) -> int:
+        return self._settings.rollover_on(_EPOCH + timedelta(days=day))
+
     def _cycle_of(self, row: int) -> int:
         if row not in self._cycle:
-            self._cycle[row] = self._settings.billing.cycle_of(parts_of(self.table.keys[row])[0])
+            self._cycle[row] = self._schedules.of(parts_of(self.table.keys[row])[0])
         return self._cycle[row]
 
     def _place(self, prefix: str, places: int, numbers: Array, reads: Reads, block: FinalBlock, result: Result) -> int:
@@ -333,7 +337,7 @@ class Registers:
     def _stick(self, row: int, at: int) -> None:
         table = self.table
         zone = table.text["zone"][row]
-        number = periods.period_of(calendar.day_of(zone, at - 1), self._cycle_of(row))
+        number = self._schedules.period_of(calendar.day_of(zone, at - 1), self._cycle_of(row))
         table["p_sticky"][row][table["p_number"][row] == number] = 1
 
     def _drops(self, reads: Reads) -> Array:
@@ -356,7 +360,8 @@ class Registers:
         for position in fell.tolist():
             base, end = (Reading(1, int(v[position]), c.REGULAR) for v in (before, value))
             dials = int(table["dials"][row[position]])
-            drop[usable[position]] = consumption(base, end, dials, MICRO, self._percent).broken
+            day = int(calendar.day_of(table.text["zone"][row[position]], at[position] - 1))
+            drop[usable[position]] = consumption(base, end, dials, MICRO, self._percent(day)).broken
         return drop
 
     def _doubtful(self, row: int, begin: int, end: int) -> bool:
@@ -396,7 +401,7 @@ class Registers:
         base, end = self._ends("d", row, place)
         if not base.usable or not end.usable or base.at >= end.at:
             return None
-        found = consumption(base, end, int(table["dials"][row]), int(table["d_multiplier"][row, place]), self._percent)
+        found = consumption(base, end, int(table["dials"][row]), int(table["d_multiplier"][row, place]), self._percent(number))
         doubtful = found.broken or self._doubtful(row, base.at, end.at)
         digest = _digest(found.quantity, found.condition, found.actual, found.estimated, doubtful)
         before = int(table["d_version"][row, place])
@@ -432,7 +437,7 @@ class Registers:
         row = int(self.table.find([key])[0])
         if row < 0:
             return
-        number = int(periods.period_of(calendar.day_of(self.table.text["zone"][row], begin), self._cycle_of(row)))
+        number = int(self._schedules.period_of(calendar.day_of(self.table.text["zone"][row], begin), self._cycle_of(row)))
         known = self.table["p_number"][row] == number
         self.table["p_dirty"][row][known] = 1
         self.table.mark(np.array([row]))
@@ -440,7 +445,12 @@ class Registers:
 
     def _bounds(self, row: int, place: int) -> tuple[int, int]:
         table = self.table
-        return _bounds_of(table.text["zone"][row], int(table["p_number"][row, place]), self._cycle_of(row))
+        key = table.text["zone"][row], int(table["p_number"][row, place]), self._cycle_of(row)
+        found = self._known.get(key)
+        if found is None:
+            begin, end = self._schedules.bounds(*key)
+            found = self._known[key] = int(begin), int(end)
+        return found
 
     def _send(self, rows: Array, places: Array, result: Result) -> None:
         """Sends periods for the first time, and again where they differ from what was sent last by so much that it matters."""
@@ -493,16 +503,11 @@ class Registers:
                 return reading, nothing
             nothing = Figure("scalar-consumption", "", 0, c.MISSING if end.usable else c.INVALID, 2, 0, 0, True)
             return reading, nothing if table["p_since"][row, place] or not end.usable else None
-        found = consumption(base, end, int(table["dials"][row]), int(table["p_multiplier"][row, place]), self._percent)
+        first = int(self._schedules.first_day(table["p_number"][row, place], self._cycle_of(row)))
+        found = consumption(base, end, int(table["dials"][row]), int(table["p_multiplier"][row, place]), self._percent(first))
         doubtful = found.broken or self._doubtful(row, base.at, end.at) or bool(table["p_sticky"][row, place])
         condition = min(found.condition, c.SUSPECT) if doubtful else found.condition
         return reading, Figure("scalar-consumption", "", found.quantity, condition, 2, found.actual, found.estimated, doubtful)
-
-
-@lru_cache(maxsize=65_536)
-def _bounds_of(zone: str, number: int, cycle: int) -> tuple[int, int]:
-    begin, end = periods.bounds(zone, number, cycle)
-    return int(begin), int(end)
 
 
 def _digest(*parts: int) -> int:

@@ -122,7 +122,10 @@ class Lane:
         for key in (CHECKPOINT, LAYOUT):
             if mark := rows.pop(key, None):
                 self.load(key, mark)
-        self.fold.state.load_all(rows)
+        try:
+            self.fold.state.load_all(rows)
+        except LayoutError as error:
+            raise LayoutError(f"state of {self.writer} in {self.plan.state}: {error}") from error
 
     def take_changed(self) -> list[Record]:
         """Rows for the state topic: what changed since the last call, the checkpoint, and the layout if it is a new one."""

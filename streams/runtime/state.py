@@ -216,8 +216,9 @@ class State:
     ``version`` counts the forms entries have had: raise it when one changes.
     """
 
-    def __init__(self, make: Callable[[str], Table], version: int = 1) -> None:
-        self._make, self.version = make, version
+    def __init__(self, make: Callable[[str], Table], version: int = 1, verify: Callable[[], None] | None = None) -> None:
+        """``verify`` is called when everything has been taken back; it raises LayoutError where the settings do not go with it."""
+        self._make, self.version, self._verify = make, version, verify
         self.tables: dict[str, Table] = {}
         self.entries: dict[str, bytes] = {}
         self._touched: set[str] = set()
@@ -285,6 +286,8 @@ class State:
             self.table(name).reserve(size)
         for key, value in rows.items():
             self.load(key, value)
+        if self._verify is not None:
+            self._verify()
 
     def digest(self) -> str:
         """A hash over everything, equal for equal states."""

@@ -235,7 +235,7 @@ def test_the_same_day_twice_in_a_block_is_folded_in_order() -> None:
 
 def test_periods_follow_the_cycle_of_the_account() -> None:
     data = DeterminantsSettings.default().model_dump(by_alias=True)
-    data["billing"] = {"cycle_day": 10, "cycles": [{"accounts": ["b*"], "cycle_day": 20}]}
+    data["billing"] = {"versions": [{"cycle_day": 10, "cycles": [{"accounts": ["b*"], "cycle_day": 20}]}]}
     hub = Hub(DeterminantsSettings.model_validate(data))
     for account in ("a", "b"):
         for text in ("2024-03-09", "2024-03-10", "2024-03-20"):
@@ -374,7 +374,10 @@ def random_history(seed: int, cycle: int = 1) -> list[list[Row]]:
 @settings(max_examples=15, deadline=None)
 def test_any_order_of_days_and_corrections_equals_a_rebuild(seed: int, cycle: int) -> None:
     every = {"versions": [{"thresholds": [{"absolute": 0}]}]}
-    data = DeterminantsSettings.default().model_dump(by_alias=True) | {"billing": {"cycle_day": cycle}, "corrections": every}
+    data = DeterminantsSettings.default().model_dump(by_alias=True) | {
+        "billing": {"versions": [{"cycle_day": cycle}]},
+        "corrections": every,
+    }
     hub = Hub(DeterminantsSettings.model_validate(data))
     rng = random.Random(seed)
     messages = random_history(seed, cycle)

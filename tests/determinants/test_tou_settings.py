@@ -184,9 +184,9 @@ def test_maps_are_assigned_by_the_first_rule_that_matches() -> None:
 
 
 def test_billing_cycles_by_account() -> None:
-    billing = Billing.model_validate({"cycle_day": 1, "cycles": [{"accounts": ["b*"], "cycle_day": 15}], "delay": "36h"})
-    assert (billing.cycle_of("a"), billing.cycle_of("b1"), billing.delay) == (1, 15, 36 * 3600)
-    assert "less than or equal to 28" in refusal(Billing, {"cycle_day": 29})
+    billing = Billing.model_validate({"versions": [{"cycle_day": 1, "cycles": [{"accounts": ["b*"], "cycle_day": 15}]}], "delay": "36h"})
+    assert (billing.cycles_of("a"), billing.cycles_of("b1"), billing.delay) == ([(None, 1)], [(None, 15)], 36 * 3600)
+    assert "less than or equal to 28" in refusal(Billing, {"versions": [{"cycle_day": 29}]})
 
 
 def test_errors_name_the_line_of_the_file() -> None:
@@ -220,7 +220,7 @@ def test_who_is_billed_by_which_map_has_dates() -> None:
 
 def test_a_channel_changes_its_map_with_the_period_and_usage_on_the_day() -> None:
     rules = [{"id": "interval-data", "as": "e"}, {"id": "tou-mapped-usage", "as": "t", "curve": "e"}]
-    cycles = {"late": {"day": 15}}
+    cycles = {"late": [{"day": 15}]}
     group = {"id": "g", "accounts": ["a*"], "versions": [{"rules": rules}]}
     hub = Hub(dated(), usage=UsageSettings.model_validate({"groups": [group], "cycles": cycles}))
     first = day_number("2026-03-15")

@@ -136,4 +136,4 @@ def test_the_example_map_says_what_the_page_says() -> None:
     assert newer is not None
     assert [w.period for w in newer.windows_of(date(2026, 7, 6))] == ["peak"]
     assert newer.windows_of(date(2026, 12, 24)) == ()
-    assert settings.billing.cycle_of("B-7") == 15
+    assert settings.billing.cycles_of("B-7") == [(None, 15), (date(2027, 1, 1), 10)]

@@ -28,7 +28,7 @@ from streams.determinants.periods import months_behind
 from streams.determinants.records import CUT_OFF, EXCEPTIONS, TOPIC
 from streams.determinants.usage.book import Book, Changed
 from streams.determinants.usage.curve import Curve
-from streams.determinants.usage.cycles import period_at
+from streams.determinants.usage.cycles import Dated, dated, period_at, usual
 from streams.determinants.usage.engine import Finding, Outcome, Past, Period, Sources, calculate, map_lines
 from streams.determinants.usage.transactions import Sent, Transaction, Transactions, changes, named, quantity_of, row_of
 from streams.runtime.fold import Output, Result
@@ -114,9 +114,22 @@ class Usage:
         return (about or {}).get("zone") or (channels[0].zone if channels else "UTC")
 
     def _regular(self, account: str, at: int) -> Period:
-        about = self.book.subscription(account, at) or {}
-        named = self._settings.cycles.get(about.get("billing_cycle") or "")
-        return period_at(named or Cycle(day=self._determinants.billing.cycle_of(account)), self._zone(account, at), at)
+        return period_at(self._cycles(account), self._zone(account, at), at)
+
+    def _cycles(self, account: str) -> Dated:
+        """The billing cycles of an account by date: those that master data name while they name them, else of the settings."""
+        found: list[tuple[int | None, Cycle]] = []
+        for about in self.book.subscriptions.get(account, []) or [{}]:
+            named = self._settings.cycles.get(about.get("billing_cycle") or "")
+            cycles = dated(named) if named else usual(self._determinants.billing, account)
+            zone = about.get("zone") or "UTC"
+            since, until = (None if at is None else int(calendar.day_of(zone, at)) for at in (about.get("from"), about.get("to")))
+            behind = [k for k, (day, _) in enumerate(cycles) if day is not None and since is not None and day <= since]
+            for day, cycle in cycles[behind[-1] if behind else 0 :]:
+                begin = since if day is None or (since is not None and day <= since) else day
+                if until is None or begin is None or begin < until:
+                    found.append((begin, cycle))
+        return found
 
     # --- master data, requests, acknowledgements, events ------------------------------------------------------------------------
 
@@ -321,7 +334,7 @@ class Usage:
         points = (about or {}).get("service_points") or []
         if points:
             channels = [channel for channel in channels if channel.service_point in points]
-        percent = self._determinants.rollover_percent
+        percent = self._determinants.rollover_on(period.first)
         sources = Sources(self.book, self._settings, self._maps, percent, account, period, self._past(one), channels, about or {})
         return group, calculate(version, sources)
 
