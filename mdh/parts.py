@@ -68,6 +68,13 @@ def _trail(around: Surroundings) -> Trail:
     return trail
 
 
+def _shelf(around: Surroundings) -> Service:
+    """What people keep in the console, and who decides an order."""
+    from connectors.console.shelf import Shelf
+
+    return Shelf(around.kafka, around.topology, around.codec, around.writer)
+
+
 def delivery(around: Surroundings) -> Service:
     """Delivery to subscribers, and their registry."""
     from connectors.subscribers.past import Regions, StorePast
@@ -123,7 +130,8 @@ def bulk(around: Surroundings) -> Service:
     """Bulk orders."""
     from connectors.head_end.bulk_desk import BulkDesk
 
-    return BulkDesk(around.reader, around.writer, around.codec, around.topology.commands, "hub.commands", _trail(around))
+    about = around.topology.commands, "hub.commands", _trail(around)
+    return BulkDesk(around.reader, around.writer, around.codec, *about, claims=around.services[SHELF])
 
 
 def _bulk(desk: Any) -> APIRouter:
@@ -168,7 +176,7 @@ def _prepaid(around: Surroundings) -> Service:
     folder = os.environ.get("MDH_SECRETS_DIR")
     secrets = Secrets(Path(folder) if folder else None, os.environ)
     store = around.reader, around.writer, around.codec
-    return Prepaid(around.topology, *store, master, secrets, around.data_dir, master.close, _trail(around))
+    return Prepaid(around.topology, *store, master, secrets, around.data_dir, master.close, _trail(around), around.services[SHELF])
 
 
 def _prepaid_routes(part: Any) -> APIRouter:
@@ -181,7 +189,8 @@ def _todo(around: Surroundings) -> Service:
     """To-Dos: acts, resolving, searches."""
     from connectors.todo.part import TodoDesk
 
-    return TodoDesk(around.topology, around.reader, around.writer, around.codec, store=around.store, trail=_trail(around))
+    held: dict[str, Any] = {"store": around.store, "trail": _trail(around), "claims": around.services[SHELF]}
+    return TodoDesk(around.topology, around.reader, around.writer, around.codec, **held)
 
 
 def _todo_routes(desk: Any) -> APIRouter:
@@ -218,7 +227,7 @@ def _letters(around: Surroundings) -> Service:
     """Dead letters over HTTP."""
     from connectors.head_end.dead_letter_desk import DeadLetterDesk
 
-    return DeadLetterDesk(around.topology, around.kafka, around.writer, around.codec)
+    return DeadLetterDesk(around.topology, around.kafka, around.writer, around.codec, around.reader)
 
 
 def _letters_routes(desk: Any) -> APIRouter:
@@ -230,9 +239,8 @@ def _letters_routes(desk: Any) -> APIRouter:
 def _console(around: Surroundings) -> Service:
     """The web console."""
     from connectors.console.part import Console
-    from connectors.console.shelf import Shelf
 
-    return Console(around.reader, around.topology, around.services, Shelf(around.kafka, around.topology, around.codec, around.writer))
+    return Console(around.reader, around.topology, around.services, around.services[SHELF])
 
 
 def _console_routes(console: Any) -> APIRouter:
@@ -247,8 +255,10 @@ def _console_routes(console: Any) -> APIRouter:
     return both
 
 
+SHELF: Final = "shelf"
 PARTS: Final[tuple[Part, ...]] = (
     Part("rights", _rights, _rights_routes),
+    Part(SHELF, _shelf),
     Part("delivery", delivery, _subscribers),
     Part("master", _master, _master_routes),
     Part("usage", _usage, _usage_routes),

@@ -18,6 +18,7 @@ from connectors.console.words import quality, zone_of
 from connectors.head_end.documents import Page
 from connectors.head_end.listing import page_of, readable
 from connectors.head_end.problems import ProblemError, responses
+from connectors.rights import scope
 from connectors.rights.principal import acting, current
 
 Text = Annotated[str | None, Query(max_length=255)]
@@ -85,6 +86,7 @@ def _told(content: figures.Content) -> dict[str, Any]:
 
     tables = [figures.Table("", content.columns, content.rows), *content.also]
     return {
+        "said": content.said,
         "tiles": [{"label": tile.label, "value": tile.value, "link": tile.href} for tile in content.tiles],
         "tables": [
             {"title": table.title, "columns": list(table.columns), "rows": [cells(row) for row in table.rows]}
@@ -100,16 +102,21 @@ def _meters(router: APIRouter, console: Console | None) -> None:
         reader = _there(console).reader
         sides = {"head_end": head_end, "dcu": dcu, "region": region, "heard": heard}
         filters = {name: value for name, value in sides.items() if value}
-        rows = fleet.meters(reader, filters, datetime.now(UTC), meter.FOUND + 1) if filters else meter.search(reader, (q or "").strip())
+        area = scope.here()
+        rows = (
+            fleet.meters(reader, filters, datetime.now(UTC), meter.FOUND + 1, area)
+            if filters else meter.search(reader, (q or "").strip(), area)
+        )  # fmt: skip
         return {"items": [readable(row) for row in rows[: meter.FOUND]], "more": len(rows) > meter.FOUND}
 
     @router.get("/meters/{device}", tags=["meters"], summary="Everything about a meter, the newest rows of each part",
                 responses=responses(404, 503))  # fmt: skip
     def one(device: str) -> dict[str, Any]:
-        reader, may = _there(console).reader, current().may
+        reader = _there(console).reader
+        may = scope.may_about(reader, device)
         channels = meter.channels(reader, device)
         installs = meter.installs(reader, device) if may("master.read") else []
-        accounts = sorted({row["account"] for row in [*channels, *installs] if row["account"]})
+        accounts = meter.accounts(reader, channels, installs)
         parts = {
             name: [readable(row) for row in meter.section(reader, spec, device, accounts)]
             for name, spec in meter.SECTIONS.items() if may(spec.permission)

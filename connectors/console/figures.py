@@ -18,6 +18,7 @@ from connectors.console.fleet import BANDS, SIDES, communication, side_of
 from connectors.console.surroundings import stations
 from connectors.console.words import age, catalogue, count, money, share, when
 from connectors.head_end.listing import Rows
+from connectors.rights.scope import Within
 
 FRESH: Final = 15.0  # seconds that an answer is shown before it is asked again
 IDLE: Final = 900.0  # seconds after which nobody looks any more
@@ -58,6 +59,7 @@ class Content:
     rows: Sequence[Sequence[Any]] = ()
     folded: bool = False  # the table tells what the chart shows
     also: Sequence[Table] = ()
+    said: str = ""  # instead of figures
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,15 +149,17 @@ def link(page: str, **query: object) -> str:
     return f"/console/{page}" + (f"?{urlencode(asked, doseq=True)}" if asked else "")
 
 
-def fleet(reader: Rows, span: Span) -> Content:
+def fleet(reader: Rows, span: Span, area: Within) -> Content:
     """Meters known and heard of, by the system that reads them, the concentrator they hang on, and the region they are in."""
-    known = reader.rows("SELECT kind, count() AS n FROM master_objects FINAL GROUP BY kind", {})
-    kinds = {row["kind"]: row["n"] for row in known}
-    rows = communication(reader, span.until)
+    known = reader.rows(
+        f"SELECT count() AS n FROM master_objects FINAL WHERE kind IN ('channel', 'component') AND {area.on('places[1].device', 'device')}",
+        area.parameters,
+    )
+    rows = communication(reader, span.until, area)
     whole = next((row for row in rows if not side_of(row)), dict.fromkeys(("meters", *BANDS), 0))
     tiles = [Tile(t("fleet.meters"), count(whole["meters"]), link("meters"))]
     tiles += [Tile(t(f"fleet.{band}"), count(whole[band]), link("meters", heard=band), "bad" if band == "silent" else "") for band in BANDS]
-    tiles.append(Tile(t("fleet.channels"), count(kinds.get("channel", 0) + kinds.get("component", 0)), link("master", kind="channel")))
+    tiles.append(Tile(t("fleet.channels"), count(known[0]["n"]), link("master", kind="channel")))
     tables = [_by_side(side, [row for row in rows if side_of(row) == side]) for side in SIDES]
     return Content(tiles=tiles, also=[table for table in tables if any(cells[0][0] for cells in table.rows)])
 
@@ -179,7 +183,7 @@ FROM (
         sumForEach(arrayMap(c -> toUInt64(c > 0), conditions)) AS dues,
         sumForEach(arrayMap(c -> toUInt64(c >= 400000 OR (c >= 200000 AND c < 300000)), conditions)) AS gots
     FROM final_days FINAL
-    WHERE seconds > 0 AND day >= toDate32({since:DateTime('UTC')}) - 1 AND day <= toDate32({until:DateTime('UTC')})
+    WHERE INSIDE AND seconds > 0 AND day >= toDate32({since:DateTime('UTC')}) - 1 AND day <= toDate32({until:DateTime('UTC')})
     GROUP BY day_start, seconds
 )
 ARRAY JOIN dues AS n, gots AS got, arrayEnumerate(dues) AS slot
@@ -189,10 +193,10 @@ SETTINGS do_not_merge_across_partitions_select_final = 1
 """
 
 
-def reads(reader: Rows, span: Span) -> Content:
+def reads(reader: Rows, span: Span, area: Within) -> Content:
     """Reads received of those expected, by hour or, over more than three days, by day."""
     hours = span.days <= 3
-    rows = reader.rows(_READS, {**span.bound, "unit": 3600 if hours else 86_400})
+    rows = reader.rows(_READS.replace("INSIDE", area.on("service_point")), {**span.bound, **area.parameters, "unit": 3600 if hours else 86_400})
     labels = [f"{datetime.fromtimestamp(row['at'], UTC):{'%d. %H:%M' if hours else '%d %b'}}" for row in rows]
     missing = [row["due"] - row["received"] for row in rows]
     due, got = sum(row["due"] for row in rows), sum(row["received"] for row in rows)
@@ -223,16 +227,17 @@ SELECT day,
     sum(arrayCount(c -> c >= 200000 AND c < 300000, conditions)) AS outage,
     sum(arrayCount(c -> c > 0 AND c < 200000, conditions)) AS missing
 FROM final_days FINAL
-WHERE seconds > 0 AND day >= toDate32({since:DateTime('UTC')}) AND day < toDate32({until:DateTime('UTC')})
+WHERE INSIDE AND seconds > 0 AND day >= toDate32({since:DateTime('UTC')}) AND day < toDate32({until:DateTime('UTC')})
 GROUP BY day ORDER BY day
 SETTINGS do_not_merge_across_partitions_select_final = 1
 """
 _KINDS: Final = ("regular", "estimate", "suspect", "edited", "outage", "missing")
 
 
-def vee(reader: Rows, span: Span) -> Content:
+def vee(reader: Rows, span: Span, area: Within) -> Content:
     """What VEE made of the reads, day by day, and how much is estimated."""
-    rows = reader.rows(_QUALITY, Span(span.until, max(span.days, 7)).bound)
+    bound = {**Span(span.until, max(span.days, 7)).bound, **area.parameters}
+    rows = reader.rows(_QUALITY.replace("INSIDE", area.on("service_point")), bound)
     sums = {kind: sum(row[kind] for row in rows) for kind in _KINDS}
     whole = sum(sums.values())
     labels = [f"{row['day']:%d %b}" for row in rows]
@@ -250,16 +255,16 @@ def vee(reader: Rows, span: Span) -> Content:
     )
 
 
-def exceptions(reader: Rows, span: Span) -> Content:
+def exceptions(reader: Rows, span: Span, area: Within) -> Content:
     """Open exceptions by rule, and how old what they are about is."""
     rows = reader.rows(
-        """
-        SELECT rule, count() AS n, countIf(start >= {until:DateTime('UTC')} - INTERVAL 1 DAY) AS fresh,
-            countIf(start < {until:DateTime('UTC')} - INTERVAL 1 DAY AND start >= {until:DateTime('UTC')} - INTERVAL 7 DAY) AS week,
-            countIf(start < {until:DateTime('UTC')} - INTERVAL 7 DAY) AS old
-        FROM vee_exceptions FINAL WHERE status = 'open' GROUP BY rule ORDER BY n DESC LIMIT 12
+        f"""
+        SELECT rule, count() AS n, countIf(start >= {{until:DateTime('UTC')}} - INTERVAL 1 DAY) AS fresh,
+            countIf(start < {{until:DateTime('UTC')}} - INTERVAL 1 DAY AND start >= {{until:DateTime('UTC')}} - INTERVAL 7 DAY) AS week,
+            countIf(start < {{until:DateTime('UTC')}} - INTERVAL 7 DAY) AS old
+        FROM vee_exceptions FINAL WHERE status = 'open' AND {area.on('service_point')} GROUP BY rule ORDER BY n DESC LIMIT 12
         """,
-        span.bound,
+        span.bound | area.parameters,
     )
     edges = {band: f"{span.until - timedelta(days=days):%Y-%m-%dT%H:%M:%SZ}" for band, days in (("fresh", 1), ("week", 7))}
     spans = {"": {}, "fresh": {"from": edges["fresh"]}, "week": {"from": edges["week"], "to": edges["fresh"]}, "old": {"to": edges["week"]}}
@@ -271,13 +276,14 @@ SELECT role, type, grouping(role) AS by_role, count() AS n, countIf(first_seen >
     countIf(first_seen <= {now:DateTime('UTC')} - INTERVAL 1 DAY AND first_seen > {now:DateTime('UTC')} - INTERVAL 7 DAY) AS week,
     countIf(first_seen <= {now:DateTime('UTC')} - INTERVAL 7 DAY) AS old,
     countIf(if(state = 'open', assign_by, resolve_by) < {now:DateTime('UTC')}) AS late, countIf(user = '') AS free
-FROM todo_queue GROUP BY GROUPING SETS ((role), (type)) ORDER BY n DESC, role, type
+FROM todo_queue WHERE INSIDE GROUP BY GROUPING SETS ((role), (type)) ORDER BY n DESC, role, type
 """
 
 
-def todos(reader: Rows, _: Span) -> Content:
+def todos(reader: Rows, _: Span, area: Within) -> Content:
     """To-Dos that are not done, by role, type and age."""
-    told = reader.rows(_WORK, {"now": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}"})
+    sql = _WORK.replace("INSIDE", area.on("service_point"))
+    told = reader.rows(sql, {"now": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}", **area.parameters})
     rows = [row for row in told if row["by_role"] == 0]
     content = _aged(rows, "role", lambda value, band: link("todos", role=value, age=band), t("column.role"))
     types = _aged(
@@ -307,46 +313,46 @@ def _aged(rows: Sequence[Mapping[str, Any]], name: str, href: Callable[[str, str
     )
 
 
-def billing(reader: Rows, span: Span) -> Content:
+def billing(reader: Rows, span: Span, area: Within) -> Content:
     """Bill determinants and usage of the last periods: due, released, held, waiting, delivered."""
-    bound = Span(span.until, 62).bound
+    bound = Span(span.until, 62).bound | area.parameters
     rows = reader.rows(
-        """
+        f"""
         SELECT kind, countIf(status = 'released') AS released, countIf(status = 'held') AS held, uniq(account) AS accounts
-        FROM bill_determinants WHERE period_end >= {since:DateTime('UTC')} AND period_start < {until:DateTime('UTC')}
+        FROM bill_determinants WHERE {area.on('device')} AND period_end >= {{since:DateTime('UTC')}} AND period_start < {{until:DateTime('UTC')}}
         GROUP BY kind ORDER BY kind
         """,
         bound,
     )
     usage = reader.rows(
-        "SELECT status, count() AS n FROM usage WHERE period_end >= {since:DateTime('UTC')} AND period_start < {until:DateTime('UTC')} "
+        f"SELECT status, count() AS n FROM usage WHERE {area.on('account')} AND period_end >= {{since:DateTime('UTC')}} AND period_start < {{until:DateTime('UTC')}} "
         "GROUP BY status ORDER BY status",
         bound,
     )
     sent = reader.rows(
         "SELECT sum(records) AS n FROM deliveries WHERE status = 'delivered' AND object IN ('determinants', 'usage-transactions') "
         "AND at >= {since:DateTime('UTC')} AND at < {until:DateTime('UTC')}",
-        bound,
-    )[0]["n"]
+        Span(span.until, 62).bound,
+    )[0]["n"] if area.everywhere else None  # deliveries are those of the whole hub
     tiles = [Tile(t(f"usage.{row['status']}"), count(row["n"]), link("usage", status=row["status"])) for row in usage]
     released, held = (sum(row[name] for row in rows) for name in ("released", "held"))
     return Content(
         tiles=(Tile(t("billing.due"), count(released + held), link("determinants")),
                Tile(t("billing.released"), count(released), link("determinants", status="released")),
                Tile(t("billing.held"), count(held), link("determinants", status="held"), "bad" if held else ""),
-               Tile(t("billing.sent"), count(int(sent or 0)), link("subscribers")), *tiles),
+               *([] if sent is None else [Tile(t("billing.sent"), count(int(sent)), link("subscribers"))]), *tiles),
         columns=(t("column.kind"), t("billing.released"), t("billing.held"), t("column.accounts")),
         rows=[((row["kind"], link("determinants", kind=row["kind"])), count(row["released"]), count(row["held"]), count(row["accounts"]))
               for row in rows],
     )  # fmt: skip
 
 
-def prepaid(reader: Rows, _: Span) -> Content:
+def prepaid(reader: Rows, _: Span, area: Within) -> Content:
     """Prepaid accounts by state of their supply, and their money."""
     rows = reader.rows(
         "SELECT state, currency, count() AS n, sum(balance) AS money, countIf(balance < 0) AS below, countIf(trouble != '') AS troubled "
-        "FROM prepaid_accounts GROUP BY state, currency ORDER BY n DESC",
-        {},
+        f"FROM prepaid_accounts WHERE {area.on('device')} GROUP BY state, currency ORDER BY n DESC",
+        area.parameters,
     )
     return Content(
         tiles=(Tile(t("prepaid.accounts"), count(sum(row["n"] for row in rows)), link("prepaid")),
@@ -358,12 +364,13 @@ def prepaid(reader: Rows, _: Span) -> Content:
     )  # fmt: skip
 
 
-def events(reader: Rows, span: Span) -> Content:
+def events(reader: Rows, span: Span, area: Within) -> Content:
     """What devices told of themselves."""
     rows = reader.rows(
         "SELECT kind, count() AS n, uniq(device) AS devices, max(at) AS last FROM device_events "
-        "WHERE at >= {since:DateTime('UTC')} AND at < {until:DateTime('UTC')} GROUP BY kind ORDER BY n DESC LIMIT 12",
-        span.bound,
+        f"WHERE {area.on('device')} AND at >= {{since:DateTime('UTC')}} AND at < {{until:DateTime('UTC')}} "
+        "GROUP BY kind ORDER BY n DESC LIMIT 12",
+        span.bound | area.parameters,
     )
     return Content(
         tiles=(Tile(t("word.all"), count(sum(row["n"] for row in rows)), link("events")),) if rows else (),
@@ -372,8 +379,10 @@ def events(reader: Rows, span: Span) -> Content:
     )
 
 
-def deliveries(reader: Rows, _: Span) -> Content:
+def deliveries(reader: Rows, _: Span, area: Within) -> Content:
     """What subscribers took, and what waits for them."""
+    if not area.everywhere:
+        return Content(said=t("deliveries.whole"))
     rows = reader.rows(
         "SELECT subscriber, countIf(status = 'delivered') AS done, countIf(status NOT IN ('delivered', 'dropped')) AS waiting, "
         "countIf(code >= 400 OR status = 'failed') AS failed, maxIf(at, status = 'delivered') AS last FROM deliveries "
@@ -387,9 +396,9 @@ def deliveries(reader: Rows, _: Span) -> Content:
     )  # fmt: skip
 
 
-def temperature(reader: Rows, span: Span) -> Content:
+def temperature(reader: Rows, span: Span, area: Within) -> Content:
     """What is known of the temperature outside: each station's newest day."""
-    known = stations(reader, span.until)[:12]
+    known = stations(reader, span.until, area)[:12]
     if not known:
         return Content()
     rows = reader.rows(
@@ -409,7 +418,7 @@ def temperature(reader: Rows, span: Span) -> Content:
     return Content(columns=columns, rows=lines)
 
 
-Widget = Callable[[Rows, Span], Content]
+Widget = Callable[[Rows, Span, Within], Content]
 WIDGETS: Final[dict[str, Widget]] = {
     "fleet": fleet,
     "reads": reads,
@@ -424,9 +433,10 @@ WIDGETS: Final[dict[str, Widget]] = {
 }
 
 
-def newest(reader: Rows) -> datetime | None:
-    """The end of the newest day in the store; answered from the parts' bounds, not from rows."""
-    found = reader.rows("SELECT max(day) AS day, count() AS n FROM final_days", {})
+def newest(reader: Rows, area: Within) -> datetime | None:
+    """The end of the newest day in the store; without bounds answered from those of the parts, not from rows."""
+    inside = "" if area.everywhere else f" WHERE {area.on('service_point')}"
+    found = reader.rows(f"SELECT max(day) AS day, count() AS n FROM final_days{inside}", area.parameters)
     if not found or not found[0]["n"]:
         return None
     day = found[0]["day"]

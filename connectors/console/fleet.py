@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from connectors.head_end.listing import Rows, clickhouse_time
+from connectors.rights.scope import Within
 from connectors.todo.scans import HEARD
 
 SIDES: Final = ("head_end", "dcu", "region")
@@ -37,19 +38,24 @@ SELECT device, last, if(named != '', named, source) AS head_end, dcu, region, po
 ) AS known LEFT JOIN (
     SELECT id, argMax(JSONExtractString(attributes, 'region'), span) AS region FROM master WHERE kind = 'service_point' GROUP BY id
 ) AS places ON places.id = known.point
+WHERE INSIDE
 """
 
 
-def communication(reader: Rows, until: datetime) -> list[dict[str, Any]]:
+def communication(reader: Rows, until: datetime, area: Within) -> list[dict[str, Any]]:
     """How many meters there are behind each head end, concentrator and region, and how many in each band; one row without any: all."""
     counts = ", ".join(f"countIf({condition}) AS {band}" for band, condition in BANDS.items())
     marks = ", ".join(f"grouping({side}) AS by_{side}" for side in SIDES)
     sets = ", ".join(f"({side})" for side in SIDES)
     sql = (
-        f"SELECT {', '.join(SIDES)}, {marks}, count() AS meters, {counts} FROM ({_FLEET}) "
+        f"SELECT {', '.join(SIDES)}, {marks}, count() AS meters, {counts} FROM ({_inside(area)}) "
         f"GROUP BY GROUPING SETS ({sets}, ()) ORDER BY silent DESC, meters DESC, {', '.join(SIDES)} LIMIT 400"
     )
-    return reader.rows(sql, {"until": clickhouse_time(until)})
+    return reader.rows(sql, {"until": clickhouse_time(until), **area.parameters})
+
+
+def _inside(area: Within) -> str:
+    return _FLEET.replace("INSIDE", area.on("known.device", "device"))
 
 
 def side_of(row: Mapping[str, Any]) -> str:
@@ -57,15 +63,15 @@ def side_of(row: Mapping[str, Any]) -> str:
     return next((side for side in SIDES if row[f"by_{side}"] == 0), "")
 
 
-def meters(reader: Rows, filters: Mapping[str, str], until: datetime, most: int) -> list[dict[str, Any]]:
+def meters(reader: Rows, filters: Mapping[str, str], until: datetime, most: int, area: Within) -> list[dict[str, Any]]:
     """Meters behind a head end, concentrator or in a region (``-``: none), of a band; when they were heard of last."""
     where = [f"{side} = {{{side}:String}}" for side in SIDES if side in filters]
     if filters.get("heard") in BANDS:
         where.append(f"({BANDS[filters['heard']]})")
     condition = f" WHERE {' AND '.join(where)}" if where else ""
     sql = (
-        f"SELECT device, service_point, '' AS account, nullIf(last, toDateTime(0, 'UTC')) AS last, head_end, dcu, region FROM ({_FLEET})"
+        f"SELECT device, service_point, '' AS account, nullIf(last, toDateTime(0, 'UTC')) AS last, head_end, dcu, region FROM ({_inside(area)})"
         f"{condition} ORDER BY device LIMIT {most}"
     )
     named = {side: "" if filters[side] == "-" else filters[side] for side in SIDES if side in filters}
-    return reader.rows(sql, {**named, "until": clickhouse_time(until)})
+    return reader.rows(sql, {**named, **area.parameters, "until": clickhouse_time(until)})

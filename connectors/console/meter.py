@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from connectors.console.words import aware
 from connectors.head_end.listing import Rows
+from connectors.rights.scope import Within, inside
 
 FOUND: Final = 100
 Row = dict[str, Any]
@@ -25,25 +26,26 @@ SELECT device, any(point) AS service_point, any(holder) AS account, min(began) A
         AND (startsWith(id, {q:String}) OR startsWith(device, {q:String}) OR service_point = {q:String} OR account = {q:String}
             OR JSONExtractString(attributes, 'serial') = {q:String})
     ORDER BY valid_from DESC LIMIT 2000
-) GROUP BY device ORDER BY device LIMIT {most:UInt32}
+) WHERE INSIDE GROUP BY device ORDER BY device LIMIT {most:UInt32}
 """
 _STORED: Final = """
 SELECT device, argMax(service_point, day) AS service_point, argMax(account, day) AS account, max(day) AS last FROM final_days
-WHERE {where} GROUP BY device ORDER BY device LIMIT {{most:UInt32}}
+WHERE INSIDE AND (WHERE_) GROUP BY device ORDER BY device LIMIT {most:UInt32}
 """
 
 
-def search(reader: Rows, text: str) -> list[Row]:
-    """Devices whose name begins with a text, or that serve a service point or account of that name."""
-    asked = {"q": text, "most": FOUND + 1}
+def search(reader: Rows, text: str, area: Within) -> list[Row]:
+    """Devices of an area whose name begins with a text, or that serve a service point or account of that name."""
+    asked = {"q": text, "most": FOUND + 1, **area.parameters}
+    known, stored = (sql.replace("INSIDE", area.on("device")) for sql in (_KNOWN, _STORED))
     by_name = "startsWith(device, {q:String})" if text else "day >= (SELECT max(day) FROM final_days) - 1"
-    found = {row["device"]: row for row in reader.rows(_STORED.format(where=by_name), asked)}
+    found = {row["device"]: row for row in reader.rows(stored.replace("WHERE_", by_name), asked)}
     if text:
-        for row in reader.rows(_KNOWN, asked):
+        for row in reader.rows(known, asked):
             found.setdefault(row["device"], row)
         if not found:
             where = "final_days.service_point = {q:String} OR final_days.account = {q:String}"
-            found = {row["device"]: row for row in reader.rows(_STORED.format(where=where), asked)}
+            found = {row["device"]: row for row in reader.rows(stored.replace("WHERE_", where), asked)}
     return [found[name] for name in sorted(found)][: FOUND + 1]
 
 
@@ -150,6 +152,11 @@ def attributes(body: str) -> list[tuple[str, str]]:
         return []
     pairs = [(str(name), value) for name, value in tree.items() if value not in (None, "", [], {})] if isinstance(tree, dict) else []
     return [(name, value if isinstance(value, str) else orjson.dumps(value).decode()) for name, value in pairs]
+
+
+def accounts(reader: Rows, known: Sequence[Row], installed: Sequence[Row]) -> list[str]:
+    """The accounts that a device's channels and installs name, of the area of the one who asks."""
+    return inside(reader, "account", sorted({row["account"] for row in [*known, *installed] if row["account"]}))
 
 
 def accounts_of(reader: Rows, accounts: Sequence[str]) -> list[Row]:

@@ -21,7 +21,8 @@ from connectors.console.shelf import Arrangement, Proposal, Shelf, new_id
 from connectors.head_end.dead_letters import DeadLettersError
 from connectors.head_end.problems import ProblemError
 from connectors.head_end.versions import Entry
-from connectors.rights.principal import current
+from connectors.rights import scope
+from connectors.rights.principal import as_principal, current
 from connectors.todo.part import abouts
 from connectors.todo.questions import Questions
 
@@ -50,6 +51,10 @@ NUMBERS: Final = frozenset(
         "parts",
         "lag",
         "seconds",
+        "per_row",
+        "packed",
+        "share",
+        "partitions",
     }
 )
 SLOW: Final = 900.0  # seconds for which neighbours and stations are taken for the same
@@ -65,7 +70,8 @@ def environment() -> Environment:
     made.globals.update(t=words.catalogue(), menu=MENU, link=link, numbers=NUMBERS)
     made.tests["time"] = lambda value: isinstance(value, date)
     made.filters.update(
-        when=words.when, age=words.age, due=words.due, quantity=words.quantity, count=words.count, money=words.money, quality=words.quality
+        when=words.when, age=words.age, due=words.due, quantity=words.quantity, count=words.count, money=words.money, quality=words.quality,
+        size=words.size, length_of=words.length_of,
     )
     return made
 
@@ -102,9 +108,20 @@ class Console:
         return Span(until, min(max(days, 1), 92))
 
     def figure(self, name: str, at: str | None, days: int, *, ready: bool = False) -> figures.Content:
-        """What a widget shows, a few seconds old while somebody looks. Raises KeyError where there is none of that name, Problem 422."""
-        widget, key = figures.WIDGETS[name], ("figure", name, at or "", self.span(at, days).days)
-        return self.memo.get(key, lambda: widget(self.reader, self.span(at, days)), ready=ready)
+        """What a widget shows of the area of the one who asks, a few seconds old while somebody looks.
+
+        Raises KeyError where there is none of that name, Problem 422.
+        """
+        area = scope.here()
+        widget, key = figures.WIDGETS[name], ("figure", name, at or "", self.span(at, days).days, area)
+        return self.memo.get(key, lambda: widget(self.reader, self.span(at, days), area), ready=ready)
+
+    def newest(self) -> datetime | None:
+        """The end of the newest day in the store; of the area of the one who asks."""
+        area = scope.here()
+        if area.everywhere:
+            return figures.newest(self.reader, area)
+        return self.memo.get(("newest", area), lambda: figures.newest(self.reader, area), SLOW)
 
     def _keep_figures(self, stop: threading.Event) -> None:
         """Asks for the usual figures again and again, so that who opens the dashboard never waits for a large store."""
@@ -123,10 +140,11 @@ class Console:
     def curve(
         self, device: str, channel: str, span: tuple[datetime, datetime], zone: ZoneInfo, seconds: int | None = None
     ) -> tuple[Curve, Beside, list[dict[str, Any]]]:
-        """A load curve, what stands beside it, and its exceptions."""
+        """A load curve, what stands beside it in the area of the one who asks, and its exceptions."""
+        inside = scope.here()
         curve, exceptions = load_curve(self.reader, device, channel, *span, zone, seconds)
-        place, near, area = self.memo.get(("near", device), lambda: self._near(device), SLOW)
-        stations = self.memo.get(("stations",), lambda: surroundings.stations(self.reader, datetime.now(UTC)), SLOW)
+        place, near, area = self.memo.get(("near", device, inside), lambda: self._near(device, inside), SLOW)
+        stations = self.memo.get(("stations", inside), lambda: surroundings.stations(self.reader, datetime.now(UTC), inside), SLOW)
         station = surroundings.station_for(device, place, stations)
         return (
             curve,
@@ -137,9 +155,9 @@ class Console:
             exceptions,
         )
 
-    def _near(self, device: str) -> tuple[surroundings.Place, list[str], str]:
+    def _near(self, device: str, inside: scope.Within) -> tuple[surroundings.Place, list[str], str]:
         place = surroundings.place_of(self.reader, device)
-        return place, *surroundings.near(self.reader, device, place)
+        return place, *surroundings.near(self.reader, device, place, inside)
 
     # --- what people keep ---------------------------------------------------------------------------------------------------------
 
@@ -228,6 +246,8 @@ class Console:
             return desk.waiting(), ""
         except DeadLettersError as error:
             return [], str(error)
+        except ProblemError as error:
+            return [], error.detail
 
     def waiting(self) -> list[dict[str, Any]]:
         """Large acts and bulk orders that wait for a second person, each with the address that decides it."""
@@ -236,7 +256,8 @@ class Console:
         if todo is not None:
             found += [{**act, "door": f"/v1/todo-acts/{act['id']}", "kind": "todos"} for act in todo.todos.acts()]
         if bulk is not None and current().may("commands.read"):
-            orders = [bulk.show(id_).model_dump() for id_ in bulk.orders.waiting()]
+            with as_principal(current(), "commands.read"):
+                orders = [order.model_dump() for order in bulk.waiting()]
             found += [{**order, "door": f"/v1/bulk-orders/{order['id']}", "kind": "exceptions"} for order in orders]
         return found
 
@@ -256,9 +277,8 @@ class Console:
         return people, [{"name": name, **role.model_dump()} for name, role in self.topology.rights.all_roles.items()]
 
     def loops(self) -> Mapping[str, Callable[[threading.Event], None]]:
-        """The follower of what people keep, and the thread that has the dashboard ready."""
-        found: dict[str, Callable[[threading.Event], None]] = {"console-figures": self._keep_figures}
-        return found if self.shelf is None else {**found, "console": self.shelf.run}
+        """The thread that has the dashboard ready."""
+        return {"console-figures": self._keep_figures}
 
     def close(self) -> None:
         """Lets its threads go."""

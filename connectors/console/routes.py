@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -27,8 +27,9 @@ from connectors.console.curve import Curve
 from connectors.console.lists import LISTS, List, moment, page
 from connectors.console.part import USUAL, Console
 from connectors.console.surroundings import Line
-from connectors.console.words import aware, catalogue, quality, zone_of
+from connectors.console.words import aware, catalogue, quality, share, zone_of
 from connectors.head_end.problems import ProblemError
+from connectors.rights import scope
 from connectors.rights.principal import current, principal
 from connectors.todo.questions import GROUPS, SORTS
 from schemas import metrics
@@ -66,7 +67,7 @@ class Pages:
         """A page, or a piece of one."""
         made = self.console.templates.get_template(template)
         text = made.render(
-            page=page, user=Viewer(request), now=datetime.now(UTC), zone=self.console.topology.zone, may=current().may, **values
+            {"may": current().may, **values}, page=page, user=Viewer(request), now=datetime.now(UTC), zone=self.console.topology.zone
         )
         return HTMLResponse(text, status, HEADERS)
 
@@ -145,7 +146,7 @@ def _dashboard(router: APIRouter, pages: Pages) -> None:
     @router.get("/console/")
     def dashboard(request: Request, at: str | None = None, days: int = USUAL) -> Response:
         console = pages.console
-        newest, mine, names = figures.newest(console.reader), console.arrangement(), tuple(figures.WIDGETS)
+        newest, mine, names = console.newest(), console.arrangement(), tuple(figures.WIDGETS)
         order = sorted(names, key=lambda name: (mine.order.index(name) if name in mine.order else len(mine.order), names.index(name)))
         return pages.show(
             request, "dashboard.html", "dashboard", widgets=order, mine=mine, span=console.span(at, days), at=at or "", newest=newest
@@ -279,7 +280,10 @@ def _meters(router: APIRouter, pages: Pages) -> None:
     def meters(request: Request, q: str = "") -> Response:
         text, reader = q.strip()[:255], pages.console.reader
         filters = {name: request.query_params[name][:255] for name in (*fleet.SIDES, "heard") if request.query_params.get(name)}
-        found = fleet.meters(reader, filters, datetime.now(UTC), meter.FOUND + 1) if filters else meter.search(reader, text)
+        area = scope.here()
+        found = (
+            fleet.meters(reader, filters, datetime.now(UTC), meter.FOUND + 1, area) if filters else meter.search(reader, text, area)
+        )
         if text and len(found) == 1:
             return RedirectResponse(f"/console/meters/{quote(found[0]['device'], safe='')}", 303)
         return pages.show(
@@ -301,10 +305,11 @@ def _meters(router: APIRouter, pages: Pages) -> None:
 
     @router.get("/console/meters/{device}")
     def one(request: Request, device: str, channel: str = "") -> Response:
-        reader, may = pages.console.reader, current().may
+        reader = pages.console.reader
+        may = scope.may_about(reader, device)
         channels = meter.channels(reader, device)
         installs = meter.installs(reader, device) if may("master.read") else []
-        accounts = sorted({row["account"] for row in [*channels, *installs] if row["account"]})
+        accounts = meter.accounts(reader, channels, installs)
         parts = {
             name: (spec, meter.section(reader, spec, device, accounts) if may(spec.permission) else [])
             for name, spec in meter.SECTIONS.items()
@@ -315,7 +320,7 @@ def _meters(router: APIRouter, pages: Pages) -> None:
         chosen = next((row for row in curves if row["channel"] == channel), curves[0] if curves else None)
         place = zone_of(chosen["zone"] if chosen else channels[0]["zone"] if channels else None, pages.console.topology.zone)
         return pages.show(
-            request, "meter.html", "meters", device=device, channels=channels, chosen=chosen, place=place, installs=installs, parts=parts,
+            request, "meter.html", "meters", may=may, device=device, channels=channels, chosen=chosen, place=place, installs=installs, parts=parts,
             prepaid=meter.accounts_of(reader, accounts) if may("prepaid.read") else [],
             **(_chosen(request, device, chosen, place) if chosen else {"curve": None, "reads": [], "span": ()}),
         )  # fmt: skip
@@ -367,8 +372,9 @@ def _rules(router: APIRouter, pages: Pages) -> None:
 
 
 _TABLES: Final = (
-    "SELECT table, sum(rows) AS rows, count() AS parts, sum(bytes_on_disk) AS bytes FROM system.parts "
-    "WHERE active AND database = currentDatabase() GROUP BY table ORDER BY bytes DESC"
+    "SELECT table, sum(rows) AS rows, count() AS parts, sum(bytes_on_disk) AS bytes, "
+    "sum(data_uncompressed_bytes) AS plain FROM system.parts "
+    "WHERE active AND database = currentDatabase() AND parts.rows > 0 GROUP BY table ORDER BY bytes DESC"
 )
 _DELIVERIES: Final = (
     "SELECT at, subscriber, object, status, attempt, records, bytes, code, reason, place FROM deliveries ORDER BY at DESC, id LIMIT 100"
@@ -379,11 +385,14 @@ def _operations(router: APIRouter, pages: Pages) -> None:
     @router.get("/console/operations")
     def operations(request: Request) -> Response:
         console = pages.console
+        if not scope.here().everywhere:  # topics, lag and store are those of the whole hub
+            letters, trouble = console.letters()
+            return pages.show(request, "operations.html", "operations", topics=None, letters=letters, trouble=trouble)
         topics = [{"topic": name, "about": topic.about, "partitions": topic.partitions} for name, topic in console.topology.topics.items()]
         letters, trouble = console.letters()
         return pages.show(
             request, "operations.html", "operations", topics=topics, lags=lags(), letters=letters, trouble=trouble,
-            tables=console.reader.rows(_TABLES, {}),
+            tables=sizes(console.reader.rows(_TABLES, {})),
         )  # fmt: skip
 
     @router.get("/console/subscribers")
@@ -402,6 +411,16 @@ def _operations(router: APIRouter, pages: Pages) -> None:
     def users(request: Request) -> Response:
         people, roles = pages.console.users()
         return pages.show(request, "users.html", "users", people=people, roles=roles, permissions=PERMISSIONS)
+
+
+def sizes(tables: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Tables of the store, the largest first, with bytes per row, how far they are packed, and their share of the whole; above all: it."""
+    whole = {"table": t("operations.all_tables"), **{name: sum(row[name] for row in tables) for name in ("rows", "parts", "bytes", "plain")}}
+    return [
+        {**row, "per_row": round(row["bytes"] / row["rows"]) if row["rows"] else None,
+         "packed": f"{row['plain'] / row['bytes']:.1f} : 1" if row["bytes"] else "", "share": share(row["bytes"], whole["bytes"])}
+        for row in ([whole] if tables else []) + [dict(row) for row in tables]
+    ]  # fmt: skip
 
 
 def lags() -> list[dict[str, Any]]:

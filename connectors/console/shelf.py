@@ -1,7 +1,12 @@
-"""What people keep in the console: how they arranged their dashboard, and proposals of settings. Versions on ``hub.console``."""
+"""What people keep in the console: how they arranged their dashboard, proposals of settings, and who decides an order.
+
+Versions on ``hub.console``: every hub process follows them, and of two who write at once the first in the topic counts.
+"""
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable, Mapping
 from datetime import date
 from typing import Final
 
@@ -21,6 +26,7 @@ TOPIC: Final = "hub.console"
 RECORD: Final = "ConsoleEntry"
 WITHDRAWN: Final = "withdrawn"
 MEMBER: Final = "console"
+TAKEN: Final = 600.0  # seconds for which nobody else can take an order that somebody decides: by then the store knows what was decided
 
 
 class Arrangement(BaseModel):
@@ -45,7 +51,15 @@ class Proposal(BaseModel):
     digest: str
 
 
-SPECS: Final[dict[str, type[BaseModel]]] = {"dashboard": Arrangement, "proposal": Proposal}
+class Decision(BaseModel):
+    """Who took an order to decide it, and how."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    approve: bool
+
+
+SPECS: Final[dict[str, type[BaseModel]]] = {"dashboard": Arrangement, "proposal": Proposal, "decision": Decision}
 
 
 class Shelf(Versions[Entry]):
@@ -76,6 +90,39 @@ class Shelf(Versions[Entry]):
         """All of a kind, the newest change first."""
         self.found("")
         return sorted((e for id, e in self.entries().items() if id.startswith(f"{kind}/")), key=lambda entry: (-entry.at, entry.id))
+
+
+    # --- orders --------------------------------------------------------------------------------------------------------------------
+
+    def claim(self, order: str, user: str, *, approve: bool) -> None:
+        """Takes an order to decide it. Raises Problem 409 where somebody else, or another decision, was first; 503."""
+        id, wanted = f"decision/{order}", Decision(approve=approve)
+        before = self.found(id)
+        if before is not None and before.active and self._clock() * 1000 - before.at < TAKEN * 1000:
+            if (before.actor, before.spec) == (user, wanted):
+                return
+            raise _taken()
+        try:
+            self.put(id, wanted, "decide", actor=user, before=before)
+        except ProblemError as error:
+            raise _taken() if error.kind == "conflict" else error from None
+
+    def release(self, order: str, user: str) -> None:
+        """Gives back an order that came to no decision. Raises Problem 503."""
+        before = self.found(f"decision/{order}")
+        if before is not None and before.active and before.actor == user:
+            self.put(before.id, before.spec, "release", actor=user, status=WITHDRAWN, before=before)
+
+    def loops(self) -> Mapping[str, Callable[[threading.Event], None]]:
+        """The follower."""
+        return {"console": self.run}
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def _taken() -> ProblemError:
+    return ProblemError(409, "decided", "Somebody else is deciding this order right now.")
 
 
 def new_id(*parts: str) -> str:

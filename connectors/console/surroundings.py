@@ -14,6 +14,7 @@ import orjson
 from connectors.console.curve import Curve, Floats, slots_of
 from connectors.console.words import aware
 from connectors.head_end.listing import Rows
+from connectors.rights.scope import Within
 
 NEIGHBOURS: Final = 40
 FEWEST: Final = 3  # neighbours with a value, so that a median says something
@@ -25,7 +26,7 @@ _ATTRIBUTES: Final = (
     "SELECT id, argMax(attributes, span) AS body FROM master WHERE kind = 'service_point' AND id IN {ids:Array(String)} GROUP BY id"
 )
 _NEAR: Final = (
-    "SELECT DISTINCT device FROM master WHERE kind IN ('install', 'channel') AND device NOT IN ('', {device:String}) AND service_point IN "
+    "SELECT DISTINCT device FROM master WHERE INSIDE AND kind IN ('install', 'channel') AND device NOT IN ('', {device:String}) AND service_point IN "
     "(SELECT id FROM master WHERE kind = 'service_point' AND JSONExtractString(attributes, {side:String}) = {area:String}) "
     "ORDER BY device < {device:String}, device LIMIT {most:UInt32}"
 )
@@ -36,7 +37,7 @@ WHERE device IN {devices:Array(String)} AND channel = {channel:String} AND secon
 """
 _STATIONS: Final = (
     "SELECT device, channel, argMax(service_point, day) AS service_point, max(day_start) AS newest FROM final_days "
-    "WHERE unit = {unit:String} AND day >= toDate32({since:DateTime('UTC')}) GROUP BY device, channel ORDER BY device, channel "
+    "WHERE INSIDE AND unit = {unit:String} AND day >= toDate32({since:DateTime('UTC')}) GROUP BY device, channel ORDER BY device, channel "
     "LIMIT {most:UInt32}"
 )
 
@@ -87,11 +88,11 @@ def _places(reader: Rows, points: Sequence[str]) -> dict[str, Place]:
     return found
 
 
-def near(reader: Rows, device: str, place: Place) -> tuple[list[str], str]:
+def near(reader: Rows, device: str, place: Place, inside: Within) -> tuple[list[str], str]:
     """Devices of the same grid area, or where none is known of the same region; and the name of what they share."""
     for side, area in (("grid_area", place.grid_area), ("region", place.region)):
         if area:
-            rows = reader.rows(_NEAR, {"device": device, "side": side, "area": area, "most": NEIGHBOURS})
+            rows = reader.rows(_NEAR.replace("INSIDE", inside.on("device")), {**inside.parameters, "device": device, "side": side, "area": area, "most": NEIGHBOURS})
             if len(rows) >= FEWEST:
                 return [row["device"] for row in rows], area
     return [], ""
@@ -122,10 +123,11 @@ def neighbours(reader: Rows, curve: Curve, channel: str, devices: Sequence[str],
     return Line(curve.start, value, area, len(by_device))
 
 
-def stations(reader: Rows, now: datetime) -> list[Station]:
-    """Channels that measured a temperature in the last forty days."""
+def stations(reader: Rows, now: datetime, area: Within) -> list[Station]:
+    """Channels of an area that measured a temperature in the last forty days."""
     since = str(int((now - timedelta(days=40)).timestamp()))
-    rows = reader.rows(_STATIONS, {"unit": CELSIUS, "since": since, "most": STATIONS})
+    sql = _STATIONS.replace("INSIDE", area.on("final_days.service_point", "service_point"))
+    rows = reader.rows(sql, {**area.parameters, "unit": CELSIUS, "since": since, "most": STATIONS})
     places = _places(reader, sorted({row["service_point"] for row in rows} - {""}))
     return [Station(row["device"], row["channel"], places.get(row["service_point"], Place()), aware(row["newest"])) for row in rows]
 

@@ -106,6 +106,11 @@ def due(at: datetime | None, now: datetime) -> Markup:
     return Markup('<span class="tag terminate">−{}</span>').format(_length(-left))
 
 
+def length_of(seconds: int) -> str:
+    """A length of time in the largest unit that says enough."""
+    return _length(timedelta(seconds=seconds))
+
+
 def _length(span: timedelta) -> str:
     seconds = int(span.total_seconds())
     for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
@@ -127,6 +132,16 @@ def quantity(value: Decimal | int | float | None, unit: str = "", places: int = 
 def count(value: int | None) -> str:
     """A whole number in groups of thousands."""
     return "–" if value is None else f"{value:,}".replace(",", "\u202f")
+
+
+def size(value: int | None) -> str:
+    """A number of bytes in the largest binary unit that says enough."""
+    if value is None:
+        return "–"
+    amount, units = float(value), ["B", "KiB", "MiB", "GiB", "TiB"]
+    while amount >= 1024 and len(units) > 1:
+        amount, units = amount / 1024, units[1:]
+    return f"{amount:.0f} B" if units[0] == "B" else f"{amount:.3g} {units[0]}" if amount < 1000 else f"{amount:.0f} {units[0]}"
 
 
 def share(part: float, whole: float) -> str:

@@ -17,11 +17,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from connectors.head_end.command_desk import second_of
 from connectors.head_end.desk import Reader
-from connectors.head_end.orders import OrderBook
+from connectors.head_end.orders import Claims, OrderBook, in_sight
 from connectors.head_end.outcomes import send
 from connectors.head_end.problems import ProblemError
 from connectors.head_end.publish import RefusedError, Writer, check_label
 from connectors.rights.principal import acting
+from connectors.rights.scope import Within, here
 from connectors.rights.trail import Trail
 from schemas.codec import Codec
 from schemas.identity import identity
@@ -91,9 +92,9 @@ class BulkDesk:
 
     def __init__(
         self, reader: Reader, writer: Writer, codec: Codec, settings: CommandSettings, topic: str, trail: Trail,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.time, claims: Claims | None = None,
     ) -> None:  # fmt: skip
-        self.orders = OrderBook("bulk", reader, trail, clock)
+        self.orders = OrderBook("bulk", reader, trail, clock, claims)
         self.reader, self.writer, self.codec, self.settings, self.topic, self.clock = reader, writer, codec, settings, topic, clock
 
     def loops(self) -> Mapping[str, Any]:
@@ -108,7 +109,7 @@ class BulkDesk:
     def submit(self, asked: BulkRequest) -> BulkAnswer:
         """Counts, orders at once, or leaves the order to a second person. Raises ProblemError."""
         self._check(asked)
-        found = self._find(asked.select)
+        found = self._find(asked.select, here())
         waits = len(found) > self.settings.four_eyes_above
         answer = self._answer(None, "dry-run", asked, found) if asked.dry_run or not found else None
         if answer is not None:
@@ -126,19 +127,21 @@ class BulkDesk:
         """Approves or rejects a waiting order. Raises ProblemError: 404, 403 by the one who asked, 409 decided or changed."""
         check_label("user", said.user, required=True)
         with self.orders.decision(id_, said.user, approve=approve) as known:
+            in_sight(known)
             asked = BulkRequest.model_validate_json(known.request)
             if not approve:
                 self._note(id_, asked, "rejected", said.user, said.reason or "rejected")
                 return self._answer(id_, "rejected", asked, [], decided_by=said.user, count=known.count)
-            found = self._find(asked.select)
+            found = self._find(asked.select, known.area, here())
             self.orders.agreed(known, said.count, len(found))
             self._order(id_, asked, found, said.user)
             self._note(id_, asked, "approved", said.user, f"{len(found)} commands")
             return self._answer(id_, "approved", asked, found, decided_by=said.user)
 
     def show(self, id_: str) -> BulkAnswer:
-        """An order as it stands. Raises ProblemError 404."""
+        """An order as it stands. Raises ProblemError 404, also for one that reaches outside the area of the one who asks."""
         known = self.orders.find(id_)
+        in_sight(known)
         asked = BulkRequest.model_validate_json(known.request)
         rows = self.reader.rows(
             "SELECT outcome, count() AS n FROM audit WHERE bulk = {id:String} AND command != '' GROUP BY outcome", {"id": id_}
@@ -147,8 +150,8 @@ class BulkDesk:
         return self._answer(id_, known.state, asked, [], decided_by=known.decided_by, count=known.count, outcomes=outcomes)
 
     def waiting(self) -> list[BulkAnswer]:
-        """Orders that wait for a second person, the oldest first, 100 at most."""
-        return [self.show(id_) for id_ in self.orders.waiting()]
+        """Orders that wait for a second person, the oldest first, 100 at most; of the area of the one who asks."""
+        return [self.show(id_) for id_ in self.orders.waiting() if here().covers(self.orders.find(id_).area)]
 
     # --- the rest ---------------------------------------------------------------------------------------------------------------
 
@@ -169,8 +172,8 @@ class BulkDesk:
         if wrong:
             raise ProblemError(422, "not-valid", wrong)
 
-    def _find(self, select: Selection) -> list[dict[str, Any]]:
-        """The open exceptions of a selection. Raises ProblemError where there are too many for one order."""
+    def _find(self, select: Selection, *areas: Within) -> list[dict[str, Any]]:
+        """The open exceptions of a selection whose devices lie in all of the areas. Raises ProblemError where there are too many for one order."""
         where = [
             "status = 'open'",
             "rule = {rule:String}",
@@ -185,6 +188,9 @@ class BulkDesk:
             if patterns:
                 where.append(f"arrayExists(p -> {column} LIKE p, {{{column}s:Array(String)}})")
                 parameters[f"{column}s"] = [_like(pattern) for pattern in patterns]
+        for area in areas:
+            where.append(area.on("device"))
+            parameters |= area.parameters
         most = self.settings.most
         found = self.reader.rows(
             "SELECT id, device, channel, severity, toUnixTimestamp(start) AS begins, toUnixTimestamp(end) AS ends, count, detail "

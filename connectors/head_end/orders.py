@@ -1,7 +1,8 @@
 """Orders that may wait for a second person, kept as entries of the audit and nowhere else, so that they outlive the hub process.
 
 *requested* holds what is wanted, *ordered* or *approved* say who did it, *rejected* who did not let it happen. Of two decisions that meet,
-the first counts: one at a time is taken, and what was decided here is known before the store knows it.
+the first counts: whoever decides takes the order first, on a topic that all hub processes follow, and what was decided here is known before
+the store knows it.
 """
 
 from __future__ import annotations
@@ -10,15 +11,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import orjson
 
 from connectors.head_end.desk import Reader
 from connectors.head_end.problems import ProblemError
 from connectors.head_end.publish import PublishError
+from connectors.rights.roles import Area
+from connectors.rights.scope import EVERYWHERE, Within, here
 from connectors.rights.trail import Trail
 from schemas.identity import identity
 
@@ -36,13 +39,28 @@ class Order:
     count: int
     state: str  # waiting, or one of DECIDED
     decided_by: str
+    area: Within = EVERYWHERE  # where the one who asked may do it: what it finds lies there, whoever decides
+
+
+class Claims(Protocol):
+    """Where those who decide an order take it first, so that of all hub processes one decides."""
+
+    def claim(self, order: str, user: str, *, approve: bool) -> None:
+        """Takes an order; the same decision of the same person may be taken up again. Raises ProblemError 409, 503."""
+        ...
+
+    def release(self, order: str, user: str) -> None:
+        """Gives an order back that came to no decision."""
+        ...
 
 
 class OrderBook:
-    """The orders of one kind: ``kind`` begins the actions of their audit entries."""
+    """The orders of one kind: ``kind`` begins the actions of their audit entries. Without claims this process is the only one."""
 
-    def __init__(self, kind: str, reader: Reader, trail: Trail, clock: Callable[[], float] = time.time) -> None:
-        self.kind, self.reader, self.trail, self.clock = kind, reader, trail, clock
+    def __init__(
+        self, kind: str, reader: Reader, trail: Trail, clock: Callable[[], float] = time.time, claims: Claims | None = None
+    ) -> None:
+        self.kind, self.reader, self.trail, self.clock, self.claims = kind, reader, trail, clock, claims
         self._lock = threading.Lock()
         self._deciding: set[str] = set()
         self._asked: dict[str, Order] = {}  # the latest requests and decisions of this process: the store may not have them yet
@@ -71,10 +89,11 @@ class OrderBook:
 
     def request(self, id_: str, action: str, user: str, count: int, request: str, *, detail: str = "", **more: Any) -> None:
         """Notes what somebody wants done with ``count`` things."""
-        after = orjson.dumps({"count": count}).decode()
+        area = here(mark="asked")
+        after = orjson.dumps({"count": count} | ({} if area.bounds is None else {"area": area.bounds})).decode()
         self.note(id_, action, "requested", user, detail or f"{count} in all", before=request, after=after, **more)
         with self._lock:
-            self._asked[id_] = Order(id_, request, user, count, "waiting", "")
+            self._asked[id_] = Order(id_, request, user, count, "waiting", "", area)
             _shorten(self._asked)
 
     def find(self, id_: str) -> Order:
@@ -88,13 +107,13 @@ class OrderBook:
         if asked is None and id_ in self._asked:
             known = self._asked[id_]
             state, by = self._decided.get(id_, ("waiting", ""))
-            return Order(id_, known.request, known.user, known.count, state, by)
+            return replace(known, state=state, decided_by=by)
         if asked is None:
-            raise ProblemError(404, "not-found", "No order of this id is known yet; one just taken appears within seconds.")
+            raise _unknown()
         decided = next((row for row in rows if row["outcome"] in DECIDED), None)
-        count = int(orjson.loads(asked["after"])["count"])
+        told = orjson.loads(asked["after"])
         state, by = (decided["outcome"], decided["actor"]) if decided else self._decided.get(id_, ("waiting", ""))
-        return Order(id_, asked["before"], asked["actor"], count, state, by)
+        return Order(id_, asked["before"], asked["actor"], int(told["count"]), state, by, _area(told.get("area")))
 
     @contextmanager
     def decision(self, id_: str, user: str, *, approve: bool) -> Iterator[Order]:
@@ -107,10 +126,26 @@ class OrderBook:
                 raise ProblemError(409, "decided", "Somebody else is deciding this order right now.")
             self._deciding.add(id_)
         try:
-            yield self._decidable(id_, user, approve=approve)
+            order = self._decidable(id_, user, approve=approve)
+            with self._claimed(id_, user, approve=approve):
+                yield order
         finally:
             with self._lock:
                 self._deciding.discard(id_)
+
+    @contextmanager
+    def _claimed(self, id_: str, user: str, *, approve: bool) -> Iterator[None]:
+        """Holds an order against other processes. What failed on the way to a decision gives it back."""
+        if self.claims is None:
+            yield
+            return
+        self.claims.claim(id_, user, approve=approve)
+        try:
+            yield
+        except ProblemError as error:
+            if error.status < 500:  # beyond, parts may be on their way: the same person goes on with it
+                self.claims.release(id_, user)
+            raise
 
     def _decidable(self, id_: str, user: str, *, approve: bool) -> Order:
         order = self.find(id_)
@@ -140,6 +175,21 @@ class OrderBook:
         there = self.reader.rows("SELECT DISTINCT bulk FROM audit WHERE bulk IN {ids:Array(String)}", {"ids": here}) if here else ()
         stored = {row["bulk"] for row in there}  # of these the store tells, others may have been decided by another process
         return [row["bulk"] for row in rows if row["bulk"] not in self._decided] + [id_ for id_ in here if id_ not in stored]
+
+
+def in_sight(order: Order) -> None:
+    """Raises ProblemError 404, as for one that is not there, where an order reaches outside the area of the one who asks."""
+    if not here().covers(order.area):
+        raise _unknown()
+
+
+def _unknown() -> ProblemError:
+    return ProblemError(404, "not-found", "No order of this id is known yet; one just taken appears within seconds.")
+
+
+def _area(told: Any) -> Within:
+    """The area of an order as its entry says it."""
+    return EVERYWHERE if told is None else Within(tuple((Area(**one), Area(**other)) for one, other in told), "asked")
 
 
 def _shorten(kept: dict[str, Any]) -> None:

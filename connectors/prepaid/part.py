@@ -9,7 +9,7 @@ from pathlib import Path
 from fastapi import APIRouter
 
 from connectors.head_end.desk import Reader
-from connectors.head_end.orders import OrderBook
+from connectors.head_end.orders import Claims, OrderBook
 from connectors.head_end.publish import Writer
 from connectors.prepaid import routes as api
 from connectors.prepaid.adjustments import KIND, Adjustments
@@ -35,13 +35,14 @@ class Prepaid:
     def __init__(
         self, topology: Topology, reader: Reader, writer: Writer, codec: Codec, master: Master, secrets: Secrets, folder: Path,
         close_master: Callable[[], None] = lambda: None, trail: Trail | None = None,
+        claims: Claims | None = None,
     ) -> None:  # fmt: skip
         settings = topology.prepaid
         self.service = PrepaidService(settings, reader, writer, codec)
         self.contacts = Contacts(master)
         ways = ways_of(settings.messages, secrets, Guard(topology.delivery), folder / "outbox")
         self.courier = Courier(settings, reader, self.contacts, ways, lambda kind: Journal(writer, codec, kind))
-        orders = OrderBook(KIND, reader, trail or Trail(writer, codec, None))
+        orders = OrderBook(KIND, reader, trail or Trail(writer, codec, None), claims=claims)
         self.desk = api.Desk(self.service, self.contacts, Adjustments(self.service, orders))
         self.portal: pages.Portal | None = None
         self._close_master = close_master

@@ -27,7 +27,7 @@ from connectors.head_end.problems import ProblemError
 from connectors.rights import passwords
 from connectors.rights.policy import OPEN, Rule, match, rule_of
 from connectors.rights.principal import Principal, as_principal, current, denied
-from connectors.rights.scope import MASTER, all_within
+from connectors.rights.scope import MASTER, all_within, needs_everything
 from connectors.rights.service import COOKIE, CSRF_HEADER, BadCredentialError, Rights, UnknownCredentialError, cookie
 from connectors.rights.trail import Notes, as_text, noting, redacted
 
@@ -237,9 +237,13 @@ async def within_area(request: HTTPConnection) -> None:
     if rule.people and request.path_params.get("kind", "person") == "person" and not who.may("persons.read"):
         raise denied("persons.read")
     bounds = who.bounds(rule.permission)
-    if bounds is None or rule.scoped:
+    if bounds is None:
         return
+    if not rule.places and not rule.scoped:
+        raise needs_everything(rule.permission, rule.whole)
     things = await _things(request, rule)
+    if not things and rule.scoped:
+        return
     if not things or not await run_in_threadpool(all_within, rights.reader, things, bounds):
         raise denied(rule.permission)
 

@@ -20,8 +20,9 @@ class Rule:
     """What a route asks for.
 
     ``places`` tell where the request names the thing it is about, each ``path|query|body:name:kind`` with kind device, service_point,
-    account or region; rights that are bounded to an area are held against all that are given, and refused where none is. ``scoped``: the
-    route itself shows no more than the area holds. ``audited`` None: if it changes something. ``people``: persons need persons.read too.
+    account or region; rights that are bounded to an area are held against all that are given, and refused where none is. ``scoped``: where
+    nothing is named the route itself shows no more than the area holds. ``audited`` None: if it changes something. ``people``: persons need persons.read too. ``whole``: why an area cannot
+    be told here.
     """
 
     permission: str
@@ -29,6 +30,7 @@ class Rule:
     scoped: bool = False
     audited: bool | None = None
     people: bool = False
+    whole: str = ""
 
 
 def _at(permission: str, *places: str) -> Rule:
@@ -43,6 +45,8 @@ def _question(permission: str) -> Rule:
     return Rule(permission, audited=False)
 
 
+_SQL: Final = "SQL reaches every table of the store, so it is not open to rights that are bounded to an area."
+_EXPORT: Final = "An export is all master data there are; GET /v1/master/{kind} lists those of an area."
 _DEVICE: Final = "path:id:device"
 _MASTER: Final = Rule("master.read", ("path:id:master",), people=True)
 _CHANGE: Final = Rule("master.write", ("path:id:master",), people=True)
@@ -78,24 +82,24 @@ ROUTES: Final[dict[str, Rule | str]] = {
     # results
     "GET /v1/exceptions": _list("results.read"),
     "GET /v1/determinants": _list("results.read"),
-    "GET /v1/intervals": _at("results.read", "query:device:device"),
+    "GET /v1/intervals": Rule("results.read", ("query:device:device",), scoped=True),
     "GET /v1/usage": _list("results.read"),
-    "POST /v1/sql": Rule("sql.query", audited=True),
+    "POST /v1/sql": Rule("sql.query", audited=True, whole=_SQL),
     # commands
     "POST /v1/commands": _at("commands.order", "body:device:device"),
     "GET /v1/commands/{id}": _list("commands.read"),
-    "POST /v1/commands/bulk": "commands.bulk",
-    "GET /v1/bulk-orders": "commands.read",
-    "GET /v1/bulk-orders/{id}": "commands.read",
-    "POST /v1/bulk-orders/{id}/approve": "commands.approve",
-    "POST /v1/bulk-orders/{id}/reject": "commands.approve",
+    "POST /v1/commands/bulk": _list("commands.bulk"),
+    "GET /v1/bulk-orders": _list("commands.read"),
+    "GET /v1/bulk-orders/{id}": _list("commands.read"),
+    "POST /v1/bulk-orders/{id}/approve": _list("commands.approve"),
+    "POST /v1/bulk-orders/{id}/reject": _list("commands.approve"),
     "POST /v1/labels": _at("labels.write", "body:device:device"),
     # master data
     "POST /v1/master": "master.write",
     "POST /v1/master/objects": "master.write",
     "POST /v1/master/diff": "master.write",
     "GET /v1/master/messages/{message}": "master.read",
-    "GET /v1/master/export": Rule("master.read", people=True),
+    "GET /v1/master/export": Rule("master.read", people=True, whole=_EXPORT),
     "GET /v1/master/{kind}": Rule("master.read", scoped=True, people=True),
     "GET /v1/master/{kind}/{id:path}": _MASTER,
     "PUT /v1/master/{kind}/{id:path}": _CHANGE,
@@ -171,7 +175,7 @@ ROUTES: Final[dict[str, Rule | str]] = {
     "GET /v1/todos/types": _list("todos.read"),
     "GET /v1/todos/stats": _list("todos.read"),
     "GET /v1/todos/{id}": _list("todos.read"),
-    "POST /v1/todos": "todos.work",
+    "POST /v1/todos": _at("todos.work", "body:device:device", "body:service_point:service_point", "body:account:account"),
     "POST /v1/todos/next": _list("todos.work"),
     "POST /v1/todos/undo": _list("todos.work"),
     "POST /v1/todos/bulk": _list("todos.bulk"),
@@ -183,10 +187,10 @@ ROUTES: Final[dict[str, Rule | str]] = {
     "POST /v1/todos/{id}/reopen": _list("todos.work"),
     "POST /v1/todos/{id}/prioritise": _list("todos.assign"),
     "POST /v1/todos/{id}/resolve": _list("todos.work"),
-    "GET /v1/todo-acts": "todos.read",
-    "GET /v1/todo-acts/{id}": "todos.read",
-    "POST /v1/todo-acts/{id}/approve": "todos.approve",
-    "POST /v1/todo-acts/{id}/reject": "todos.approve",
+    "GET /v1/todo-acts": _list("todos.read"),
+    "GET /v1/todo-acts/{id}": _list("todos.read"),
+    "POST /v1/todo-acts/{id}/approve": _list("todos.approve"),
+    "POST /v1/todo-acts/{id}/reject": _list("todos.approve"),
     # other systems
     "GET /v1/sap": "sap.exchange",
     "GET /v1/sap/messages": "sap.exchange",
@@ -213,12 +217,12 @@ ROUTES: Final[dict[str, Rule | str]] = {
     "GET /console": OPEN,
     "GET /console/login": OPEN,
     "GET /console/static/{name}": OPEN,
-    "GET /console/": "dashboard.read",
-    "GET /console/widgets/{name}": "dashboard.read",
+    "GET /console/": _list("dashboard.read"),
+    "GET /console/widgets/{name}": _list("dashboard.read"),
     "GET /console/todos": _list("todos.read"),
     "GET /console/todos/{id}/card": _list("todos.read"),
-    "GET /console/todo-acts": "todos.read",
-    "GET /console/meters": "results.read",
+    "GET /console/todo-acts": _list("todos.read"),
+    "GET /console/meters": _list("results.read"),
     "GET /console/meters/{device}": _at("results.read", "path:device:device"),
     "GET /console/meters/{device}/reads.{kind}": _at("results.read", "path:device:device"),
     "GET /console/exceptions": _list("results.read"),
@@ -232,12 +236,12 @@ ROUTES: Final[dict[str, Rule | str]] = {
     "GET /console/rules": "rules.read",
     "GET /console/rules/in-force.yaml": "rules.read",
     "POST /console/rules/check": _question("rules.read"),
-    "GET /console/operations": "operations.read",
+    "GET /console/operations": _list("operations.read"),
     "GET /console/users": "users.read",
     "GET /v1/dashboard": _list("dashboard.read"),
     "PUT /v1/dashboard": Rule("dashboard.write", scoped=True, audited=False),
-    "GET /v1/dashboard/{widget}": "dashboard.read",
-    "GET /v1/meters": "results.read",
+    "GET /v1/dashboard/{widget}": _list("dashboard.read"),
+    "GET /v1/meters": _list("results.read"),
     "GET /v1/meters/{device}": _at("results.read", "path:device:device"),
     "GET /v1/meters/{device}/curve": _at("results.read", "path:device:device"),
     "GET /v1/device-events": _list("devices.read"),
@@ -246,8 +250,8 @@ ROUTES: Final[dict[str, Rule | str]] = {
     "GET /v1/proposals/{id}": "rules.read",
     "GET /v1/proposals/{id}/topology.yaml": "rules.read",
     "POST /v1/proposals/{id}/withdraw": "rules.propose",
-    "GET /v1/dead-letters": "operations.read",
-    "POST /v1/dead-letters/replay": "operations.replay",
+    "GET /v1/dead-letters": _list("operations.read"),
+    "POST /v1/dead-letters/replay": _list("operations.replay"),
     # users, tokens, audit
     "GET /v1/users": "users.read",
     "POST /v1/users": "users.write",

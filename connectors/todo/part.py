@@ -11,6 +11,7 @@ from connectors.clickhouse.store import Store
 from connectors.head_end.command_desk import KafkaCommandDesk
 from connectors.head_end.desk import Reader
 from connectors.head_end.label_desk import LabelDesk
+from connectors.head_end.orders import Claims
 from connectors.head_end.publish import Writer
 from connectors.rights.trail import Trail
 from connectors.todo.resolve import Resolver
@@ -28,9 +29,9 @@ class TodoDesk:
 
     def __init__(
         self, topology: Topology, reader: Reader, writer: Writer, codec: Codec, patience: float = PATIENCE, store: Store | None = None,
-        trail: Trail | None = None,
+        trail: Trail | None = None, claims: Claims | None = None,
     ) -> None:  # fmt: skip
-        self.todos = TodoService(topology.todo, reader, writer, codec, patience, trail=trail, about=abouts(topology.vee))
+        self.todos = TodoService(topology.todo, reader, writer, codec, patience, trail=trail, about=abouts(topology.vee), claims=claims)
         commands, labels = KafkaCommandDesk(writer, codec, COMMANDS), LabelDesk(writer, codec, COMMANDS, reader)
         self.resolver = Resolver(self.todos, commands, labels, topology.determinants)
         self.scanner = Scanner(self.todos, topology, reader.settled_tick, lambda: tidy(store) if store is not None else None)

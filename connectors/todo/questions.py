@@ -150,9 +150,11 @@ class Questions:
         )
         return self.reader.rows(sql, parameters)
 
-    def chosen(self, wanted: Selection, most: int) -> list[tuple[str, int, dict[str, Any]]]:
-        """Id, version and a short account of what a selection finds, the most urgent first; at most ``most`` + 1."""
+    def chosen(self, wanted: Selection, most: int, area: scope.Within = scope.EVERYWHERE) -> list[tuple[str, int, dict[str, Any]]]:
+        """Id, version and a short account of what a selection finds in an area, the most urgent first; at most ``most`` + 1."""
         where, parameters = wanted.where()
+        where.append(area.on("service_point"))
+        parameters |= area.parameters
         sql = (
             "SELECT id, version, type, subject, rule, count, user, state, priority FROM "
             f"{wanted.view()}{_filter(where)} ORDER BY priority DESC, first_seen, id LIMIT {most + 1}"

@@ -11,11 +11,12 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
 from connectors.head_end.desk import Reader
-from connectors.head_end.orders import OrderBook
+from connectors.head_end.orders import Claims, OrderBook, in_sight
 from connectors.head_end.outcomes import awaited, send
 from connectors.head_end.problems import ProblemError
 from connectors.head_end.publish import RefusedError, Writer, check_label
 from connectors.rights.principal import acting, require
+from connectors.rights.scope import EVERYWHERE, Within, here
 from connectors.rights.trail import Trail
 from connectors.todo.questions import Questions, Selection, shown, within
 from schemas.codec import Codec
@@ -56,10 +57,11 @@ class TodoService(Questions):
     def __init__(
         self, settings: TodoSettings, reader: Reader, writer: Writer, codec: Codec, patience: float = PATIENCE,
         clock: Callable[[], float] = time.time, trail: Trail | None = None, about: Mapping[str, str] | None = None,
+        claims: Claims | None = None,
     ) -> None:  # fmt: skip
         super().__init__(settings, reader, about)
         self.writer, self.codec, self.patience, self.clock = writer, codec, patience, clock
-        self.orders = OrderBook("todos", reader, trail or Trail(writer, codec, None), clock)
+        self.orders = OrderBook("todos", reader, trail or Trail(writer, codec, None), clock, claims)
 
     # --- acts on one --------------------------------------------------------------------------------------------------------------
 
@@ -185,40 +187,42 @@ class TodoService(Questions):
         user = acting(user)
         _label("user", user, required=True)
         with self.orders.decision(id_, user, approve=approve) as order:
+            in_sight(order)
             asked = BulkAct.model_validate_json(order.request)
             answer = {"id": id_, "action": asked.action, "user": asked.user, "decided_by": user, "count": order.count}
             if not approve:
                 self.orders.note(id_, asked.action, "rejected", user, reason or "rejected", reason=asked.reason)
                 return answer | {"state": "rejected"}
-            found = self._found(asked)
+            found = self._found(asked, order.area)
             self.orders.agreed(order, count, len(found))
             told = self._do(id_, asked, found, user)
             self.orders.note(id_, asked.action, "approved", user, f"{len(told['done'])} changed", reason=asked.reason)
             return answer | {"state": "approved", "count": len(found)} | told
 
     def acts(self) -> list[dict[str, Any]]:
-        """Large acts that wait for a second person, the oldest first."""
-        found = [self.show(id_) for id_ in self.orders.waiting()]
+        """Large acts that wait for a second person, the oldest first; of the area of the one who asks."""
+        found = [self.show(id_) for id_ in self.orders.waiting() if here().covers(self.orders.find(id_).area)]
         return [act for act in found if act["count"] > self.settings.bulk_alone]  # a small one just asked for is as good as done
 
     def show(self, id_: str) -> dict[str, Any]:
-        """A bulk act as it stands. Raises Problem 404."""
+        """A bulk act as it stands. Raises Problem 404, also for one that reaches outside the area of the one who asks."""
         order = self.orders.find(id_)
+        in_sight(order)
         asked = BulkAct.model_validate_json(order.request)
-        sample = [row for *_, row in self._found(asked)[:SAMPLE]] if order.state == "waiting" else []
+        sample = [row for *_, row in self._found(asked, order.area)[:SAMPLE]] if order.state == "waiting" else []
         return {
             "id": id_, "state": order.state, "action": asked.action, "user": order.user, "decided_by": order.decided_by,
             "count": order.count, "reason": asked.reason, "text": asked.text, "sample": sample,
         }  # fmt: skip
 
-    def _found(self, asked: BulkAct) -> list[tuple[str, int | None, dict[str, Any]]]:
-        """Id, expected version and a short account of all that a bulk act is about."""
+    def _found(self, asked: BulkAct, area: Within = EVERYWHERE) -> list[tuple[str, int | None, dict[str, Any]]]:
+        """Id, expected version and a short account of all that a bulk act is about; nothing outside the area."""
         if bool(asked.ids) == (asked.select is not None):
             raise ProblemError(422, "not-valid", "name ids or a selection, one of them")
         if asked.action == "distribute" and not asked.users:
             raise ProblemError(422, "not-valid", "distribute names the users")
         if asked.select is not None:
-            found: list[tuple[str, int | None, dict[str, Any]]] = [*self.chosen(asked.select, MOST)]
+            found: list[tuple[str, int | None, dict[str, Any]]] = [*self.chosen(asked.select, MOST, area)]
             if len(found) > MOST:
                 raise ProblemError(422, "too-many", f"The selection finds more than {MOST} To-Dos: narrow it.", most=MOST)
             return found
@@ -226,15 +230,15 @@ class TodoService(Questions):
             raise ProblemError(422, "not-valid", "versions: as many as ids, or none")
         versions: Sequence[int | None] = asked.versions or [None] * len(asked.ids)
         where, parameters = within()
-        condition = " AND ".join([*where, "id IN {ids:Array(String)}"])
+        condition = " AND ".join([*where, area.on("service_point"), "id IN {ids:Array(String)}"])
         known = {
             row["id"]: {**shown(row)}
             for row in self.reader.rows(
                 f"SELECT id, version, type, subject, rule, count, user, state, priority FROM todos WHERE {condition}",
-                {**parameters, "ids": asked.ids},
+                {**parameters, **area.parameters, "ids": asked.ids},
             )
         }
-        if where and len(known) < len(set(asked.ids)):
+        if (where or not area.everywhere) and len(known) < len(set(asked.ids)):
             raise ProblemError(404, "not-found", "Some of these To-Dos are not known, or lie outside your area.")
         return [
             (id_, known[id_]["version"] if version is None and id_ in known else version, known.get(id_, {"id": id_}))

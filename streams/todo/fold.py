@@ -9,6 +9,7 @@ import orjson
 
 from schemas.identity import identity
 from schemas.topology.todo import HIGHEST, LOWEST, TodoSettings, TodoType
+from streams.runtime.audit import Chain
 from streams.runtime.fold import Message, Output, Result
 from streams.runtime.seen import Seen
 from streams.runtime.state import State, Table
@@ -40,6 +41,7 @@ class TodoFold:
         self.state = State(lambda _: Table({}))
         self.items = Items(self.state)
         self.hours = Hours(settings.hours)
+        self.audit = Chain(self.state, "todo", 0)
         self._seen = Seen(self.state, "c/", 262_144)
 
     @property
@@ -402,11 +404,36 @@ class Act:
         self.fold.state.put(f"b/{self.body['of']}", None)
 
     def _outcome(self, status: str, detail: str) -> None:
+        if self.user != SYSTEM and status != "duplicate":
+            self._audit(detail if status == "refused" else "")
         body = {
             "id": self.id, "at": moment(self.fold.now), "action": self.body["action"], "user": self.user, "status": status,
             "detail": detail, "done": self.done, "conflicts": self.conflicts,
         }  # fmt: skip
         self.result.outputs.append(Output(OUTCOMES, "TodoOutcome", body, self.id.encode()))
+
+
+    def _audit(self, refused: str) -> None:
+        """Entries of the audit for what a person did: of each To-Do that it changed, and of those that it did not."""
+        told = [output.body for output in self.result.outputs if output.type == "TodoEvent" and output.body["user"] == self.user]
+        for event in told:
+            self._entry(event["todo"], "applied", event["text"], before=event["before"], after=event["after"])
+        for id in self.conflicts:
+            self._entry(id, "refused", "somebody had changed or completed it before")
+        if refused:
+            self._entry(next(iter(self.body["todos"]), "todos"), "refused", refused)
+
+    def _entry(self, todo: str, outcome: str, detail: str, **more: str) -> None:
+        item, now = self.fold.items.get(todo) or {}, self.fold.now
+        start, end = (now if item.get(name) is None else item[name] for name in ("start", "end"))
+        bulk, _, part = self.id.partition("/")
+        body = {
+            "id": identity("audit", self.id, todo), "at": moment(now), "actor": self.user, "action": f"todo-{self.body['action']}",
+            "command": self.id, "subject": todo, "device": item.get("device", ""), "channel": item.get("channel", ""),
+            "start": moment(start), "end": moment(end), "reason": self.body["reason"], "outcome": outcome, "detail": detail,
+            "bulk": bulk if part else "", "approved_by": self.body["approver"], **more,
+        }  # fmt: skip
+        self.result.outputs.append(self.fold.audit.output(body))
 
 
 _TEXTS: Final = ("subject", "device", "channel", "service_point", "account", "payload", "detail", "role", "severity")

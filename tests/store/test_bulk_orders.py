@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import Future
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,13 +12,26 @@ import pytest
 
 from connectors.clickhouse import rows
 from connectors.clickhouse.store import Store
+from connectors.console.shelf import TOPIC, Shelf
 from connectors.head_end.bulk_desk import BulkDesk, BulkRequest, Decision
 from connectors.head_end.problems import ProblemError
+from connectors.head_end.publish import Writer
 from connectors.head_end.reading import StoreReader
+from connectors.kafka.client import producer
+from connectors.kafka.mock import MockBroker
+from connectors.kafka.settings import KafkaSettings
 from connectors.rights.chain import verify
+from connectors.rights.principal import Principal, as_principal
+from connectors.rights.roles import Roles
 from connectors.rights.trail import Trail, anchor
+from connectors.todo.questions import Selection as TodoSelection
+from connectors.todo.service import BulkAct, TodoService
 from schemas.codec import Codec
+from schemas.topology import load_topology
 from schemas.topology.commands import CommandSettings
+from schemas.topology.rights import Grant, RightsSettings
+from schemas.topology.todo import TodoSettings
+from tests.console.estate import put
 
 HOUR = 3600
 
@@ -29,10 +44,10 @@ class Kafka:
 
     def write(self, topic: str, value: bytes | None, **_: Any) -> Future[tuple[int, int]]:
         body = self.codec.decode(value or b"")
-        if topic == "hub.commands":
-            self.commands.append(body)
-        else:
+        if topic == "audit.events":
             self.audit(body)
+        else:
+            self.commands.append(body)
         done: Future[tuple[int, int]] = Future()
         done.set_result((0, 0))
         return done
@@ -56,11 +71,12 @@ def kafka(store: Store) -> Kafka:
     return Kafka(store)
 
 
-def desk_of(kafka: Kafka, above: int = 10, most: int = 100) -> BulkDesk:
+def desk_of(kafka: Kafka, above: int = 10, most: int = 100, claims: Shelf | None = None) -> BulkDesk:
     settings = CommandSettings(four_eyes_above=above, most=most)
     trail = Trail(kafka, Codec(), None)  # type: ignore[arg-type]
     reader = StoreReader(kafka.store, 1)
-    return BulkDesk(reader, kafka, Codec(), settings, "hub.commands", trail, clock=lambda: 1_000_000.0)  # type: ignore[arg-type]
+    about: Any = reader, kafka, Codec(), settings, "hub.commands", trail
+    return BulkDesk(*about, clock=lambda: 1_000_000.0, claims=claims)
 
 
 def request(**more: Any) -> BulkRequest:
@@ -167,6 +183,106 @@ def test_too_many_at_once_are_refused(kafka: Kafka) -> None:
         desk_of(kafka, most=3).submit(request())
     with pytest.raises(ProblemError, match="No order"):
         desk_of(kafka).show("x")
+
+
+class Later(Kafka):
+    """The store follows only when it is told to."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self.held = list[dict[str, Any]]()
+
+    def audit(self, body: dict[str, Any]) -> None:
+        self.held.append(body)
+
+    def follow(self) -> None:
+        for body in self.held:
+            super().audit(body)
+        self.held = []
+
+
+def test_an_order_is_listed_shown_and_decided_before_the_store_has_it(kafka: Kafka) -> None:
+    later = Later(kafka.store)
+    desk = desk_of(later, above=3)
+    ids = [desk.submit(request(reason=f"storm {number}")).id or "" for number in range(2)]
+    assert [order.id for order in desk.waiting()] == ids
+    assert desk.decide(ids[0], Decision(user="bob"), approve=False).state == "rejected"
+    assert [order.id for order in desk.waiting()] == ids[1:]
+    assert desk.show(ids[0]).decided_by == "bob"
+    later.follow()
+    assert [order.id for order in desk.waiting()] == ids[1:], "listed once, now from the store"
+    assert [order.id for order in desk_of(later, above=3).waiting()] == ids[1:], "also by another hub"
+
+
+def test_a_large_act_on_to_dos_is_listed_before_the_store_has_it(kafka: Kafka) -> None:
+    later, settings = Later(kafka.store), TodoSettings(bulk_alone=1)
+    trail = Trail(later, Codec(), None)  # type: ignore[arg-type]
+    service = TodoService(settings, StoreReader(kafka.store, 1), later, Codec(), trail=trail)  # type: ignore[arg-type]
+    put(kafka.store, "todo_open", [{"id": f"t{n}", "type": "validation", "state": "open", "priority": 5, "version": 1} for n in range(3)])
+    asked = service.bulk(BulkAct(action="complete", select=TodoSelection(), user="ann"))
+    assert (asked["state"], asked["count"]) == ("waiting", 3)
+    assert [(act["id"], act["state"], act["user"]) for act in service.acts()] == [(asked["id"], "waiting", "ann")]
+    later.follow()
+    assert [act["id"] for act in service.acts()] == [asked["id"]]
+    service.decide(asked["id"], "bob", approve=False)
+    assert service.acts() == []
+
+
+def test_of_two_hubs_one_decides(kafka: Kafka) -> None:
+    """Two hub processes over one topic; neither sees in the store yet what the other decides."""
+    topology = load_topology()
+    with MockBroker() as broker, ExitStack() as stack:
+        settings, stop = KafkaSettings(bootstrap=broker.bootstrap), threading.Event()
+        made = producer(settings)
+        made.produce(TOPIC, b"", partition=0)
+        assert made.flush(10) == 0
+        shelves = []
+        for _ in range(2):
+            writer = Writer(settings, max_bytes=1_000_000, timeout=30)
+            shelves.append(Shelf(settings, topology, Codec(), writer))
+            thread = threading.Thread(target=shelves[-1].run, args=(stop,), daemon=True)
+            thread.start()
+            stack.callback(writer.close, 1)
+            stack.callback(thread.join, 30)
+        stack.callback(stop.set)
+        later = Later(kafka.store)
+        one, other = (desk_of(later, above=3, claims=shelf) for shelf in shelves)
+        ids = [one.submit(request(reason=f"storm {number}")).id or "" for number in range(2)]
+        later.follow()
+
+        assert one.decide(ids[0], Decision(user="bob"), approve=True).state == "approved"
+        with pytest.raises(ProblemError, match="Somebody else is deciding") as second:
+            other.decide(ids[0], Decision(user="cid"), approve=False)
+        assert second.value.status == 409
+        with pytest.raises(ProblemError, match="finds 4 now, not 9"):
+            one.decide(ids[1], Decision(user="bob", count=9), approve=True)
+        assert other.decide(ids[1], Decision(user="cid"), approve=False).state == "rejected", "what came to no decision is given back"
+        assert len(kafka.commands) + len(later.commands) == 4
+
+
+def test_an_order_keeps_to_the_area_of_the_one_who_asked(kafka: Kafka) -> None:
+    put(kafka.store, "master_objects", [
+        {"kind": kind, "object": id, "version": 1, "sequence": 1, "span_from": [-1], "span_to": [-1], "span_body": [body]}
+        for kind, id, body in (("service_point", "SP1", '{"region": "north"}'),
+                               ("install", "M1/1", '{"device": "M1", "service_point": "SP1"}'))
+    ])  # fmt: skip
+    roles = Roles(RightsSettings().all_roles)
+    north, south, all_of_it = (
+        Principal(name, "session", (Grant(role="supervisor", **area),), None, roles)
+        for name, area in (("nora", {"region": "north"}), ("sam", {"region": "south"}), ("bob", {}))
+    )
+    desk = desk_of(kafka, above=1)
+    with as_principal(north, "commands.bulk"):
+        asked = desk.submit(request(user="nora"))
+    assert (asked.state, asked.count, asked.devices) == ("waiting", 2, 1)
+    with as_principal(south, "commands.approve"):
+        assert desk.waiting() == []
+        with pytest.raises(ProblemError, match="No order"):
+            desk.decide(asked.id or "", Decision(user="sam"), approve=True)
+    with as_principal(all_of_it, "commands.approve"):
+        approved = desk.decide(asked.id or "", Decision(user="bob"), approve=True)
+    assert approved.count == 2
+    assert {command["device"] for command in kafka.commands} == {"M1"}, "whoever approves, it reaches no further"
 
 
 def test_a_hub_names_the_ends_of_chains_it_finds(kafka: Kafka) -> None:
