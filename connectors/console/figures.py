@@ -196,7 +196,9 @@ SETTINGS do_not_merge_across_partitions_select_final = 1
 def reads(reader: Rows, span: Span, area: Within) -> Content:
     """Reads received of those expected, by hour or, over more than three days, by day."""
     hours = span.days <= 3
-    rows = reader.rows(_READS.replace("INSIDE", area.on("service_point")), {**span.bound, **area.parameters, "unit": 3600 if hours else 86_400})
+    rows = reader.rows(
+        _READS.replace("INSIDE", area.on("service_point")), {**span.bound, **area.parameters, "unit": 3600 if hours else 86_400}
+    )
     labels = [f"{datetime.fromtimestamp(row['at'], UTC):{'%d. %H:%M' if hours else '%d %b'}}" for row in rows]
     missing = [row["due"] - row["received"] for row in rows]
     due, got = sum(row["due"] for row in rows), sum(row["received"] for row in rows)
@@ -262,7 +264,7 @@ def exceptions(reader: Rows, span: Span, area: Within) -> Content:
         SELECT rule, count() AS n, countIf(start >= {{until:DateTime('UTC')}} - INTERVAL 1 DAY) AS fresh,
             countIf(start < {{until:DateTime('UTC')}} - INTERVAL 1 DAY AND start >= {{until:DateTime('UTC')}} - INTERVAL 7 DAY) AS week,
             countIf(start < {{until:DateTime('UTC')}} - INTERVAL 7 DAY) AS old
-        FROM vee_exceptions FINAL WHERE status = 'open' AND {area.on('service_point')} GROUP BY rule ORDER BY n DESC LIMIT 12
+        FROM vee_exceptions FINAL WHERE status = 'open' AND {area.on("service_point")} GROUP BY rule ORDER BY n DESC LIMIT 12
         """,
         span.bound | area.parameters,
     )
@@ -319,21 +321,27 @@ def billing(reader: Rows, span: Span, area: Within) -> Content:
     rows = reader.rows(
         f"""
         SELECT kind, countIf(status = 'released') AS released, countIf(status = 'held') AS held, uniq(account) AS accounts
-        FROM bill_determinants WHERE {area.on('device')} AND period_end >= {{since:DateTime('UTC')}} AND period_start < {{until:DateTime('UTC')}}
+        FROM bill_determinants
+        WHERE {area.on("device")} AND period_end >= {{since:DateTime('UTC')}} AND period_start < {{until:DateTime('UTC')}}
         GROUP BY kind ORDER BY kind
         """,
         bound,
     )
     usage = reader.rows(
-        f"SELECT status, count() AS n FROM usage WHERE {area.on('account')} AND period_end >= {{since:DateTime('UTC')}} AND period_start < {{until:DateTime('UTC')}} "
+        f"SELECT status, count() AS n FROM usage WHERE {area.on('account')} AND "
+        "period_end >= {since:DateTime('UTC')} AND period_start < {until:DateTime('UTC')} "
         "GROUP BY status ORDER BY status",
         bound,
     )
-    sent = reader.rows(
-        "SELECT sum(records) AS n FROM deliveries WHERE status = 'delivered' AND object IN ('determinants', 'usage-transactions') "
-        "AND at >= {since:DateTime('UTC')} AND at < {until:DateTime('UTC')}",
-        Span(span.until, 62).bound,
-    )[0]["n"] if area.everywhere else None  # deliveries are those of the whole hub
+    sent = (
+        reader.rows(
+            "SELECT sum(records) AS n FROM deliveries WHERE status = 'delivered' AND object IN ('determinants', 'usage-transactions') "
+            "AND at >= {since:DateTime('UTC')} AND at < {until:DateTime('UTC')}",
+            Span(span.until, 62).bound,
+        )[0]["n"]
+        if area.everywhere
+        else None
+    )  # deliveries are those of the whole hub
     tiles = [Tile(t(f"usage.{row['status']}"), count(row["n"]), link("usage", status=row["status"])) for row in usage]
     released, held = (sum(row[name] for row in rows) for name in ("released", "held"))
     return Content(

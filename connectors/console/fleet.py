@@ -70,8 +70,8 @@ def meters(reader: Rows, filters: Mapping[str, str], until: datetime, most: int,
         where.append(f"({BANDS[filters['heard']]})")
     condition = f" WHERE {' AND '.join(where)}" if where else ""
     sql = (
-        f"SELECT device, service_point, '' AS account, nullIf(last, toDateTime(0, 'UTC')) AS last, head_end, dcu, region FROM ({_inside(area)})"
-        f"{condition} ORDER BY device LIMIT {most}"
+        f"SELECT device, service_point, '' AS account, nullIf(last, toDateTime(0, 'UTC')) AS last, head_end, dcu, region "
+        f"FROM ({_inside(area)}){condition} ORDER BY device LIMIT {most}"
     )
     named = {side: "" if filters[side] == "-" else filters[side] for side in SIDES if side in filters}
     return reader.rows(sql, {**named, **area.parameters, "until": clickhouse_time(until)})

@@ -67,11 +67,18 @@ def environment() -> Environment:
     """The templates. Everything they are given is escaped."""
     made = Environment(loader=PackageLoader("connectors.console"), autoescape=select_autoescape(), undefined=StrictUndefined,
                        trim_blocks=True, lstrip_blocks=True)  # fmt: skip
-    made.globals.update(t=words.catalogue(), menu=MENU, link=link, numbers=NUMBERS)
+    made.globals.update(t=words.catalogue(), link=link, numbers=NUMBERS)
     made.tests["time"] = lambda value: isinstance(value, date)
     made.filters.update(
-        when=words.when, age=words.age, due=words.due, quantity=words.quantity, count=words.count, money=words.money, quality=words.quality,
-        size=words.size, length_of=words.length_of,
+        when=words.when,
+        age=words.age,
+        due=words.due,
+        quantity=words.quantity,
+        count=words.count,
+        money=words.money,
+        quality=words.quality,
+        size=words.size,
+        length_of=words.length_of,
     )
     return made
 

@@ -25,11 +25,12 @@ from connectors.console import figures, fleet, meter, queue, settings
 from connectors.console.charts import LEFT, RIGHT, WIDTH, Beside, curve_chart
 from connectors.console.curve import Curve
 from connectors.console.lists import LISTS, List, moment, page
-from connectors.console.part import USUAL, Console
+from connectors.console.part import MENU, USUAL, Console
 from connectors.console.surroundings import Line
 from connectors.console.words import aware, catalogue, quality, share, zone_of
 from connectors.head_end.problems import ProblemError
 from connectors.rights import scope
+from connectors.rights.policy import rule_of
 from connectors.rights.principal import current, principal
 from connectors.todo.questions import GROUPS, SORTS
 from schemas import metrics
@@ -49,6 +50,9 @@ HEADERS: Final = {
 }
 
 
+_PERMISSIONS: Final = {name: rule.permission for name in MENU if (rule := rule_of(f"GET /console/{name.replace('dashboard', '')}"))}
+
+
 class Viewer:
     """Who looks: the name the guard in front of the interface found, empty on an open hub."""
 
@@ -66,8 +70,10 @@ class Pages:
     def show(self, request: Request, template: str, page: str = "", status: int = 200, **values: Any) -> HTMLResponse:
         """A page, or a piece of one."""
         made = self.console.templates.get_template(template)
+        may = current().may
+        menu = [name for name in MENU if may(_PERMISSIONS[name])]
         text = made.render(
-            {"may": current().may, **values}, page=page, user=Viewer(request), now=datetime.now(UTC), zone=self.console.topology.zone
+            {"may": may, **values}, menu=menu, page=page, user=Viewer(request), now=datetime.now(UTC), zone=self.console.topology.zone
         )
         return HTMLResponse(text, status, HEADERS)
 
@@ -281,9 +287,7 @@ def _meters(router: APIRouter, pages: Pages) -> None:
         text, reader = q.strip()[:255], pages.console.reader
         filters = {name: request.query_params[name][:255] for name in (*fleet.SIDES, "heard") if request.query_params.get(name)}
         area = scope.here()
-        found = (
-            fleet.meters(reader, filters, datetime.now(UTC), meter.FOUND + 1, area) if filters else meter.search(reader, text, area)
-        )
+        found = fleet.meters(reader, filters, datetime.now(UTC), meter.FOUND + 1, area) if filters else meter.search(reader, text, area)
         if text and len(found) == 1:
             return RedirectResponse(f"/console/meters/{quote(found[0]['device'], safe='')}", 303)
         return pages.show(
@@ -320,8 +324,8 @@ def _meters(router: APIRouter, pages: Pages) -> None:
         chosen = next((row for row in curves if row["channel"] == channel), curves[0] if curves else None)
         place = zone_of(chosen["zone"] if chosen else channels[0]["zone"] if channels else None, pages.console.topology.zone)
         return pages.show(
-            request, "meter.html", "meters", may=may, device=device, channels=channels, chosen=chosen, place=place, installs=installs, parts=parts,
-            prepaid=meter.accounts_of(reader, accounts) if may("prepaid.read") else [],
+            request, "meter.html", "meters", may=may, device=device, channels=channels, chosen=chosen, place=place, installs=installs,
+            parts=parts, prepaid=meter.accounts_of(reader, accounts) if may("prepaid.read") else [],
             **(_chosen(request, device, chosen, place) if chosen else {"curve": None, "reads": [], "span": ()}),
         )  # fmt: skip
 
@@ -415,7 +419,10 @@ def _operations(router: APIRouter, pages: Pages) -> None:
 
 def sizes(tables: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Tables of the store, the largest first, with bytes per row, how far they are packed, and their share of the whole; above all: it."""
-    whole = {"table": t("operations.all_tables"), **{name: sum(row[name] for row in tables) for name in ("rows", "parts", "bytes", "plain")}}
+    whole = {
+        "table": t("operations.all_tables"),
+        **{name: sum(row[name] for row in tables) for name in ("rows", "parts", "bytes", "plain")},
+    }
     return [
         {**row, "per_row": round(row["bytes"] / row["rows"]) if row["rows"] else None,
          "packed": f"{row['plain'] / row['bytes']:.1f} : 1" if row["bytes"] else "", "share": share(row["bytes"], whole["bytes"])}

@@ -91,7 +91,6 @@ class Shelf(Versions[Entry]):
         self.found("")
         return sorted((e for id, e in self.entries().items() if id.startswith(f"{kind}/")), key=lambda entry: (-entry.at, entry.id))
 
-
     # --- orders --------------------------------------------------------------------------------------------------------------------
 
     def claim(self, order: str, user: str, *, approve: bool) -> None:

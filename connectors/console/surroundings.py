@@ -26,9 +26,9 @@ _ATTRIBUTES: Final = (
     "SELECT id, argMax(attributes, span) AS body FROM master WHERE kind = 'service_point' AND id IN {ids:Array(String)} GROUP BY id"
 )
 _NEAR: Final = (
-    "SELECT DISTINCT device FROM master WHERE INSIDE AND kind IN ('install', 'channel') AND device NOT IN ('', {device:String}) AND service_point IN "
-    "(SELECT id FROM master WHERE kind = 'service_point' AND JSONExtractString(attributes, {side:String}) = {area:String}) "
-    "ORDER BY device < {device:String}, device LIMIT {most:UInt32}"
+    "SELECT DISTINCT device FROM master WHERE INSIDE AND kind IN ('install', 'channel') AND device NOT IN ('', {device:String}) "
+    "AND service_point IN (SELECT id FROM master WHERE kind = 'service_point' AND JSONExtractString(attributes, {side:String}) = "
+    "{area:String}) ORDER BY device < {device:String}, device LIMIT {most:UInt32}"
 )
 _DAYS: Final = """
 SELECT device, day_start, seconds, step, values, conditions, methods, received, received_conditions FROM final_days FINAL
@@ -92,7 +92,10 @@ def near(reader: Rows, device: str, place: Place, inside: Within) -> tuple[list[
     """Devices of the same grid area, or where none is known of the same region; and the name of what they share."""
     for side, area in (("grid_area", place.grid_area), ("region", place.region)):
         if area:
-            rows = reader.rows(_NEAR.replace("INSIDE", inside.on("device")), {**inside.parameters, "device": device, "side": side, "area": area, "most": NEIGHBOURS})
+            rows = reader.rows(
+                _NEAR.replace("INSIDE", inside.on("device")),
+                {**inside.parameters, "device": device, "side": side, "area": area, "most": NEIGHBOURS},
+            )
             if len(rows) >= FEWEST:
                 return [row["device"] for row in rows], area
     return [], ""

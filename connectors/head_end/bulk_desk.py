@@ -173,7 +173,7 @@ class BulkDesk:
             raise ProblemError(422, "not-valid", wrong)
 
     def _find(self, select: Selection, *areas: Within) -> list[dict[str, Any]]:
-        """The open exceptions of a selection whose devices lie in all of the areas. Raises ProblemError where there are too many for one order."""
+        """The open exceptions of a selection whose devices lie in all areas. Raises ProblemError where they are too many for one order."""
         where = [
             "status = 'open'",
             "rule = {rule:String}",

@@ -237,13 +237,11 @@ async def within_area(request: HTTPConnection) -> None:
     if rule.people and request.path_params.get("kind", "person") == "person" and not who.may("persons.read"):
         raise denied("persons.read")
     bounds = who.bounds(rule.permission)
-    if bounds is None:
+    if bounds is None or rule.scoped:
         return
-    if not rule.places and not rule.scoped:
+    if not rule.places:
         raise needs_everything(rule.permission, rule.whole)
     things = await _things(request, rule)
-    if not things and rule.scoped:
-        return
     if not things or not await run_in_threadpool(all_within, rights.reader, things, bounds):
         raise denied(rule.permission)
 

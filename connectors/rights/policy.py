@@ -20,9 +20,9 @@ class Rule:
     """What a route asks for.
 
     ``places`` tell where the request names the thing it is about, each ``path|query|body:name:kind`` with kind device, service_point,
-    account or region; rights that are bounded to an area are held against all that are given, and refused where none is. ``scoped``: where
-    nothing is named the route itself shows no more than the area holds. ``audited`` None: if it changes something. ``people``: persons need persons.read too. ``whole``: why an area cannot
-    be told here.
+    account or region; rights that are bounded to an area are held against all that are given, and refused where none is. ``scoped``: the
+    route itself shows no more than the area holds. ``audited`` None: if it changes something. ``people``: persons need persons.read too.
+    ``whole``: why an area cannot be told here.
     """
 
     permission: str
@@ -82,7 +82,7 @@ ROUTES: Final[dict[str, Rule | str]] = {
     # results
     "GET /v1/exceptions": _list("results.read"),
     "GET /v1/determinants": _list("results.read"),
-    "GET /v1/intervals": Rule("results.read", ("query:device:device",), scoped=True),
+    "GET /v1/intervals": _at("results.read", "query:device:device"),
     "GET /v1/usage": _list("results.read"),
     "POST /v1/sql": Rule("sql.query", audited=True, whole=_SQL),
     # commands

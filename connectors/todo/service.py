@@ -28,6 +28,7 @@ PATIENCE: Final = 10.0  # seconds until an act that is not decided is answered w
 PART: Final = 500  # To-Dos of one record: a bulk act is as many records as it needs
 MOST: Final = 100_000  # To-Dos of one bulk act
 SAMPLE: Final = 20
+LOOKED_AT: Final = 1000  # To-Dos of an act that are waited for in the store
 CANDIDATES: Final = 50  # how many are tried for one person before it is said that nothing waits
 _BLANK: Final = {"versions": [], "approver": "", "to": "", "role": "", "roles": [], "text": "", "reason": "", "of": "", "items": ""}
 Bulk = Literal["assign", "distribute", "release", "forward", "comment", "complete", "reopen", "prioritise"]
@@ -93,7 +94,22 @@ class TodoService(Questions):
         if outcome["status"] == "conflict":
             stands = shown(self.todo(todo)) if todo else None
             raise ProblemError(409, "conflict", "Somebody changed or completed it before you.", act=id_, todo=stands)
+        self._followed(outcome["done"], [id_])
         return outcome
+
+    def _followed(self, todos: Sequence[str], acts: Sequence[str]) -> None:
+        """Waits until the store shows To-Dos as some acts left them, or newer, so that who acted sees it at the next look.
+
+        The store may tell of an act before it tells of what it changed. Of very many only the first and the last are looked at.
+        """
+        some = list(dict.fromkeys((*todos[: LOOKED_AT // 2], *todos[-LOOKED_AT // 2 :])))
+        sql = (
+            "SELECT count() AS n FROM (SELECT todo, min(version) AS least FROM todo_history WHERE todo IN {todos:Array(String)} "
+            "AND command IN {acts:Array(String)} GROUP BY todo) AS changed INNER JOIN (SELECT id, version FROM todos "
+            "WHERE id IN {todos:Array(String)}) AS known ON known.id = changed.todo WHERE known.version >= changed.least"
+        )
+        asked = {"todos": some, "acts": list(acts)}
+        awaited(lambda: not some or self.reader.rows(sql, asked)[0]["n"] >= len(some) or None, self.patience)
 
     def next(self, user: str, roles: Sequence[str]) -> dict[str, Any]:
         """Takes the most urgent open To-Do of some roles for a user: the act and the To-Do. Raises Problem 404 where none waits."""
@@ -154,6 +170,7 @@ class TodoService(Questions):
         blank = {"action": "undo", "todos": [], "user": user}
         self.send([{**blank, "id": id_, "of": row["id"]} for id_, row in zip(ids, rows, strict=True)])
         told = self._joined(ids)
+        self._followed(told["done"], ids)
         if told["refused"] and not told["done"]:
             raise ProblemError(422, "refused", _sentence(told["detail"]), act=act)
         self._note_bulk(identity("todo-undo", act), "undo", user, told["done"], act)
@@ -261,7 +278,10 @@ class TodoService(Questions):
             for number, part in enumerate(parts)
         ]  # fmt: skip
         self.send(bodies)
-        return self._joined([str(body["id"]) for body in bodies])
+        ids = [str(body["id"]) for body in bodies]
+        told = self._joined(ids)
+        self._followed(told["done"], ids)
+        return told
 
     def _joined(self, ids: Sequence[str]) -> dict[str, Any]:
         """What became of several commands, together; ``status`` accepted while some are not decided."""

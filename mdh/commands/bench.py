@@ -288,11 +288,14 @@ def todos(
     if min(completed, meters) < 0 or exceptions < 100:
         raise UsageError("--completed and --meters must not be negative, --exceptions at least 100")
     figures = run(completed, meters, exceptions, _say)
-    rows: list[tuple[str, ...]] = [("", "without history", "with it", "")]
-    for name, value in figures["full_ms"].items():
-        rows.append((name.replace("_", " "), f"{figures['empty_ms'][name]} ms", f"{value} ms", f"{figures['ratios'][name]} ×"))
+    rows: list[tuple[str, ...]] = [("", "processors, empty", "full", "", "wall, empty", "full", "")]
+    for name in figures["full_ms"]:
+        told = ((figures[f"{kind}empty_ms"], figures[f"{kind}full_ms"], figures[f"{kind}ratios"]) for kind in ("", "wall_"))
+        rows.append(
+            (name.replace("_", " "), *(f"{one[name]} {unit}" for kind in told for one, unit in zip(kind, ("ms", "ms", "×"), strict=True)))
+        )
     storm = f"{figures['todos']:,} To-Dos, {figures['us_per_exception']} µs each, {figures['grown_mib']} MiB more"
-    rows.append((f"{figures['exceptions']:,} exceptions of one payload", "", storm, ""))
+    rows.append((f"{figures['exceptions']:,} exceptions of one payload", "", storm, "", "", "", ""))
     _show(f"{figures['live']:,} live To-Dos, {completed:,} completed, {meters:,} meters", rows, figures, json)
 
 

@@ -412,7 +412,6 @@ class Act:
         }  # fmt: skip
         self.result.outputs.append(Output(OUTCOMES, "TodoOutcome", body, self.id.encode()))
 
-
     def _audit(self, refused: str) -> None:
         """Entries of the audit for what a person did: of each To-Do that it changed, and of those that it did not."""
         told = [output.body for output in self.result.outputs if output.type == "TodoEvent" and output.body["user"] == self.user]

@@ -75,8 +75,8 @@ def desk_of(kafka: Kafka, above: int = 10, most: int = 100, claims: Shelf | None
     settings = CommandSettings(four_eyes_above=above, most=most)
     trail = Trail(kafka, Codec(), None)  # type: ignore[arg-type]
     reader = StoreReader(kafka.store, 1)
-    about: Any = reader, kafka, Codec(), settings, "hub.commands", trail
-    return BulkDesk(*about, clock=lambda: 1_000_000.0, claims=claims)
+    double: Any = kafka
+    return BulkDesk(reader, double, Codec(), settings, "hub.commands", trail, lambda: 1_000_000.0, claims)
 
 
 def request(**more: Any) -> BulkRequest:

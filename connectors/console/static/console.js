@@ -20,18 +20,33 @@ $("[data-theme-switch]").addEventListener("click", () => {
   kept.set("mdh.theme", root.dataset.theme);
 });
 
+// What is said stays until something else is said or somebody puts it away
 function tell(text, bad = false) {
-  const line = document.createElement("p");
+  const line = document.createElement("p"), away = document.createElement("button");
   line.className = bad ? "notice bad" : "notice good";
-  line.textContent = text;
+  line.textContent = text + " ";
+  away.type = "button";
+  away.className = "plain";
+  away.textContent = "×";
+  away.setAttribute("aria-label", say("put_away"));
+  away.addEventListener("click", () => line.remove());
+  line.append(away);
   $("#news").replaceChildren(line);
-  setTimeout(() => line.remove(), bad ? 12000 : 6000);
 }
 
-async function piece(address) {
-  const answer = await fetch(address, { headers: { "X-Piece": "1" } });
+// A session that has ended: the login leads back to this page
+function gone(answer) {
+  if (answer.status === 401 && document.body.dataset.page !== "login") {
+    sessionStorage.setItem("mdh.back", location.pathname + location.search);
+    location.assign("/console/login");
+  }
+}
+
+async function piece(address, options = {}) {
+  const answer = await fetch(address, { ...options, headers: { "X-Piece": "1", ...options.headers } });
   const text = await answer.text();
-  if (!answer.ok && !text.includes("notice")) throw new Error(String(answer.status));
+  gone(answer);
+  if (!answer.ok && !text.includes("notice")) throw new Error(say("failed", { status: answer.status }));
   return text;
 }
 
@@ -45,7 +60,9 @@ async function api(method, path, body) {
   if (cookie("mdh_csrf")) headers["X-CSRF-Token"] = cookie("mdh_csrf");
   const answer = await fetch(path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
   const text = await answer.text();
-  const said = text ? JSON.parse(text) : {};
+  gone(answer);
+  let said = {};
+  try { said = text ? JSON.parse(text) : {}; } catch { said = { detail: say("failed", { status: answer.status }) }; }
   if (!answer.ok) throw Object.assign(new Error(said.detail || said.title || String(answer.status)), { status: answer.status, said });
   return said;
 }
@@ -202,17 +219,19 @@ async function undo() {
   } catch (error) { tell(error.message, true); }
 }
 
-// Says something and loads the page anew; what was said is still to be read then
+// Loads the page anew: acts are answered when their effects are to be seen. What is to be said is said then
 function again(text) {
   sessionStorage.setItem("mdh.said", text);
-  tell(text);
-  setTimeout(() => location.reload(), 600);
+  location.reload();
 }
 if (sessionStorage.getItem("mdh.said")) { tell(sessionStorage.getItem("mdh.said")); sessionStorage.removeItem("mdh.said"); }
 
 // Acts of others that wait for a second person
 const waiting = $("[data-acts]");
-if (waiting) piece("/console/todo-acts").then((text) => { waiting.innerHTML = text; }).catch(() => {});
+if (waiting) piece("/console/todo-acts").then((text) => { waiting.innerHTML = text; }, (error) => {
+  waiting.innerHTML = `<p class="notice bad"></p>`;
+  waiting.firstChild.textContent = `${say("waiting_failed")} ${error.message}`;
+});
 
 async function open(id, query) {
   const detail = $("[data-detail]");
@@ -335,21 +354,23 @@ async function act(button, action, more) {
     const done = await api("POST", `/v1/todos/${encodeURIComponent(card.dataset.card)}/${action}`, body);
     acts.last = done.id;
     tell(`${button} ✓`);
-    await settled(card.dataset.card, card.dataset.version);
+    await open(card.dataset.card, location.search);
   } catch (error) {
     tell(error.message, true);
     if (error.status === 409) open(card.dataset.card, location.search);
   }
 }
 
-// Shows a To-Do as soon as the store knows of its next version
-async function settled(id, version) {
-  for (let tries = 0; tries < 20; tries += 1) {
-    const seen = await api("GET", `/v1/todos/${encodeURIComponent(id)}`);
-    if (seen.todo.version > Number(version)) break;
-    await pause(0.25);
-  }
+// Shows what became of a To-Do whose data were changed: its exceptions are judged anew, after which it is completed
+async function settled(id) {
   await open(id, location.search);
+  for (let wait = 0.25; wait < 8; wait *= 1.3) {
+    await pause(wait);
+    if ($("[data-card]")?.dataset.card !== id || document.activeElement?.closest("[data-resolve]")) return;
+    const seen = await api("GET", `/v1/todos/${encodeURIComponent(id)}`);
+    if (seen.todo.version > Number($("[data-card]").dataset.version)) await open(id, location.search);
+    if (seen.todo.state === "completed") return;
+  }
 }
 
 document.addEventListener("click", (event) => {
@@ -445,7 +466,8 @@ document.addEventListener("click", async (event) => {
     acts.last = null; // data were changed: another command takes that back
     const refused = (told.outcomes ?? []).filter((one) => one.outcome !== "applied");
     tell(refused.length ? refused.map((one) => one.detail).join("; ") : say("resolved", { n: told.applied }), refused.length > 0);
-    await settled(form.dataset.resolve, form.dataset.version);
+    button.blur();
+    await settled(form.dataset.resolve);
   } catch (error) { tell(error.message, true); button.disabled = false; }
 });
 
@@ -487,7 +509,14 @@ for (const form of $$("form[data-order]")) {
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     try {
-      if (!dry) { await ask({}); again(say("kept")); return; }
+      if (!dry) {
+        const asked = body(form);
+        const told = await ask({});
+        if (form.dataset.link && !asked.password && !asked.machine && !asked.name.includes("@")) {
+          await link(form.dataset.link.replace("{name}", encodeURIComponent(told.name)), told.name);
+        } else again(say("kept"));
+        return;
+      }
       const told = await ask({ dry_run: true });
       out.textContent = Object.entries(told).reduce((text, [name, value]) => text.replace(`{${name}}`, value), dry)
         + (told.needs_approval ? ` ${say("second")}` : "");
@@ -501,6 +530,31 @@ for (const form of $$("form[data-order]")) {
   });
 }
 
+// A link with which a person chooses a password. It is shown once: nobody, the hub neither, can look it up again
+async function link(door, name) {
+  const shown = $("[data-link-dialog]");
+  const told = await api("POST", door, {});
+  $("[data-link-name]", shown).textContent = name;
+  $("[data-link-until]", shown).textContent = new Date(told.expires * 1000).toLocaleString("sv-SE").slice(0, 16);
+  const field = $("input", shown);
+  field.value = location.origin + told.link;
+  shown.addEventListener("close", () => { field.value = ""; again(say("kept")); }, { once: true });
+  shown.showModal();
+  field.select();
+}
+document.addEventListener("click", async (event) => {
+  const button = event.target.closest("[data-link]:not(form)");
+  if (!button || (button.dataset.sure && !confirm(button.dataset.sure))) return;
+  button.disabled = true;
+  try { await link(button.dataset.link, button.dataset.name); } catch (error) { tell(error.message, true); button.disabled = false; }
+});
+$("[data-copy]")?.addEventListener("click", async (event) => {
+  const field = $("input", event.target.closest("dialog"));
+  field.select();
+  try { await navigator.clipboard.writeText(field.value); event.target.textContent = say("copied"); }
+  catch { document.execCommand("copy"); }  // pages without https have no clipboard of their own
+});
+
 // --- rules: a proposal is checked on the server, and kept where it can be used
 
 document.addEventListener("change", async (event) => {
@@ -508,18 +562,19 @@ document.addEventListener("change", async (event) => {
   if (file) document.getElementById(event.target.dataset.file).value = await file.text();
 });
 $("[data-fill]")?.addEventListener("click", async (event) => {
-  const answer = await fetch(event.target.dataset.from);
-  document.getElementById(event.target.dataset.fill).value = await answer.text();
+  try { document.getElementById(event.target.dataset.fill).value = await piece(event.target.dataset.from); }
+  catch (error) { tell(error.message, true); }
 });
 document.addEventListener("submit", async (event) => {
   const form = event.target;
   if (!form.matches("[data-check]")) return;
   event.preventDefault();
-  const headers = { "Content-Type": "text/plain", "X-Piece": "1" };
+  const headers = { "Content-Type": "text/plain" };
   if (cookie("mdh_csrf")) headers["X-CSRF-Token"] = cookie("mdh_csrf");
   const since = encodeURIComponent(form.elements.since.value);
-  const answer = await fetch(`/console/rules/check?since=${since}`, { method: "POST", headers, body: form.elements.proposal.value });
-  $("[data-checked]").innerHTML = await answer.text();
+  try {
+    $("[data-checked]").innerHTML = await piece(`/console/rules/check?since=${since}`, { method: "POST", headers, body: form.elements.proposal.value });
+  } catch (error) { tell(error.message, true); return; }
   const keep = $("[data-propose]", form);
   if (keep) keep.disabled = !$("[data-checked] pre");
 });
@@ -541,7 +596,10 @@ document.addEventListener("submit", async (event) => {
   event.preventDefault();
   try {
     await api("POST", "/v1/session", { user: event.target.elements.user.value, password: event.target.elements.password.value });
-    location.assign("/console/");
+    location.assign(sessionStorage.getItem("mdh.back") ?? "/console/");
+    sessionStorage.removeItem("mdh.back");
   } catch (error) { tell(error.message, true); }
 });
-$("[data-sign-out]")?.addEventListener("click", async () => { await api("DELETE", "/v1/session"); location.assign("/console/login"); });
+$("[data-sign-out]")?.addEventListener("click", async () => {
+  try { await api("DELETE", "/v1/session"); location.assign("/console/login"); } catch (error) { tell(error.message, true); }
+});
