@@ -15,7 +15,7 @@ STAMP := $(VENV)/.stamp
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo up test lint format bench docs pictures lock lock-kafka clean
+.PHONY: help install demo up test test-long lint format bench docs pictures lock lock-kafka clean
 
 help: ## Show what there is to do
 	@echo "Meter Data Hub: make TARGET"
@@ -29,8 +29,12 @@ demo: install ## Run the hub on a real estate and tell what happened (EXIT=1: st
 up: install ## Run the hub until interrupted (PORT=8080 DATA=.mdh)
 	@exec $(MDH) up --data-dir $(DATA) --port $(PORT) $(ARGS)
 
-test: install ## Run all tests, fast ones first (ARGS='-m "not torment"' leaves out the slowest)
-	@exec $(PY) -m pytest -n 3 --dist loadfile $(ARGS)
+test: install ## Run all tests, long ones first (ARGS='-m "not torment"' leaves out the longest)
+	@exec $(PY) -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+test-long: install ## Run all tests with new and ten times as many examples, and a long torment (an hour or more)
+	@MDH_TEST_EXAMPLES=10 MDH_TORMENT_ACTIONS=60 MDH_TORMENT_METERS=300 MDH_TORMENT_SEED=$$(date +%s) \
+	  $(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder --timeout 7200 $(ARGS)
 
 lint: install ## Check style, formatting, types
 	@$(VENV)/bin/ruff check . || { echo "make lint: mend the above, or try '$(VENV)/bin/ruff check --fix .'" >&2; exit 1; }

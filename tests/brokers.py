@@ -18,13 +18,26 @@ from pathlib import Path
 
 import pytest
 
-TIERS = ("broker", "torment", "docker")  # after everything else, in this order
+LONGEST = (  # begun first when several processes share the tests, so that none of them is left with a long one at the end
+    "torment/test_torment.py", "torment/test_prepaid.py", "simulation/test_demo.py", "chain/test_files_through_hub.py",
+    "console/test_running.py", "store/test_sink.py", "embedded/test_prepaid_story.py", "todo/test_door.py", "vee/test_clean.py",
+    "embedded/test_commands.py", "embedded/test_up.py", "subscribers/test_running.py", "determinants/test_every_year.py",
+    "topology/test_loader.py", "enterprise/test_stories.py", "embedded/test_kafka.py", "gateway/test_hub_process.py",
+    "enterprise/test_devices.py", "architecture/test_rules.py", "runtime/test_worker.py", "prepaid/test_api.py",
+    "console/test_browser.py", "store/test_bulk_orders.py", "docker/test_docker.py", "determinants/test_intervals.py",
+    "formats/test_profiles.py", "determinants/test_real_years.py",
+)  # fmt: skip
+TIERS = ("broker", "torment", "docker")  # after everything else, in this order, when one process runs them all
 _START_SECONDS = 180  # the first run may have to fetch the jars
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Fast tests first; tests that need a container engine are left out where there is none."""
-    items.sort(key=lambda item: max((TIERS.index(name) + 1 for name in TIERS if item.get_closest_marker(name)), default=0))
+    """Fast tests first for one process, long ones first for several; those for a container engine are left out where there is none."""
+    if hasattr(config, "workerinput"):
+        rank = {file: number for number, file in enumerate(LONGEST)}
+        items.sort(key=lambda item: rank.get("/".join(item.path.parts[-2:]), len(rank)))
+    else:
+        items.sort(key=lambda item: max((TIERS.index(name) + 1 for name in TIERS if item.get_closest_marker(name)), default=0))
     if _container_engine() is None:
         left_out = [item for item in items if item.get_closest_marker("docker")]
         if left_out:

@@ -34,6 +34,7 @@ log = structlog.get_logger(__name__)
 START_SECONDS = 120.0
 STOP_SECONDS = 15.0
 HEAP_MB = 1024
+JVM_OPTIONS = "MDH_BROKER_JVM"  # environment: options of Java for the broker, over ours
 
 _CAUSE = re.compile(r"(Caused by: )?[\w.$]+(Exception|Error): \S")  # how Java names what went wrong
 
@@ -150,9 +151,7 @@ class Broker:
             self._format(storage)
         settings = self.root / "server.properties"
         settings.write_text(self._properties(storage))
-        memory = _memory(self._jars)
-        options = [f"-XX:AOTCache={memory}"] if memory.exists() else []
-        options = self._jvm_options if self._jvm_options is not None else options
+        options = self._jvm_options if self._jvm_options is not None else [*self._remembered(), *os.environ.get(JVM_OPTIONS, "").split()]
         return [*self._java(*options), "kafka.Kafka", str(settings)]
 
     def answers(self, seconds: float = 5.0) -> bool:
@@ -239,12 +238,18 @@ class Broker:
         raw = uuid.uuid4().bytes
         cluster = base64.urlsafe_b64encode(bytes([raw[0] & 0x7F]) + raw[1:]).decode().rstrip("=")
         tool = ["kafka.tools.StorageTool", "format", "--cluster-id", cluster, "--config", str(settings)]
-        done = subprocess.run([*self._java("-XX:TieredStopAtLevel=1"), *tool], capture_output=True, text=True, check=False)
+        java = self._java("-XX:TieredStopAtLevel=1", *self._remembered())
+        done = subprocess.run([*java, *tool], capture_output=True, text=True, check=False)
         if done.returncode:
             words = (done.stderr or done.stdout).strip().splitlines()
             raise EmbeddedError(f"cannot format Kafka's storage in {storage}: {words[-1] if words else 'no reason given'}")
         settings.unlink()
         part.rename(storage)
+
+    def _remembered(self) -> list[str]:
+        """What lets Java start from its cache, where there is one."""
+        memory = _memory(self._jars)
+        return [f"-XX:AOTCache={memory}"] if memory.exists() else []
 
     def _last_port(self) -> int:
         try:

@@ -165,16 +165,17 @@ class OrderBook:
 
     def waiting(self) -> list[str]:
         """Orders that wait for a second person, the oldest first, 100 at most."""
-        rows = self.reader.rows(
-            "SELECT bulk FROM audit WHERE bulk != '' AND command = '' AND startsWith(action, {kind:String}) GROUP BY bulk "
-            "HAVING countIf(outcome IN ('ordered', 'approved', 'rejected')) = 0 ORDER BY min(at), bulk LIMIT 100",
-            {"kind": f"{self.kind}-"},
-        )
         with self._lock:
             here = [id_ for id_ in self._asked if id_ not in self._decided]
         there = self.reader.rows("SELECT DISTINCT bulk FROM audit WHERE bulk IN {ids:Array(String)}", {"ids": here}) if here else ()
         stored = {row["bulk"] for row in there}  # of these the store tells, others may have been decided by another process
-        return [row["bulk"] for row in rows if row["bulk"] not in self._decided] + [id_ for id_ in here if id_ not in stored]
+        rows = self.reader.rows(  # asked last: what was not stored a moment ago must not be missed by both questions
+            "SELECT bulk FROM audit WHERE bulk != '' AND command = '' AND startsWith(action, {kind:String}) GROUP BY bulk "
+            "HAVING countIf(outcome IN ('ordered', 'approved', 'rejected')) = 0 ORDER BY min(at), bulk LIMIT 100",
+            {"kind": f"{self.kind}-"},
+        )
+        listed = [row["bulk"] for row in rows if row["bulk"] not in self._decided]
+        return listed + [id_ for id_ in here if id_ not in stored and id_ not in listed]
 
 
 def in_sight(order: Order) -> None:

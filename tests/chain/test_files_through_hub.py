@@ -54,7 +54,7 @@ def mdh(*arguments: object, check: bool = True) -> list[dict[str, Any]]:
 
 @pytest.mark.broker
 @pytest.mark.shared_data
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(2700)
 def test_files_through_the_hub_give_what_decode_and_vee_say(shared_data: Path, tmp_path: Path) -> None:
     files = [shared_data / name for name in FILES]
     decoded = mdh("decode", "--summary", *files)

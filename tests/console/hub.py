@@ -59,7 +59,7 @@ def running(folder: Path, **settings: Any) -> Iterator[Running]:
         for name, topic in topology.topics.items():
             for number in range(topic.partitions if topic.records else 0):
                 first.produce(name, b"", partition=number)
-        assert first.flush(10) == 0
+        assert first.flush(60) == 0
         nobody: Any = None
         pipeline = Pipeline(plans_and_folds(topology, [name for name in topology.agents if name != "insights"]), CODEC)
         world = World(topology, kafka, nobody, nobody, nobody, nobody, pipeline, 0)
@@ -87,7 +87,7 @@ def running(folder: Path, **settings: Any) -> Iterator[Running]:
 
 def _answers(url: str) -> bool:
     try:
-        return httpx.get(url, timeout=2).status_code == 200
+        return httpx.get(url, timeout=20).status_code == 200
     except httpx.HTTPError:
         return False
 

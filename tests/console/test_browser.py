@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, expect, sync_playwright
 
 from connectors.console.part import MENU
 from tests.console.conftest import Served
@@ -22,7 +22,9 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 def page() -> Iterator[Page]:
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser.new_page(viewport={"width": 1366, "height": 850})
+        page = browser.new_page(viewport={"width": 1366, "height": 850})
+        page.set_default_timeout(120_000)
+        yield page
         browser.close()
 
 
@@ -35,7 +37,7 @@ def test_a_screen_has_no_script_errors_and_axe_is_content(served: Served, page: 
     page.goto(f"{served.url}/console/{path}")
     page.wait_for_load_state("networkidle")
     page.evaluate("document.querySelectorAll('details').forEach((part) => { part.open = true; })")
-    page.wait_for_timeout(300)  # colours change softly
+    page.wait_for_function("document.getAnimations().every((one) => one.playState !== 'running')")  # colours change softly
 
     assert not errors
     assert [(one["id"], one["nodes"][0]["html"][:200]) for one in Axe().run(page).response["violations"]] == []
@@ -49,4 +51,4 @@ def test_keys_move_through_the_queue(served: Served, page: Page) -> None:
     page.wait_for_selector("[data-card='t4']")
     page.keyboard.press("x")
 
-    assert page.locator("[data-count]").text_content() == "1"
+    expect(page.locator("[data-count]")).to_have_text("1")

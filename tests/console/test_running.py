@@ -28,7 +28,7 @@ CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
 pytestmark = [pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium"), pytest.mark.timeout(900)]
 METERS = 14
 SECRET = "correct horse battery"
-PATIENCE = 60_000  # milliseconds, on a machine that does other things too
+PATIENCE = 120_000  # milliseconds, on a machine that does other things too
 expect.set_options(timeout=PATIENCE)
 
 
@@ -71,7 +71,7 @@ class People:
     def api(self, name: str) -> httpx.Client:
         """The interface as a person reaches it, to look at what became of clicks."""
         cookies = {one["name"]: one["value"] for one in self.of(name).cookies()}
-        return httpx.Client(base_url=self.hub.url, cookies=cookies, headers={"X-CSRF-Token": cookies["mdh_csrf"]}, timeout=60)
+        return httpx.Client(base_url=self.hub.url, cookies=cookies, headers={"X-CSRF-Token": cookies["mdh_csrf"]}, timeout=120)
 
 
 @pytest.fixture(scope="module")

@@ -209,14 +209,14 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         stderr=subprocess.DEVNULL,
     )
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 240
         while time.monotonic() < deadline and scrapes(f"http://127.0.0.1:{port}") < 4:
             time.sleep(0.5)
             sample_every_metric()
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(90)
         server.shutdown()
         thread.join(5)
 

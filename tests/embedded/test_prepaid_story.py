@@ -23,7 +23,7 @@ def mdh(*arguments: str, **options: Any) -> subprocess.Popen[str]:
 
 
 @pytest.mark.broker
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(2700)
 def test_a_customer_runs_to_zero_is_cut_off_pays_and_is_back(tmp_path: Path) -> None:
     topology = yaml.safe_load((ROOT / "topology.yaml").read_text())
     topology["prepaid"]["disconnection"] |= {"grace": "0s", "protected": [], "command_life": "20s", "reconnect_waits": ["5s"]}
@@ -34,11 +34,11 @@ def test_a_customer_runs_to_zero_is_cut_off_pays_and_is_back(tmp_path: Path) -> 
         head_end = mdh("simulate", "--devices", "--url", hub.url, *faults)
         try:
             customer = mdh("simulate", "--customer", "--url", hub.url)
-            said, why = customer.communicate(timeout=600)
+            said, why = customer.communicate(timeout=1800)
             assert customer.returncode == 0, why
         finally:
             head_end.send_signal(signal.SIGINT)
-            counted, log = head_end.communicate(timeout=30)
+            counted, log = head_end.communicate(timeout=180)
         story, counts = json.loads(said.splitlines()[-1]), json.loads(counted.splitlines()[-1])
         assert head_end.returncode == 0, log
         told = story["notices"]
@@ -49,4 +49,4 @@ def test_a_customer_runs_to_zero_is_cut_off_pays_and_is_back(tmp_path: Path) -> 
         assert (counts["meters"], counts["disconnected"]) == (1, 0)
         assert counts["done"] > counts["commands"] >= 2
         verified = mdh("prepaid", "verify", "--url", hub.url)
-        assert verified.wait(60) == 0, verified.communicate()
+        assert verified.wait(300) == 0, verified.communicate()

@@ -106,7 +106,7 @@ def light(tmp_path: Path) -> Iterator[LightHub]:
 def test_the_state_file_tells_others_where_the_hub_is_and_goes_with_it(light: LightHub) -> None:
     with light:
         expected = {"kafka", "hub", "worker-0", "worker-1", "worker-insights", "worker-office"}
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 180
         while (state := read_state(light.place.root)) is None or set(state.processes) != expected:
             assert time.monotonic() < deadline, state
             time.sleep(0.1)
@@ -114,7 +114,7 @@ def test_the_state_file_tells_others_where_the_hub_is_and_goes_with_it(light: Li
         assert urllib.request.urlopen(state.url).status == 200
 
         os.kill(state.processes["worker-1"], signal.SIGKILL)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 120
         while (now := read_state(light.place.root)) and now.processes.get("worker-1") in (None, state.processes["worker-1"]):
             assert time.monotonic() < deadline
             time.sleep(0.05)
@@ -131,7 +131,7 @@ def test_topics_are_those_of_the_topology_and_outlive_the_hub(light: LightHub) -
 
     for _ in range(2):
         with light:
-            topics = AdminClient({"bootstrap.servers": light.broker}).list_topics(timeout=10).topics
+            topics = AdminClient({"bootstrap.servers": light.broker}).list_topics(timeout=60).topics
             assert set(load_topology().topics) <= set(topics)
         light = LightHub(light.place.root)
 
@@ -170,7 +170,7 @@ def test_interrupted_it_stops_cleanly_with_status_0(tmp_path: Path, number: int)
     assert shown[-1] == f"data     {tmp_path / 'data'}\n"
     children = [psutil.Process(pid) for pid in state.processes.values()]
     process.send_signal(number)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=180)
     assert process.returncode == 0, err
     assert out == ""
     assert err.splitlines()[-1] == "stopped"
@@ -185,12 +185,12 @@ def test_interrupted_while_starting_it_leaves_nothing_behind(tmp_path: Path) -> 
     assert process.stderr
     while "starting Kafka" not in (line := process.stderr.readline()):
         assert line, "it ended before it started Kafka"
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 120
     while not (children := psutil.Process(process.pid).children(recursive=True)):
         assert time.monotonic() < deadline
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
-    out, _ = process.communicate(timeout=30)
+    out, _ = process.communicate(timeout=180)
     assert process.returncode == 0
     assert out == ""
     assert not any(child.is_running() for child in children)

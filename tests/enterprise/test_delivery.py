@@ -67,7 +67,7 @@ def message(id: str, system: str = "ccb") -> bytes:
 
 def values_of(kafka: KafkaSettings, topic: str) -> list[bytes]:
     reading = consumer(kafka, "reading")
-    ends = [reading.get_watermark_offsets(TopicPartition(topic, n), timeout=5)[1] for n in range(4)]
+    ends = [reading.get_watermark_offsets(TopicPartition(topic, n), timeout=60)[1] for n in range(4)]
     reading.assign([TopicPartition(topic, number, 0) for number in range(4)])
     found: list[bytes] = []
     while len(found) < sum(ends):
@@ -94,11 +94,11 @@ def test_what_is_not_taken_comes_again_and_what_is_refused_for_good_holds_nobody
         stop = threading.Event()
         thread = threading.Thread(target=sending.loops()["cis-ccb"], args=(stop,))
         thread.start()
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 180
         while len(cis.taken) < 2 and time.monotonic() < deadline:
             time.sleep(0.05)
         stop.set()
-        thread.join(20)
+        thread.join(60)
         body = CODEC.decode(message("two"))
         sending.again({**body, "items": [{**item, "body": orjson.loads(item["body"])} for item in body["items"]]})
         writer.close()

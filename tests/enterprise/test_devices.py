@@ -46,7 +46,7 @@ def test_what_sap_orders_is_carried_out_by_cim_and_by_json(hub: World) -> None:
         for door in doors:
             step(fleet, door, datetime.now(UTC).timestamp())
 
-    sap = Sap(Hub(hub.client, idle=idle, patience=60))
+    sap = Sap(Hub(hub.client, idle=idle, patience=240))
     for meter in forms:
         install(sap, meter)
         for words, category in (("disconnect", "1"), ("reconnect", "2")):

@@ -34,7 +34,7 @@ def hub(tmp_path: Path) -> Iterator[World]:
 
 def test_from_sync_to_what_stands_on_the_bill(hub: World) -> None:
     heard: list[str] = []
-    story = sync_to_bill(Ccb(Hub(hub.client, idle=hub.tick, patience=60, say=heard.append)), "E2000001")
+    story = sync_to_bill(Ccb(Hub(hub.client, idle=hub.tick, patience=240, say=heard.append)), "E2000001")
     total = [one for one in story["usage"] if one["sqi"] == "interval-consumption"]
     assert [Decimal(one["quantity"]) for one in total] == [Decimal(story["intervals"]) / 4]
     assert total[0]["uom"] == "kWh"
@@ -43,7 +43,7 @@ def test_from_sync_to_what_stands_on_the_bill(hub: World) -> None:
 
 def test_from_a_new_meter_to_the_bill(hub: World) -> None:
     heard: list[str] = []
-    sap = Sap(Hub(hub.client, idle=hub.tick, patience=60, say=heard.append))
+    sap = Sap(Hub(hub.client, idle=hub.tick, patience=240, say=heard.append))
     story = meter_to_cash(sap, "M1000001")
     assert story["switched"] == {"disconnect": "1", "reconnect": "1"}
     assert story["reading"]["MeterReadingTime"] == "23:59:59"
@@ -56,7 +56,7 @@ def test_from_a_new_meter_to_the_bill(hub: World) -> None:
 
 def test_from_a_meter_of_cim_to_its_readings_and_what_was_refused_is_tried_again(hub: World) -> None:
     heard: list[str] = []
-    cim = Cim(Hub(hub.client, idle=hub.tick, patience=60, say=heard.append))
+    cim = Cim(Hub(hub.client, idle=hub.tick, patience=240, say=heard.append))
     story = meter_to_reading(cim, "C2000001")
     assert story["intervals"] in (92, 96, 100)
     assert Decimal(story["total"]) == Decimal(story["intervals"]) / 4
@@ -131,7 +131,7 @@ def test_cim_readings_in_and_out_and_a_control_with_its_outcome(hub: World) -> N
 
 
 def test_conversations_survive_losing_every_agent_and_a_bulk_sent_twice_changes_nothing(hub: World) -> None:
-    sap = Sap(Hub(hub.client, idle=hub.tick, patience=60))
+    sap = Sap(Hub(hub.client, idle=hub.tick, patience=240))
     uuids = sap.bulk("UtilitiesDeviceERPSmartMeterBulkCreateRequest", [device(f"B{n}") for n in range(20)])
     hub.move()
     hub.restart()

@@ -95,7 +95,7 @@ class World:
             ).result(5)
         self.move()
 
-    def until(self, check: Callable[[], Any], seconds: float = 60, *, ticks: bool = True) -> Any:
+    def until(self, check: Callable[[], Any], seconds: float = 240, *, ticks: bool = True) -> Any:
         """Lets time pass until something is so; what it was."""
         deadline = time.monotonic() + seconds
         while True:
@@ -137,10 +137,10 @@ def world(topology: Topology, store: Store, folder: Path) -> Iterator[World]:
             for number in range(topology.partitions if topic.records else 0):
                 first.produce(name, b"", partition=number)
         assert first.flush(10) == 0
-        writer = Writer(kafka, max_bytes=4 * 1024 * 1024, timeout=5)
+        writer = Writer(kafka, max_bytes=4 * 1024 * 1024, timeout=60)
         reader = StoreReader(store, topology.partitions)
         part = Enterprise(topology, kafka, CODEC, reader, writer, folder)
-        todo = TodoDesk(topology, reader, writer, CODEC, patience=20)
+        todo = TodoDesk(topology, reader, writer, CODEC, patience=120)
         publisher = Publisher(writer, "hes.reads", max_payload_bytes=4 * 1024 * 1024)
         sink = Sink.from_topology(store, kafka, topology, codec=CODEC, pace=Pace(seconds=0.05))
         nobody: Any = None

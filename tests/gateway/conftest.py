@@ -81,7 +81,7 @@ def kafka() -> Iterator[KafkaSettings]:
 
 @pytest.fixture
 def writer(kafka: KafkaSettings) -> Iterator[Writer]:
-    made = Writer(kafka, max_bytes=LIMIT, timeout=5)
+    made = Writer(kafka, max_bytes=LIMIT, timeout=60)
     yield made
     made.close(1)
 
@@ -97,13 +97,13 @@ def door(kafka: KafkaSettings, writer: Writer, tmp_path: Path) -> Iterator[Door]
 
 def partitions(kafka: KafkaSettings, topic: str) -> int:
     """How many partitions a topic has."""
-    return len(administrator(kafka).list_topics(topic, timeout=5).topics[topic].partitions)
+    return len(administrator(kafka).list_topics(topic, timeout=60).topics[topic].partitions)
 
 
 def read_all(kafka: KafkaSettings, topic: str) -> list[Message]:
     """Every committed record of a topic, by partition and offset."""
     reading = consumer(kafka, "test", enable_partition_eof=True, fetch_wait_max_ms=20)
-    partitions = reading.list_topics(topic, timeout=5).topics[topic].partitions
+    partitions = reading.list_topics(topic, timeout=60).topics[topic].partitions
     reading.assign([TopicPartition(topic, number, 0) for number in partitions])
     left, found = set(partitions), []
     while left:
@@ -123,7 +123,7 @@ def write(kafka: KafkaSettings) -> Iterator[Callable[..., None]]:
 
     def put(topic: str, value: bytes, **options: Any) -> None:
         made.produce(topic, value, **options)
-        assert made.flush(5) == 0
+        assert made.flush(60) == 0
 
     yield put
     made.flush(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from itertools import pairwise
 
 from connectors.head_end.clock import TickClock
@@ -67,10 +68,12 @@ def test_it_ticks_until_it_is_stopped(kafka: KafkaSettings, writer: Writer) -> N
     stop = threading.Event()
     thread = threading.Thread(target=TickClock(writer, CODEC, "hub.ticks", 1, 1).run, args=(stop,))
     thread.start()
-    stop.wait(2.3)
+    times: list[int] = []
+    while len(times) < 2:
+        time.sleep(0.2)
+        times = [CODEC.decode(r.value())["at"] for r in read_all(kafka, "hub.ticks")]
     stop.set()
-    thread.join(2)
+    thread.join(60)
     assert not thread.is_alive()
     times = [CODEC.decode(r.value())["at"] for r in read_all(kafka, "hub.ticks")]
-    assert 2 <= len(times) <= 4
     assert all(later > earlier for earlier, later in pairwise(times))  # a machine that stalls may miss a second, never repeat one

@@ -53,7 +53,7 @@ class Served:
 
     def __init__(self, kafka: KafkaSettings, folder: Path, limit: int) -> None:
         self.kafka, self.reader, self.ready = kafka, DecidingReader(), list[str]()
-        self.writer = Writer(kafka, max_bytes=limit, timeout=5)
+        self.writer = Writer(kafka, max_bytes=limit, timeout=60)
         publisher = Publisher(self.writer, "hes.reads", max_payload_bytes=limit, keys=KeyLog(folder / "keys.sqlite"))
         desk = Desk(publisher, self.reader, FakeMaster(), lambda: self.ready, quiet_seconds=0, about={"broker": kafka.bootstrap})
         self.socket = socket.create_server(("127.0.0.1", 0))

@@ -123,7 +123,7 @@ def test_dealing_with_the_middle_leaves_the_others_waiting(letters: DeadLetters,
     assert refs(letters) == ["hes.reads.dlq/0/0", "hes.reads.dlq/0/1", "hes.reads.dlq/0/3", "hes.reads.dlq/0/5"]
     letters.settle([waiting[0], waiting[1]])
     assert refs(letters) == ["hes.reads.dlq/0/3", "hes.reads.dlq/0/5"]
-    (place,) = letters._consumer.committed([TopicPartition(DLQ, 0)], timeout=5)
+    (place,) = letters._consumer.committed([TopicPartition(DLQ, 0)], timeout=60)
     assert (place.offset, place.metadata) == (3, "4")
     letters.settle([waiting[3], waiting[5]])
     assert refs(letters) == []
@@ -161,7 +161,7 @@ def test_letters_of_an_inbox_go_through_ingest_and_the_agent_that_refused_them_t
 
     later = threading.Timer(0.5, answer)
     later.start()
-    (outcome,) = replay.run(letters.waiting(), "stop", patience=10)
+    (outcome,) = replay.run(letters.waiting(), "stop", patience=120)
     later.join()
     assert (outcome.id, outcome.status) == (id, told)
     (record,) = read_all(kafka, "hub.replays")
@@ -192,7 +192,7 @@ class Ingest:
 
     def run(self) -> None:
         reading, writing = consumer(self.kafka, "ingest", fetch_wait_max_ms=20), producer(self.kafka, linger_ms=0)
-        count = len(reading.list_topics("hes.reads", timeout=5).topics["hes.reads"].partitions)
+        count = len(reading.list_topics("hes.reads", timeout=60).topics["hes.reads"].partitions)
         reading.assign([TopicPartition("hes.reads", n, 0) for n in range(count)])
         while not self.stop.is_set():
             for message in reading.consume(10, 0.02):
@@ -215,7 +215,7 @@ class Ingest:
 
     def end(self) -> None:
         self.stop.set()
-        self.thread.join(5)
+        self.thread.join(60)
 
 
 def test_stop_ends_at_the_first_that_fails_again(
@@ -225,7 +225,7 @@ def test_stop_ends_at_the_first_that_fails_again(
         letter(number)
     ingest = Ingest(kafka, good={b"f0.csv", b"first"})
     try:
-        outcomes = replay.run(letters.waiting(), "stop", patience=10)
+        outcomes = replay.run(letters.waiting(), "stop", patience=120)
     finally:
         ingest.end()
     assert [outcome.status for outcome in outcomes] == ["decoded", "dead"]
@@ -237,7 +237,7 @@ def test_drop_settles_what_fails_again(letters: DeadLetters, letter: Callable[..
         letter(number)
     ingest = Ingest(kafka, good={b"f0.csv", b"first"})
     try:
-        outcomes = replay.run(letters.waiting()[:3], "drop", patience=10)
+        outcomes = replay.run(letters.waiting()[:3], "drop", patience=120)
     finally:
         ingest.end()
     assert [outcome.status for outcome in outcomes] == ["decoded", "dropped", "dropped"]

@@ -133,6 +133,6 @@ def test_it_watches_until_it_is_stopped(folder: DropFolder) -> None:
             break
         stop.wait(0.05)
     stop.set()
-    thread.join(5)
+    thread.join(60)
     assert tree(folder) == ["done/a.csv"]
     assert not thread.is_alive()

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def make(*arguments: str, path: str | None = None) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, **({"PATH": path} if path else {})}
     command = [shutil.which("make") or "make", "-f", str(ROOT / "Makefile"), "-C", str(ROOT), "--no-print-directory", *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
 
 
 @pytest.fixture

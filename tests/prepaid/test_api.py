@@ -29,7 +29,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
 @pytest.fixture
 def hub(shared: Hub) -> Hub:
     shared.engine.away = False
-    shared.part.service.patience = 5.0
+    shared.part.service.patience = 60.0
     return shared
 
 
@@ -102,7 +102,7 @@ def test_what_is_not_decided_in_time_is_accepted(hub: Hub) -> None:
     with hub.engine:
         answer = hub.topup(account="slow")
         assert (answer.status_code, answer.json()["status"]) == (202, "accepted")
-    hub.part.service.patience = 5.0
+    hub.part.service.patience = 60.0
     assert hub.topup(account="slow").status_code in (200, 201)
     assert hub.client.get(f"/v1/prepaid/requests/{answer.json()['id']}").json()["status"] == "posted"
 

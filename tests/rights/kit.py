@@ -66,7 +66,7 @@ class World:
     ) -> None:
         kafka = KafkaSettings(bootstrap=broker.bootstrap)
         self.clock, self.reader, self.folder = Clock(), FakeReader(), folder
-        self.writer = Writer(kafka, max_bytes=1_000_000, timeout=5)
+        self.writer = Writer(kafka, max_bytes=1_000_000, timeout=60)
         made = producer(kafka, linger_ms=0)
         for topic in ("hub.rights", "hub.sessions", "audit.events"):
             made.produce(topic, b"", partition=0)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
+from pathlib import Path
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
@@ -18,13 +19,12 @@ from tests.runtime.counting import CODEC, PARTITIONS
 COUNT = 4  # the mock broker makes topics with four partitions
 
 
-def start(broker: str, group: str = "toy") -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.runtime.toy_worker", broker, str(COUNT), "0", group], cwd=ROOT, stderr=subprocess.PIPE
-    )
+def start(broker: str, folder: Path, group: str = "toy") -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "tests.runtime.toy_worker", broker, str(COUNT), "0", str(folder), group]
+    return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE)
 
 
-def read(broker: str, topic: str, want: int, seconds: float = 40) -> list[tuple[bytes, bytes, dict[str, bytes]]]:
+def read(broker: str, topic: str, want: int, seconds: float = 180) -> list[tuple[bytes, bytes, dict[str, bytes]]]:
     reader = Consumer({"bootstrap.servers": broker, "group.id": "test", "isolation.level": "read_committed"})
     reader.assign([TopicPartition(topic, n, 0) for n in range(COUNT)])
     found, until = [], time.monotonic() + seconds
@@ -40,7 +40,7 @@ def broker() -> str:
     with MockBroker() as running:
         producer = Producer({"bootstrap.servers": running.bootstrap})
         for topic in PARTITIONS:
-            producer.list_topics(topic, timeout=5)
+            producer.list_topics(topic, timeout=60)
         yield running.bootstrap
 
 
@@ -53,24 +53,24 @@ def feed(broker: str, first: int, last: int, poison: bool = False) -> None:
     producer.flush(10)
 
 
-def test_killed_and_poisoned_it_still_counts_each_message_once(broker: str) -> None:
+def test_killed_and_poisoned_it_still_counts_each_message_once(broker: str, tmp_path: Path) -> None:
     feed(broker, 0, 80)
-    worker = start(broker)
+    worker = start(broker, tmp_path)
     try:
         assert len(read(broker, "out", 80)) == 80
         worker.send_signal(signal.SIGKILL)
-        worker.wait(10)
+        worker.wait(60)
         feed(broker, 80, 160, poison=True)
-        worker = start(broker, "another")  # a group without offsets: they were lost, and must not matter
+        worker = start(broker, tmp_path, "another")  # a group without offsets: they were lost, and must not matter
         counts = defaultdict(list)
-        for key, value, _ in read(broker, "out", 160, seconds=60):
+        for key, value, _ in read(broker, "out", 160, seconds=240):
             counts[key].append(CODEC.decode(value)["at"])
         assert {key: sorted(values) for key, values in counts.items()} == {b"k%d" % k: list(range(1, 21)) for k in range(8)}
         ((key, value, headers),) = read(broker, "first.dlq", 1)
         assert (key, value) == (b"k0", b"poison")
         assert headers["__connect.errors.exception.message"] == b"cannot stomach this"
         worker.send_signal(signal.SIGTERM)
-        assert worker.wait(30) == 0
+        assert worker.wait(180) == 0
     finally:
         worker.kill()
         worker.communicate()

@@ -1,4 +1,4 @@
-"""The toy chain as a worker process: ``python -m tests.runtime.toy_worker BROKER PARTITIONS TORMENT [GROUP]``."""
+"""The toy chain as a worker process: ``python -m tests.runtime.toy_worker BROKER PARTITIONS TORMENT FOLDER [GROUP]``."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from tests.runtime.counting import PARTITIONS, CountFold, plan
 if __name__ == "__main__":
     broker, count, rate = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
     conveyor.WAITING_RECORDS = 3  # type: ignore[misc]  # so that fetching is held and released all the time
-    group = sys.argv[4] if len(sys.argv) > 4 else "toy"
+    group = sys.argv[5] if len(sys.argv) > 5 else "toy"
     PARTITIONS.update(dict.fromkeys(PARTITIONS, count))
     agents = [AgentSpec(plan("first"), lambda _: CountFold("middle")), AgentSpec(plan("second"), lambda _: CountFold("out"))]
     # librdkafka's mock broker stores transactional batches with a checksum of their own
     settings = RuntimeSettings(broker, {"bootstrap.servers": broker}, group, {"broker_check_crcs": False}, session_timeout=6.0)
     app = create_app(agents, settings, Torment(rate) if rate else Sabotage())
-    Worker(app, loglevel="WARNING", redirect_stdouts=False).execute_from_commandline()
+    Worker(app, loglevel="WARNING", redirect_stdouts=False, workdir=sys.argv[4]).execute_from_commandline()

@@ -41,7 +41,7 @@ def hub() -> Iterator[dict[str, Any]]:
 
 
 def run(*arguments: str, text: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run([sys.executable, "-m", "mdh", "sql", *arguments], input=text, capture_output=True, timeout=60, check=False)
+    return subprocess.run([sys.executable, "-m", "mdh", "sql", *arguments], input=text, capture_output=True, timeout=300, check=False)
 
 
 def test_rows_are_printed_as_they_come(hub: dict[str, Any]) -> None:

@@ -217,10 +217,10 @@ class Bench:
     def read(self, topic: str) -> list[Any]:
         """All records that are in a topic now, with key and headers."""
         reading = consumer(self.kafka, f"test-{time.time_ns()}", fetch_wait_max_ms=20)
-        ends = {n: reading.get_watermark_offsets(TopicPartition(topic, n), timeout=10)[1] for n in range(PARTITIONS)}
+        ends = {n: reading.get_watermark_offsets(TopicPartition(topic, n), timeout=60)[1] for n in range(PARTITIONS)}
         reading.assign([TopicPartition(topic, number, 0) for number in range(PARTITIONS)])
         waiting, found = sum(ends.values()), []
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120
         while waiting:
             for message in reading.consume(500, 0.05):
                 assert message.error() is None, message.error()
@@ -249,7 +249,9 @@ class Bench:
         """Committed position and end of each partition."""
         reading = consumer(self.kafka, self.service.tools.group(id))
         places = [TopicPartition(topic, number) for topic in topics for number in range(PARTITIONS)]
-        found = [(max(part.offset, 0), reading.get_watermark_offsets(part, timeout=5)[1]) for part in reading.committed(places, timeout=5)]
+        found = [
+            (max(part.offset, 0), reading.get_watermark_offsets(part, timeout=60)[1]) for part in reading.committed(places, timeout=60)
+        ]
         reading.close()
         return found
 
@@ -259,7 +261,7 @@ class Bench:
         self.broker.close()
 
 
-def eventually(check: Callable[[], Any], seconds: float = 25) -> Any:
+def eventually(check: Callable[[], Any], seconds: float = 180) -> Any:
     """The first true answer."""
     deadline = time.monotonic() + seconds
     while True:

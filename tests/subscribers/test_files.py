@@ -88,7 +88,7 @@ def test_a_batch_that_was_begun_before_a_crash_is_the_same_batch_after_it(bench:
     monkeypatch.setattr(files.FileChannel, "send", dies)
     bench.subscribe("erp", ["determinants"], {"kind": "file", "folder": "erp", "records": 3, "every": "1h"})
     bench.write("billing.determinants", "Determinant", [determinant(n, "one") for n in range(3)])
-    assert written.wait(20)
+    assert written.wait(120)
     [before] = manifests(folder)
     bench.halt()
     monkeypatch.setattr(files.FileChannel, "send", original)
@@ -168,7 +168,7 @@ def server(tmp_path: Path) -> Iterator[tuple[int, asyncssh.SSHKey, Path]]:
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    assert ready.wait(10)
+    assert ready.wait(120)
     yield found["server"].get_port(), key, root
     loop.call_soon_threadsafe(found["server"].close)
     loop.call_soon_threadsafe(loop.stop)

@@ -130,7 +130,7 @@ topics:
 """
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
     """What a controller has accepted, a broker shows a little later."""
     until = time.monotonic() + seconds
     while not condition():
@@ -143,7 +143,7 @@ def small(broker: str, topic_prefix: str) -> Iterator[Topology]:
     topology = parse_topology(SMALL.format(p=topic_prefix))
     yield topology
     client = AdminClient({"bootstrap.servers": broker})
-    present = [name for name in client.list_topics(timeout=10).topics if name.startswith(topic_prefix)]
+    present = [name for name in client.list_topics(timeout=60).topics if name.startswith(topic_prefix)]
     for future in client.delete_topics(present).values() if present else ():
         future.exception(20)
 
@@ -225,7 +225,7 @@ def test_the_command_plans_applies_and_agrees(broker: str, topic_prefix: str, sm
 
     def mdh(*arguments: str) -> tuple[int, str]:
         command = [sys.executable, "-m", "mdh", "topology", *arguments, "--topology", str(file), "--broker", broker]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
         assert done.stderr == ""
         return done.returncode, done.stdout
 

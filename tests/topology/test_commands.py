@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def mdh(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "mdh", *arguments], capture_output=True, text=True, timeout=60, check=False, cwd=cwd)
+    return subprocess.run([sys.executable, "-m", "mdh", *arguments], capture_output=True, text=True, timeout=300, check=False, cwd=cwd)
 
 
 def test_check_and_show_of_the_committed_file() -> None:

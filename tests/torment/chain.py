@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import subprocess
@@ -24,6 +23,7 @@ from schemas.codec import Codec
 from schemas.identity import partition_of
 from schemas.topology import load_topology
 from streams.runtime.lane import ID, PAYLOAD, RECEIPT
+from tests.torment.processes import Process, start
 
 RATE = 0.004  # of injected failures, twice for each transaction; workers commit small batches here
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,17 +44,13 @@ class Chain:
         self.producer = Producer({"bootstrap.servers": self.bootstrap, "linger.ms": 5})
         self.watch = Watch(self.bootstrap)
 
-    def worker(self, torment: float) -> subprocess.Popen[bytes]:
+    def worker(self, torment: float) -> Process:
         agents = ["--agents", ",".join(TOPOLOGY.agents)]  # one worker for all, those that run apart too
         command = ["worker", *agents, "--broker", self.bootstrap, "--torment", str(torment), "--data-dir", str(self.folder / "worker")]
-        return self._start("worker", [sys.executable, "-m", "mdh", *command])
+        return start("mdh", command, self.folder / "worker.log")
 
-    def sink(self) -> subprocess.Popen[bytes]:
-        return self._start("sink", [sys.executable, "-m", "tests.torment.sink_main", self.bootstrap, str(self.folder / "store")])
-
-    def _start(self, name: str, command: list[str]) -> subprocess.Popen[bytes]:
-        with (self.folder / f"{name}.log").open("ab") as output:
-            return subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output, env={**os.environ, "MDH_LOG_LEVEL": "info"})
+    def sink(self) -> Process:
+        return start("tests.torment.sink_main", [self.bootstrap, str(self.folder / "store")], self.folder / "sink.log")
 
     def send(self, topic: str, key: str, value: bytes, id: str, **headers: str) -> str:
         """Writes one record as the outside does; returns its id."""
@@ -72,7 +68,7 @@ class Chain:
             self.producer.produce("hub.ticks", CODEC.encode("Tick", {"at": at}), partition=number, headers={"id": ids[-1].encode()})
         return ids
 
-    def settle(self, ids: Iterable[str], seconds: float = 240) -> None:
+    def settle(self, ids: Iterable[str], seconds: float = 600) -> None:
         """Returns when all that these payloads led to has been written by the agents (the sink may be behind)."""
         self.producer.flush(30)
         self.watch.settle(set(ids), seconds)
@@ -96,6 +92,7 @@ class Chain:
 
     def close(self) -> None:
         self.watch.close()
+        del self.producer  # it would look for the broker for ever
         self.broker.stop()
 
 
@@ -178,7 +175,7 @@ class Tormentor:
         process.terminate()
         try:
             process.wait(30)
-        except subprocess.TimeoutExpired:
+        except TimeoutError:
             process.kill()
             process.wait()
 
@@ -201,7 +198,7 @@ def undisturbed(chain: Chain) -> Iterator[None]:
         for process in processes:
             process.terminate()
         for process in processes:
-            process.wait(60)
+            process.wait(120)
 
 
 def dump(chain: Chain) -> dict[str, list[bytes]]:

@@ -153,7 +153,7 @@ def books(chain: Chain) -> Books:
 
 
 @pytest.mark.torment
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3600)
 def test_killed_stopped_and_suspended_the_ledgers_end_as_if_undisturbed(tmp_path: Path) -> None:
     calm = Chain(tmp_path / "calm")
     worker = calm.worker(0)
@@ -162,7 +162,7 @@ def test_killed_stopped_and_suspended_the_ledgers_end_as_if_undisturbed(tmp_path
         expected = books(calm)
     finally:
         worker.terminate()
-        worker.wait(60)
+        worker.wait(120)
         calm.close()
 
     chain = Chain(tmp_path / "wild")

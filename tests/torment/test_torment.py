@@ -64,12 +64,12 @@ def story(chain: Chain, calm: object = None) -> None:
 
 
 @pytest.mark.torment
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3600)
 def test_killed_stopped_suspended_and_failing_it_ends_as_if_undisturbed(tmp_path: Path) -> None:
     expected_chain = Chain(tmp_path / "calm")
     with undisturbed(expected_chain):
         story(expected_chain)
-        expected_chain.wait_for_sink(240)
+        expected_chain.wait_for_sink(600)
     expected = dump(expected_chain)
     expected_chain.close()
 
@@ -77,7 +77,7 @@ def test_killed_stopped_suspended_and_failing_it_ends_as_if_undisturbed(tmp_path
     tormentor = Tormentor(chain, ACTIONS, seed=int(os.environ.get("MDH_TORMENT_SEED", "1")))
     try:
         story(chain, tormentor.calm)
-        chain.wait_for_sink(240)
+        chain.wait_for_sink(600)
     finally:
         tormentor.stop()
     found = dump(chain)
