@@ -36,6 +36,12 @@ def _parsed(name: str) -> Any:
     return fastavro.parse_schema(schema_text(name))
 
 
+@cache
+def _reads_as(writer: str, name: str) -> Any:
+    """The schema to read a record of a version as; None: that version is the newest one, and nothing needs to be matched."""
+    return None if _parsed(writer) == _parsed(name) else _parsed(name)
+
+
 class Codec:
     """Encodes and decodes framed records by one table of schema ids (``{id: "Name.v1"}``)."""
 
@@ -71,7 +77,7 @@ class Codec:
             raise ValueError(f"record of {len(data)} bytes")
         writer = self.ids[int.from_bytes(data[1:_HEAD], "big")]
         try:
-            record: Any = fastavro.schemaless_reader(io.BytesIO(data[_HEAD:]), _parsed(writer), _parsed(name))
+            record: Any = fastavro.schemaless_reader(io.BytesIO(data[_HEAD:]), _parsed(writer), _reads_as(writer, name))
         except (EOFError, OverflowError, MemoryError, IndexError, UnicodeDecodeError, ValueError) as error:
             raise ValueError(f"{name}: body does not follow its schema ({error})") from error
         kind = BLOCKS.get(name)

@@ -4,15 +4,37 @@ from __future__ import annotations
 
 import hashlib
 from functools import lru_cache
+from typing import Final
 
+_LENGTHS: Final = tuple(length.to_bytes(8, "little") for length in range(1024))
 
 def identity(*parts: str | bytes | int) -> str:
     """32 hex digits of the hash over the parts, each delimited by its length."""
+    return hashlib.blake2b(_delimited(parts), digest_size=16).hexdigest()
+
+
+def identities(count: int, *parts: str | bytes | int) -> list[str]:
+    """The identities of so many things that share their first parts: ``identity(*parts, 0)``, ``identity(*parts, 1)`` …"""
+    shared, found = hashlib.blake2b(_delimited(parts), digest_size=16), []
+    for number in range(count):
+        own = shared.copy()
+        own.update(_numbered(number))
+        found.append(own.hexdigest())
+    return found
+
+
+@lru_cache(1 << 12)
+def _numbered(number: int) -> bytes:
+    return _delimited((number,))
+
+
+def _delimited(parts: tuple[str | bytes | int, ...]) -> bytes:
     pieces: list[bytes] = []
     for part in parts:
-        data = part if isinstance(part, bytes) else str(part).encode()
-        pieces += (len(data).to_bytes(8, "little"), data)
-    return hashlib.blake2b(b"".join(pieces), digest_size=16).hexdigest()
+        data = part.encode() if isinstance(part, str) else part if isinstance(part, bytes) else str(part).encode()
+        length = len(data)
+        pieces += (_LENGTHS[length] if length < 1024 else length.to_bytes(8, "little"), data)
+    return b"".join(pieces)
 
 
 def murmur2(data: bytes) -> int:

@@ -7,7 +7,7 @@ A day is local midnight to the next local midnight: 23, 24 or 25 hours (half-hou
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
@@ -44,6 +44,12 @@ def start_of(zone: str, day: Any) -> Ints:
     """The UTC second at which local days begin."""
     starts: Ints = day_starts(zone)[day]
     return starts
+
+
+@lru_cache(1 << 14)
+def start(zone: str, day: int) -> int:
+    """The UTC second at which one local day begins, as a plain number."""
+    return int(day_starts(zone)[day])
 
 
 def length_of(zone: str, day: Any) -> Ints:

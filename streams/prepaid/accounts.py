@@ -86,7 +86,7 @@ class Accounts:
 
     def get(self, kind: str, *names: str | int) -> Any:
         """An entry as JSON; None: there is none."""
-        data = self.state.entries.get("/".join([kind, *map(str, names)]))
+        data = self.state.entries.get("/".join((kind, *map(str, names))))
         return None if data is None else orjson.loads(data)
 
     def put(self, value: Any, kind: str, *names: str | int) -> None:

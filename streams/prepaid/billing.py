@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from datetime import date
+from copy import copy
+from functools import cache
 from typing import Any, Final
 
 from schemas.topology.prepaid import PrepaidSettings
 from schemas.units import convert, resolve
 from streams import calendar
 from streams.prepaid.accounts import Accounts
-from streams.prepaid.charging import EPOCH, Day, Month, PriceList, Tally, month_of
-from streams.prepaid.ledger import Ledger, day_text
+from streams.prepaid.charging import Day, Month, PriceList, Tally, month_of
+from streams.prepaid.ledger import Ledger, day_number, day_text
 from streams.prepaid.money import divide, rounded
 
 PROVISIONAL: Final = "~"  # the source of a day nobody has told of
@@ -41,6 +42,8 @@ class Billing:
         self.settings, self.accounts, self.ledger = settings, accounts, ledger
         self.prices = {tariff.id: PriceList(tariff, settings.currency) for tariff in settings.tariffs}
         self._joined: dict[tuple[tuple[int, str], ...], PriceList] = {}
+        self._daily: dict[int, int] = {}  # mean charge of an account's last days, as long as they stay
+        self._oldest_of = cache(self._months_back)
 
     # --- usage --------------------------------------------------------------------------------------------------------------------
 
@@ -52,7 +55,7 @@ class Billing:
         """
         account, table = event["account"], self.accounts.table
         row = table.index[account]
-        number = (date.fromisoformat(event["day"]) - EPOCH).days
+        number = day_number(event["day"])
         prices = self._prices(row)
         if prices is None or not int(table["first"][row]) <= number <= int(table["last"][row]):
             return [], ""
@@ -92,7 +95,9 @@ class Billing:
         self.accounts.touch(row)
 
     def _oldest(self, row: int) -> int:
-        first = month_of(int(self.accounts.table["through"][row]), self.settings.cycle_day)[0]
+        return self._oldest_of(month_of(int(self.accounts.table["through"][row]), self.settings.cycle_day)[0])
+
+    def _months_back(self, first: int) -> int:
         for _ in range(self.settings.correctable):
             first = month_of(first - 1, self.settings.cycle_day)[0]
         return first
@@ -157,8 +162,9 @@ class Billing:
 
         target = costs(every, closed)
         unsure = 0 if sure.count == every.count else sum(target.values()) - sum(costs(sure).values())
-        table["unsure"][row] += unsure - month["unsure"]
-        month["unsure"] = unsure
+        if unsure != month["unsure"]:
+            table["unsure"][row] += unsure - month["unsure"]
+            month["unsure"] = unsure
         known = month["days"].get(str(number), {})
         about = {
             "cause": cause, "at": at, "day": day_text(number), "month": day_text(span[0]),
@@ -178,9 +184,9 @@ class Billing:
             if not change:
                 continue
             posted[component] = target.get(component, 0)
-            sides = ("customer", _other_side(component))
-            debit, credit = sides if change > 0 else sides[::-1]
-            name = kind or _KINDS[component.partition("/")[0]]
+            own, side = _about(component)
+            debit, credit = ("customer", side) if change > 0 else (side, "customer")
+            name = kind or own
             part = f"{component}/{about['day']}"
             postings.append(self.ledger.post(account, name, debit, credit, abs(change), part=part, component=component, **about))
         return postings
@@ -192,31 +198,35 @@ class Billing:
         a correction of an earlier one, or other prices, walk through the month anew.
         """
         days, walk = month["days"], month.get("walk")
-        newest = str(number)
-        if walk is None or walk["of"] != self._mark(prices) or number < walk["to"]:
+        newest, mark = str(number), self._mark(prices)
+        if walk is None or walk["of"] != mark or number < walk["to"]:
             counted = sorted(int(n) for n, sources in days.items() if self._charged(row, int(n), sources))
-            every, sure = Tally(), Tally()
+            every = sure = Tally()
             for day in counted[:-1]:
-                self._add(prices, every, sure, day, days[str(day)])
+                sure = self._add(prices, every, sure, day, days[str(day)])
             to = counted[-1] if counted else -1
         else:
-            every, sure, to = _tally(walk["all"]), _tally(walk["sure"] or walk["all"]), walk["to"]
+            every, to = _tally(walk["all"]), walk["to"]
+            sure = every if walk["sure"] is None else _tally(walk["sure"])
             if number > to and newest in days:
                 if to >= 0:
-                    self._add(prices, every, sure, to, days[str(to)])
+                    sure = self._add(prices, every, sure, to, days[str(to)])
                 to = number
-        kept = _packed(every)
-        month["walk"] = {"of": self._mark(prices), "to": to, "all": kept, "sure": None if sure == every else _packed(sure)}
+        month["walk"] = {"of": mark, "to": to, "all": _packed(every), "sure": None if sure is every else _packed(sure)}
         if to >= 0:
-            self._add(prices, every, sure, to, days[str(to)])
+            sure = self._add(prices, every, sure, to, days[str(to)])
         return every, sure
 
     @staticmethod
-    def _add(prices: PriceList, every: Tally, sure: Tally, number: int, sources: dict[str, list[Any]]) -> None:
-        day = _sum(sources)
-        prices.add(every, number, day)
-        if not _doubtful(sources):
+    def _add(prices: PriceList, every: Tally, sure: Tally, number: int, sources: dict[str, list[Any]]) -> Tally:
+        """Takes a day in; returns the tally of what is certain, which is ``every`` itself while all of it is."""
+        day, doubtful = _sum(sources), _doubtful(sources)
+        if sure is every and doubtful:
+            sure = copy(every)
+        elif sure is not every and not doubtful:
             prices.add(sure, number, day)
+        prices.add(every, number, day)
+        return sure
 
     def _mark(self, prices: PriceList) -> str:
         return f"{prices.mark}/{self.settings.charging}"
@@ -232,12 +242,21 @@ class Billing:
             table["pace_days"][row] = min(int(table["pace_days"][row]) + 1, pace.shape[1])
         elif number == last:
             pace[row, 0] += amount
+        self._daily.pop(row, None)
 
     def daily(self, row: int) -> int:
         """The mean charge of the last days charged, rounded; 0 where none is known."""
-        table = self.accounts.table
-        days = int(table["pace_days"][row])
-        return divide(sum(table["pace"][row, :days].tolist()), days) if days else 0
+        found = self._daily.get(row)
+        if found is None:
+            table = self.accounts.table
+            days = int(table["pace_days"][row])
+            found = self._daily[row] = divide(sum(table["pace"][row, :days].tolist()), days) if days else 0
+        return found
+
+    def slower(self, row: int) -> None:
+        """Forgets at what pace an account was charged."""
+        self.accounts.table["pace_days"][row] = 0
+        self._daily.pop(row, None)
 
     # --- days nobody has told of ----------------------------------------------------------------------------------------------------
 
@@ -247,7 +266,7 @@ class Billing:
         through, zone = int(table["through"][row]), table.text["zone"][row]
         if through > int(table["last"][row]):
             return 0  # all its days are charged: it is to be closed
-        return int(calendar.start_of(zone, through + 1)) + self.settings.provisional_after
+        return calendar.start(zone, through + 1) + self.settings.provisional_after
 
     def provide(self, row: int, at: int) -> list[dict[str, Any]]:
         """Charges the account's next day, provisionally where nothing is known of it, and goes on to the day behind it."""
@@ -332,6 +351,7 @@ class Billing:
             self.accounts.put(None, *key.split("/", 1))
         self.accounts.put(None, "p", account)
         table["unsure"][row], table["begun"][row] = 0, table["debited"][row]
+        self.slower(row)
 
     def ends(self, row: int, last: int, cause: str, at: int) -> list[dict[str, Any]]:
         """Sets the last day of an account; days behind it that are charged already are taken back."""
@@ -393,6 +413,9 @@ def _amounts(event: dict[str, Any], unit: str) -> Iterator[Any]:
 
 def _sum(sources: dict[str, list[Any]]) -> Day:
     """A day's consumption. The highest powers of several meters are taken as one, span by span: they share the connection."""
+    if len(sources) == 1:
+        ((_, _, _, lines, received, demand),) = sources.values()
+        return Day(lines, received, max(demand, 0))
     day, demands = Day(), dict[str, int]()
     for source, (_, _, _, lines, received, demand) in sources.items():
         for tou, quantity in lines.items():
@@ -406,7 +429,7 @@ def _sum(sources: dict[str, list[Any]]) -> Day:
 
 
 def _doubtful(sources: dict[str, list[Any]]) -> bool:
-    return any(known[2] for known in sources.values())
+    return any([known[2] for known in sources.values()])
 
 
 def _packed(tally: Tally) -> list[Any]:
@@ -418,6 +441,8 @@ def _tally(kept: list[Any]) -> Tally:
     return Tally(kept[0], kept[1], int(kept[2]), int(kept[3]), int(kept[4]), kept[5])
 
 
-def _other_side(component: str) -> str:
+@cache
+def _about(component: str) -> tuple[str, str]:
+    """The kind of posting of a component, and the ledger account on its other side."""
     kind, _, id = component.partition("/")
-    return f"{kind}:{id}" if id else f"revenue:{component}"
+    return _KINDS[kind], f"{kind}:{id}" if id else f"revenue:{component}"

@@ -153,9 +153,10 @@ class PriceList:
     def add(self, tally: Tally, number: int, day: Day) -> None:
         """Takes the next day in, which lies behind all that were taken before."""
         prices = self.of(number)
-        tally.energy += _energy(day, prices, tally.consumed)
+        consumed = day.consumed
+        tally.energy += _energy(day, consumed, prices, tally.consumed)
         tally.export -= day.received * prices.export
-        tally.consumed += day.consumed
+        tally.consumed += consumed
         tally.peak = max(tally.peak, day.demand)
         tally.last, tally.count = number, tally.count + 1
 
@@ -172,9 +173,9 @@ class PriceList:
         if month.closed and prices.minimum:
             before = sum(amount for name, amount in found.items() if name != "export")
             _add(found, "minimum", max(0, prices.minimum - before))
-        untaxed = dict(found)
+        untaxed = list(found.items())
         for name, parts, kinds in prices.taxes:
-            base = sum(amount for component, amount in untaxed.items() if _taxed_as(component) in kinds)
+            base = sum([amount for component, amount in untaxed if _taxed_as(component) in kinds])
             _add(found, f"tax/{name}", part_of(base, parts))
         return found
 
@@ -184,7 +185,7 @@ class PriceList:
         end = min(month.fixed_until, month.end)
         while since < end:
             prices = self.of(since)
-            until = min((version.since for version in self.versions if version.since > since), default=end)
+            until = next((version.since for version in self.versions if version.since > since), end)
             whole = prices.fixed + prices.fixed_per_kw * month.load
             days[whole] = days.get(whole, 0) + min(until, end) - since
             since = min(until, end)
@@ -197,16 +198,17 @@ def _add(found: dict[str, Exact], name: str, amount: Exact) -> None:
         found[name] = found.get(name, 0) + amount
 
 
+@cache
 def _taxed_as(component: str) -> str:
     kind = component.partition("/")[0]
     return "energy" if kind == "minimum" else kind
 
 
-def _energy(day: Day, prices: Prices, before: int) -> Exact:
+def _energy(day: Day, quantity: int, prices: Prices, before: int) -> Exact:
     if not prices.slabs:
-        return sum(quantity * prices.rates.get(tou, prices.rate) for tou, quantity in day.lines.items())
-    total = sum(quantity * prices.adders.get(tou, 0) for tou, quantity in day.lines.items())
-    quantity = day.consumed
+        rates, rate = prices.rates, prices.rate
+        return sum([amount * rates.get(tou, rate) for tou, amount in day.lines.items()])
+    total = sum([amount * prices.adders.get(tou, 0) for tou, amount in day.lines.items()])
     if quantity < 0:  # goes back down the steps it came up
         return total - _climb(prices.slabs, before + quantity, -quantity)
     return total + _climb(prices.slabs, before, quantity)

@@ -89,9 +89,10 @@ class PrepaidFold:
             figures = {"posting": "", "command": "", "balance": int(table["balance"][row]), "state": STATES[table["state"][row]]}
             self._write(result, [("PrepaidOutcome", outcome | {"detail": refused} | figures)])
             return
-        if int(table["measured"][row]) > before and table.text["trouble"][row].startswith("disconnect"):
+        measured = int(table["measured"][row])
+        if measured > before and table.text["trouble"][row].startswith("disconnect"):
             table.text["trouble"][row] = ""  # the meter is heard again
-        if not postings and int(table["measured"][row]) == before:
+        if not postings and measured == before:
             return
         if table["state"][row] == CLOSED:
             postings += self.requests.hand_over(row, event["id"], self.now)
@@ -230,15 +231,16 @@ class PrepaidFold:
         table, now = self.accounts.table, self.now
         balance_state = STATES[table["state"][row]]
         cut = self.supply.cut_from(row, now) if balance_state in ("zero", "grace", "disconnect-pending") else None
-        measured = int(table["measured"][row])
-        texts = {name: table.text[name][row] for name in ("service_point", "device", "zone", "tariff", "level", "hold", "trouble")}
-        return texts | {
+        measured, postings, text = int(table["measured"][row]), int(table["postings"][row]), table.text
+        return {
+            "service_point": text["service_point"][row], "device": text["device"][row], "zone": text["zone"][row],
+            "tariff": text["tariff"][row], "level": text["level"][row], "hold": text["hold"][row], "trouble": text["trouble"][row],
             "account": table.keys[row], "version": int(table["version"][row]), "as_of": time_of(now),
             "currency": self.settings.currency.code, "balance": int(table["balance"][row]), "provisional": int(table["unsure"][row]),
             "debt": int(table["debt"][row]), "emergency": int(table["owed"][row]), "state": balance_state,
             "daily": self.billing.daily(row), "days_left": self.supply.days_left(row), "cut_from": None if cut is None else time_of(cut),
-            "measured_until": time_of(measured) if measured else None, "postings": int(table["postings"][row]),
-            "hash": table["chain"][row].tobytes().hex() if table["postings"][row] else "",
+            "measured_until": time_of(measured) if measured else None, "postings": postings,
+            "hash": table["chain"][row].tobytes().hex() if postings else "",
         }  # fmt: skip
 
 

@@ -8,7 +8,8 @@ debits equal credits by construction; the hourly proof checks what was built fro
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -31,14 +32,22 @@ def chain_hash(previous: str, posting: dict[str, Any]) -> str:
     return identity(previous, orjson.dumps([stamp, *map(posting.__getitem__, CHAINED)]))
 
 
+@lru_cache(1 << 12)
 def time_of(second: int) -> datetime:
     """UTC seconds as an aware time, as records carry it."""
     return datetime.fromtimestamp(second, UTC)
 
 
+@lru_cache(1 << 12)
 def day_text(number: int) -> str:
     """A day number as ISO date."""
     return (EPOCH + timedelta(days=number)).isoformat()
+
+
+@lru_cache(1 << 12)
+def day_number(text: str) -> int:
+    """An ISO date as the number of days since 1970."""
+    return (date.fromisoformat(text) - EPOCH).days
 
 
 class Ledger:
@@ -48,8 +57,9 @@ class Ledger:
         self.accounts, self.currency = accounts, currency
 
     def post(
-        self, account: str, kind: str, debit: str, credit: str, amount: int, *, cause: str, at: int, part: str = "", **about: Any
-    ) -> dict[str, Any]:
+        self, account: str, kind: str, debit: str, credit: str, amount: int, *, cause: str, at: int, part: str = "", component: str = "",
+        day: str = "", month: str = "", provisional: bool = False, reference: str = "", reason: str = "", user: str = "",
+    ) -> dict[str, Any]:  # fmt: skip
         """One posting of a positive amount; returns the record. ``part`` tells postings of one cause and kind apart.
 
         ``debit`` gives, ``credit`` takes; ``customer``, ``debt`` and ``emergency`` stand for the account's own.
@@ -58,33 +68,38 @@ class Ledger:
             raise ValueError(f"a posting moves a positive amount, not {amount}")
         table = self.accounts.table
         row = table.index[account]
-        change = amount * ((credit == "customer") - (debit == "customer"))
-        table["balance"][row] += change
+        change = amount if credit == "customer" else -amount if debit == "customer" else 0
+        number, balance = int(table["postings"][row]) + 1, int(table["balance"][row]) + change
+        table["postings"][row], table["balance"][row] = number, balance
         table["credited" if change > 0 else "debited"][row] += abs(change)
-        table["debt"][row] += amount * ((debit == "debt") - (credit == "debt"))
-        table["owed"][row] += amount * ((debit == "emergency") - (credit == "emergency"))
-        table["postings"][row] += 1
+        for name, column in (("debt", "debt"), ("emergency", "owed")):
+            if name in (debit, credit):
+                table[column][row] += amount if debit == name else -amount
         self._total(debit, credit, amount)
         chain = table["chain"]
-        number = int(table["postings"][row])
         previous = chain[row].tobytes().hex() if number > 1 else ""
-        posting = {
-            "id": identity("posting", account, cause, kind, part), "account": account, "sequence": number, "at": time_of(at),
-            "kind": kind, "component": "", "debit": _named(debit, account), "credit": _named(credit, account), "amount": amount,
-            "currency": self.currency, "change": change, "balance": int(table["balance"][row]), "day": "", "month": "",
-            "provisional": False, "cause": cause, "reference": "", "reason": "", "user": "", "previous": previous, **about,
-        }  # fmt: skip
-        posting["hash"] = chain_hash(previous, posting)
-        chain[row] = np.frombuffer(bytes.fromhex(posting["hash"]), np.uint8)
+        id = identity("posting", account, cause, kind, part)
+        debit, credit, currency = _named(debit, account), _named(credit, account), self.currency
+        chained = [
+            at * 1000, id, account, number, kind, component, debit, credit, amount, currency, change, balance, day, month, provisional,
+            cause, reference, reason, user,
+        ]  # fmt: skip
+        hash = identity(previous, orjson.dumps(chained))
+        chain[row] = np.frombuffer(bytes.fromhex(hash), np.uint8)
         self.accounts.touch(row)
-        return posting
+        return {
+            "id": id, "account": account, "sequence": number, "at": time_of(at), "kind": kind, "component": component, "debit": debit,
+            "credit": credit, "amount": amount, "currency": currency, "change": change, "balance": balance, "day": day, "month": month,
+            "provisional": provisional, "cause": cause, "reference": reference, "reason": reason, "user": user, "previous": previous,
+            "hash": hash,
+        }  # fmt: skip
 
     def _total(self, debit: str, credit: str, amount: int) -> None:
-        totals = self.accounts.state.table(TOTALS)
+        totals, other = self.accounts.state.table(TOTALS), len(CLASSES) - 1
         if not len(totals):
             totals.add(CLASSES)
-        for side, name in (("debit", debit), ("credit", credit)):
-            totals[side][totals.index.get(name, len(CLASSES) - 1)] += amount
+        totals["debit"][totals.index.get(debit, other)] += amount
+        totals["credit"][totals.index.get(credit, other)] += amount
         totals.touch(0)
 
     def proof(self, partition: int, at: int) -> dict[str, Any]:

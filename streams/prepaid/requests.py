@@ -55,7 +55,7 @@ class Requests:
         if before is not None:
             status = "duplicate" if before == content else "conflict"
             detail = "" if before == content else "another request of this id was taken before"
-            return [self.outcome(request, at, status, detail)]
+            return [self.outcome(request, at, status, detail, content=content)]
         out: Outputs = []
         postings: list[dict[str, Any]] = []
         command = ""
@@ -70,14 +70,14 @@ class Requests:
             else:
                 raise RefusedError(f"there is no action {request['action'][:40]!r}")
         except RefusedError as refused:
-            return [self.outcome(request, at, "refused", str(refused))]
+            return [self.outcome(request, at, "refused", str(refused), content=content)]
         self.accounts.append([id, content], "r", account, REMEMBERED)
         row = self._row(account)
         said = self.supply.evaluate(row, at, id)  # the order of records is: money, what it led to, the outcome
         status = "posted" if postings else "done"
         first = postings[0]["id"] if postings else ""
         records = [("Posting", posting) for posting in postings]
-        return [*records, *out, *said, self.outcome(request, at, status, "", posting=first, command=command)]
+        return [*records, *out, *said, self.outcome(request, at, status, "", posting=first, command=command, content=content)]
 
     def _row(self, account: str) -> int:
         row = self.accounts.row(account)
@@ -91,8 +91,9 @@ class Requests:
         body = {
             "id": request["id"], "account": request["account"], "at": time_of(at), "action": request["action"], "status": status,
             "detail": detail, "posting": "", "command": "", "balance": 0 if row is None else int(table["balance"][row]),
-            "state": "" if row is None else STATES[table["state"][row]], "content": content_of(request), **about,
+            "state": "" if row is None else STATES[table["state"][row]], **about,
         }  # fmt: skip
+        body["content"] = about.get("content") or content_of(request)
         return "PrepaidOutcome", body
 
     def _post(
@@ -240,7 +241,7 @@ class Requests:
         row = self.accounts.add(account)
         table = self.accounts.table
         self.billing.begin(row)
-        for name in ("state", "told_zero", "grace_until", "warned", "pace_days"):
+        for name in ("state", "told_zero", "grace_until", "warned"):
             table[name][row] = 0
         if self.supply.was_off(row):
             table["state"][row] = CUT

@@ -81,9 +81,10 @@ class Supply:
         if table.text["trouble"][row].startswith(_READS) and not self._stale(row, at):
             table.text["trouble"][row] = ""
         if not self._used_up(row):
-            if int(table["balance"][row]) > self.below + self.hysteresis:
-                self.calm(row)
-            table["grace_until"][row] = table["warned"][row] = 0  # the grace begins anew even where the notice does not
+            if table["grace_until"][row] or table["told_zero"][row] or table["warned"][row]:
+                if int(table["balance"][row]) > self.below + self.hysteresis:
+                    self.calm(row)
+                table["grace_until"][row] = table["warned"][row] = 0  # the grace begins anew even where the notice does not
             low = table.text["level"][row]
             table["state"][row] = EMERGENCY if table["owed"][row] > 0 else LOW if low else ACTIVE
             return
@@ -385,11 +386,12 @@ class Supply:
         table = self.accounts.table
         account = table.keys[row]
         zone = table.text["zone"][row]
-        table["notices"][row] += 1
+        sequence = int(table["notices"][row]) + 1
+        table["notices"][row] = sequence
         body = {
             "id": identity("notice", account, kind, about.get("level", ""), cause), "account": account, "at": time_of(at),
             "not_before": time_of(at if kind in _LOUD else self.windows.tell_from(zone, at)), "kind": kind, "level": "",
             "balance": int(table["balance"][row]), "currency": self.settings.currency.code, "days_left": self.days_left(row),
-            "amount": None, "cut_from": None, "detail": "", "sequence": int(table["notices"][row]), **about,
+            "amount": None, "cut_from": None, "detail": "", "sequence": sequence, **about,
         }  # fmt: skip
         return "PrepaidNotice", body

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import date, datetime, timedelta
-from functools import cache
+from functools import cache, lru_cache
 from typing import Final
 from zoneinfo import ZoneInfo
 
@@ -23,8 +23,11 @@ class Windows:
     def __init__(self, rules: Disconnection, quiet: Iterable[Quiet]) -> None:
         self.rules, self.quiet = rules, tuple(quiet)
         self._protected = cache(self._protected_of)
+        self._times = tuple((q.start, q.end) for q in self.quiet)
+        self.cut_allowed_from = lru_cache(1 << 10)(self._cut_allowed_from)
+        self.tell_from = lru_cache(1 << 10)(self._tell_from)
 
-    def cut_allowed_from(self, zone: str, at: int) -> int | None:
+    def _cut_allowed_from(self, zone: str, at: int) -> int | None:
         """The first second from ``at`` on at which supply may be cut; None: not within forty days.
 
         Protected are the listed local times, holidays whole, and the eve of a holiday from ``eve_from`` on: the first working
@@ -41,11 +44,11 @@ class Windows:
                 return at
         return None
 
-    def tell_from(self, zone: str, at: int) -> int:
+    def _tell_from(self, zone: str, at: int) -> int:
         """The first second from ``at`` on outside quiet hours."""
         day = int(calendar.day_of(zone, at))
         for number in (day, day + 1, day + 2):
-            for first, last in _spans(zone, number, tuple((q.start, q.end) for q in self.quiet)):
+            for first, last in _spans(zone, number, self._times):
                 if first <= at < last:
                     at = last
         return at

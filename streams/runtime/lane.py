@@ -14,7 +14,7 @@ from typing import Any, Final
 import orjson
 
 from schemas.codec import Codec
-from schemas.identity import identity, partition_of
+from schemas.identity import identities, identity, partition_of
 from streams.runtime.fold import RAW, Fold, Message, Output, Result
 from streams.runtime.meters import Tally, tally
 from streams.runtime.state import LayoutError
@@ -97,6 +97,7 @@ class Lane:
         self.fold = make_fold(partition)
         self.checkpoint = Checkpoint()
         self.writer = f"{plan.agent}/{partition}"
+        self._signed = self.writer.encode()
         self.accept_gaps = False  # an operator decided to go on without what is missing
         self.gaps: list[str] = []  # those accepted
         self._layout: dict[str, str] = {}  # as the state topic has it
@@ -206,22 +207,25 @@ class Lane:
         last = {(output.topic, number): i for i, (output, number) in enumerate(placed)} if message.payload else {}
         children = sum(topic in plan.stored for topic, _ in last)
         children += sum(plan.inboxes.get(output.topic, 0) for output, _ in placed) if message.payload else 0
-        records = []
+        records = list[Record]()
+        ids = identities(len(placed) + 1, message.id, plan.agent)
         for i, (output, number) in enumerate(placed):
-            headers = self._envelope(message, output.topic, number, i)
+            headers = self._envelope(ids[i], output.topic, number)
             if message.payload:
                 headers[PAYLOAD] = message.payload.encode()
                 if last[output.topic, number] == i and output.topic in plan.stored:
                     headers[RECEIPT] = receipt.encode()
                 if output.topic in plan.inboxes:
                     headers[PARENT] = receipt.encode()
-            records.append(self._record(output, number, {**output.headers, **headers}))
+            same = i > 0 and output.body is placed[i - 1][0].body and output.type == placed[i - 1][0].type
+            known = records[-1].value if same else None
+            records.append(self._record(output, number, {**output.headers, **headers} if output.headers else headers, known))
         if message.payload and not result.silent:
             parent = "" if message.topic in plan.raw else message.headers.get(PARENT, b"").decode(errors="replace")
             node = {"payload": message.payload, "id": receipt, "agent": plan.agent, "children": children, "parent": parent}
             body = {"status": "", **result.figures, **node}
             output = Output(RECEIPTS, "Receipt", body, message.payload.encode(), self.partition)
-            records.append(self._record(output, self.partition, self._envelope(message, RECEIPTS, self.partition, len(placed))))
+            records.append(self._record(output, self.partition, self._envelope(ids[-1], RECEIPTS, self.partition)))
         return records
 
     def _place(self, output: Output) -> int:
@@ -229,18 +233,15 @@ class Lane:
             return output.partition
         return partition_of(output.key, self.plan.partitions[output.topic])
 
-    def _envelope(self, message: Message, topic: str, partition: int, position: int) -> dict[str, bytes]:
+    def _envelope(self, id: str, topic: str, partition: int) -> dict[str, bytes]:
         target = f"{topic}/{partition}"
         number = self.checkpoint.sent[target] = self.checkpoint.sent.get(target, -1) + 1
-        return {
-            ID: message.derive(self.plan.agent, position).encode(),
-            WRITER: self.writer.encode(),
-            SEQUENCE: b"%d" % number,
-        }
+        return {ID: id.encode(), WRITER: self._signed, SEQUENCE: b"%d" % number}
 
-    def _record(self, output: Output, partition: int, headers: Mapping[str, bytes]) -> Record:
-        body = output.body
-        if output.type != RAW:
+    def _record(self, output: Output, partition: int, headers: Mapping[str, bytes], known: bytes | None = None) -> Record:
+        """The record of an output; ``known`` is its value where the same body has been encoded for another topic just before."""
+        body = known if known is not None else output.body
+        if output.type != RAW and known is None:
             body = self.codec.encode(output.type, body) if isinstance(body, dict) else self.codec.encode_block(body)
         return Record(output.topic, partition, output.key, body, headers)
 

@@ -47,7 +47,10 @@ def tally(agent: str, message: Message, result: Result) -> Tally:
     if message.type == "DeviceEvent" and agent == "vee":
         counts["device-events", message.body["kind"]] += 1
     for output in result.outputs:
-        _tally_output(counts, agent, output)
+        if isinstance(output.body, dict):
+            _tally_record(counts, agent, output)
+        else:
+            _tally_output(counts, agent, output)
     return counts
 
 
@@ -64,7 +67,13 @@ def _tally_output(counts: Tally, agent: str, output: Output) -> None:
         for method, amount in enumerate(np.bincount(body.methods).tolist()):
             if method:
                 counts["estimated", METHODS[method]] += amount
-    elif output.type == "VeeException" and body["status"] == "open":
+    elif output.topic.endswith(".dlq"):
+        counts["dead-letters", output.topic] += 1
+
+
+def _tally_record(counts: Tally, agent: str, output: Output) -> None:
+    body = output.body
+    if output.type == "VeeException" and body["status"] == "open":
         counts["exceptions", body["rule"], body["severity"]] += 1
         if body["severity"] == "terminate":
             counts["reads-rejected", agent, body["rule"]] += body["count"]
@@ -76,8 +85,6 @@ def _tally_output(counts: Tally, agent: str, output: Output) -> None:
         counts["postings", body["kind"]] += 1
     elif output.type == "PrepaidProof":
         counts[_PROOF, str(body["partition"])] = int(body["holds"])
-    elif output.topic.endswith(".dlq"):
-        counts["dead-letters", output.topic] += 1
 
 
 def _newest_end(block: ReadBlock) -> int:
