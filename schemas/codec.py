@@ -36,12 +36,6 @@ def _parsed(name: str) -> Any:
     return fastavro.parse_schema(schema_text(name))
 
 
-@cache
-def _reads_as(writer: str, name: str) -> Any:
-    """The schema to read a record of a version as; None: that version is the newest one, and nothing needs to be matched."""
-    return None if _parsed(writer) == _parsed(name) else _parsed(name)
-
-
 class Codec:
     """Encodes and decodes framed records by one table of schema ids (``{id: "Name.v1"}``)."""
 
@@ -50,6 +44,7 @@ class Codec:
         self.ids: dict[int, str] = table
         by_version = sorted(table.items(), key=lambda item: int(item[1].rpartition(".v")[2]))
         newest = {versioned.rpartition(".v")[0]: number for number, versioned in by_version}
+        self._readers: dict[str, Any] = {}
         self._heads = {name: b"\0" + number.to_bytes(4, "big") for name, number in newest.items()}
 
     def encode(self, name: str, record: dict[str, Any]) -> bytes:
@@ -58,6 +53,12 @@ class Codec:
         buffer.write(self._heads[name])
         fastavro.schemaless_writer(buffer, _parsed(name), record)
         return buffer.getvalue()
+
+    def _read_as(self, writer: str, name: str) -> Any:
+        """The schema to read a version as; None: it is the newest one, and nothing needs to be matched."""
+        if writer not in self._readers:
+            self._readers[writer] = None if _parsed(writer) == _parsed(name) else _parsed(name)
+        return self._readers[writer]
 
     def encode_block(self, block: Block) -> bytes:
         """A block, framed."""
@@ -77,7 +78,7 @@ class Codec:
             raise ValueError(f"record of {len(data)} bytes")
         writer = self.ids[int.from_bytes(data[1:_HEAD], "big")]
         try:
-            record: Any = fastavro.schemaless_reader(io.BytesIO(data[_HEAD:]), _parsed(writer), _reads_as(writer, name))
+            record: Any = fastavro.schemaless_reader(io.BytesIO(data[_HEAD:]), _parsed(writer), self._read_as(writer, name))
         except (EOFError, OverflowError, MemoryError, IndexError, UnicodeDecodeError, ValueError) as error:
             raise ValueError(f"{name}: body does not follow its schema ({error})") from error
         kind = BLOCKS.get(name)

@@ -162,7 +162,8 @@ class Explaining:
             line: dict[str, Any] = {"month": _date(start), "from": _date(begin), "to": _date(until - 1)}
             for name, prices in (("asked", asked), ("own", own)):
                 if prices is not None:
-                    days = self._days(account, prices.unit, begin, until)
+                    factor = prices.of(until - 1).factor
+                    days = self._days(account, prices.unit, begin, until, "" if factor is None else factor.by)
                     month = Month(start, behind, days, until, 0, closed=begin == start and until == behind)
                     charges = {component: rounded(exact) for component, exact in prices.charges(month, begin).items()}
                     sums[name] += sum(charges.values())
@@ -180,8 +181,11 @@ class Explaining:
             "months": months, **totals,
         }  # fmt: skip
 
-    def _days(self, account: str, unit: str, begin: int, end: int) -> dict[int, Day]:
-        """Consumption by local day and TOU period in the unit of a tariff: intervals where a day has them, else register readings."""
+    def _days(self, account: str, unit: str, begin: int, end: int, beside: str) -> dict[int, Day]:
+        """Consumption by local day and TOU period in the unit of a tariff: intervals where a day has them, else register readings.
+
+        ``beside`` is the unit of what is measured beside it for the power factor, if anything.
+        """
         span = {"account": account, "first": _date(begin), "last": _date(end - 1)}
         within = "account = {account:String} AND day >= {first:Date32} AND day <= {last:Date32}"
         rows = self.reader.rows(
@@ -199,7 +203,12 @@ class Explaining:
         }
         fine = {(row["local_day"], row["device"]) for row in rows if row["fine"]}
         days: dict[int, Day] = defaultdict(Day)
+        other: dict[int, int] = defaultdict(int)
         for row in rows:
+            if beside and _same_kind(row["unit"], beside) and (row["device"], row["channel"]) not in received:
+                total = sum(convert(int(quantity), row["unit"], beside) for quantity in row["quantities"])
+                other[(date.fromisoformat(row["local_day"]) - EPOCH).days] += total
+                continue
             if not _same_kind(row["unit"], unit) or (not row["fine"] and (row["local_day"], row["device"]) in fine):
                 continue
             day = days[(date.fromisoformat(row["local_day"]) - EPOCH).days]
@@ -209,6 +218,8 @@ class Explaining:
                     day.received += amount
                 else:
                     day.lines[tou] = day.lines.get(tou, 0) + amount
+        for number in days.keys() & other.keys():
+            days[number].beside = other[number]
         self._demand(days, span)
         return dict(days)
 

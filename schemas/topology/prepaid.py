@@ -103,6 +103,56 @@ class Subsidy(Section):
         return self
 
 
+class FactorStep(Section):
+    """What each hundredth of the month's power factor on one side of a bound adds to the bill, or takes off it. Steps add up."""
+
+    below: Amount | None = Field(default=None, description="Counts the hundredths by which the factor is lower than this")
+    above: Amount | None = Field(default=None, description="Counts the hundredths by which it is higher")
+    percent: Amount = Field(description="Of energy and demand charges, for each hundredth; negative: a rebate")
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        bound = self.below if self.above is None else self.above
+        if (self.below is None) == (self.above is None) or bound is None:
+            raise ValueError("a step is either below or above a power factor")
+        _hundredths(bound)
+        return self
+
+
+class PowerFactor(Section):
+    """Surcharges and rebates for the power factor of a month, and the price of reactive energy.
+
+    The factor is kWh / √(kWh² + kvarh²) of what was delivered, or kWh / kVAh, over the days of which both are known, rounded to
+    hundredths. A month of which no such day is known has none.
+    """
+
+    by: Literal["kvarh", "kVAh"] = Field(default="kvarh", description="Unit of the channels that are measured beside the energy")
+    steps: tuple[FactorStep, ...] = Field(default=(), max_length=8)
+    demand_at: Amount | None = Field(
+        default=None, description="Where the factor is lower than this, demand counts as kW × this / factor: kVA at this power factor"
+    )
+    free: Amount = Field(default="0", description="kvarh for each kWh that cost nothing: 0.33 up to a power factor of about 0.95")
+    rate: Amount = Field(default="0", description="Price per kvarh beyond the free ones")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.demand_at is not None:
+            _hundredths(self.demand_at)
+        if Decimal(self.rate) and self.by != "kvarh":
+            raise ValueError("reactive energy has a price only where it is measured: by: kvarh")
+        if not self.steps and self.demand_at is None and not Decimal(self.rate):
+            raise ValueError("say what the power factor does: steps, demand_at or rate")
+        return self
+
+
+def _hundredths(text: str) -> int:
+    """A power factor in hundredths. Raises ValueError for one that is finer, or not from 0.01 to 1."""
+    scaled = Decimal(text) * 100
+    if scaled != scaled.to_integral_value() or not 1 <= scaled <= 100:
+        raise ValueError(f"{text} is not a power factor: 0.01 to 1, in hundredths")
+    return int(scaled)
+
+
 class TariffVersion(Section):
     """What a tariff says from a date on."""
 
@@ -118,6 +168,7 @@ class TariffVersion(Section):
     fixed_per_kw: Amount = Field(default="0", description="Per month and kW of sanctioned load")
     demand: Amount = Field(default="0", description="Per month and kW of the month's highest demand")
     minimum: Amount = Field(default="0", description="Least bill of a month before taxes, evened out at its end")
+    power_factor: PowerFactor | None = Field(default=None, description="What the power factor of the month costs; taxed as energy")
     taxes: tuple[Tax, ...] = Field(default=(), max_length=4)
     subsidies: tuple[Subsidy, ...] = Field(default=(), max_length=4)
 
@@ -141,6 +192,7 @@ class TariffVersion(Section):
         yield from ((rate, True) for rate in (*self.rates.values(), *self.adders.values()))
         yield from ((text, True) for text in (self.rate, self.export, self.demand, self.fixed_per_kw) if text is not None)
         yield from ((text, False) for text in (self.fixed, self.minimum))
+        yield from ((self.power_factor.rate, True),) if self.power_factor is not None else ()
         for subsidy in self.subsidies:
             yield from ((text, True) for text in (subsidy.per_unit,) if text is not None)
             yield from ((text, False) for text in (subsidy.per_month,) if text is not None)
@@ -156,6 +208,8 @@ class Tariff(Section):
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         resolve(self.unit)
+        if self.unit != "kWh" and any(version.power_factor is not None for version in self.versions):
+            raise ValueError("a power factor needs a tariff in kWh")
         check_dated([version.since for version in self.versions])
         return self
 

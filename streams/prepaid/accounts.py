@@ -1,7 +1,8 @@
 """The accounts of one partition as a table: one row per account, and small odd things as entries beside it.
 
 Entries: ``m/<account>/<first day>`` a billing month, ``r/<account>`` requests taken, ``d/<account>`` debts, ``c/<account>`` the device
-command under way, ``t/<account>`` top-ups that may be reversed, ``p/<account>`` tariffs by date where the tariff has changed. Requests
+command under way, ``t/<account>`` top-ups that may be reversed, ``p/<account>`` tariffs by date where the tariff has changed,
+``u/<account>/<day>`` what was told of a day in many parts, ``v/<account>/<day>`` kvarh or kVAh of a day. Requests
 and top-ups are series: their number under the name itself, and ``<name>/<page>`` for each page of them.
 """
 

@@ -22,6 +22,8 @@ _KINDS: Final = {
     "fixed": "FIXED",
     "demand": "DEMAND",
     "minimum": "MINIMUM",
+    "power-factor": "POWER_FACTOR",
+    "reactive": "REACTIVE",
     "tax": "TAX",
     "subsidy": "SUBSIDY",
 }
@@ -31,7 +33,8 @@ FEW: Final = 4  # sources of a day that are kept with its month
 _ALL_OPEN, _SOME_OPEN = 1, 2
 Known = dict[str, Any]
 """What is known of a month: ``days`` {number: {source: [version, open, unsure, lines, received, demand]}}, ``posted`` by component,
-``unsure``, ``fixed`` (fixed charges are due before this day), and ``walk``: what the days before the newest one charged come to.
+``unsure``, ``fixed`` (fixed charges are due before this day), ``walk``: what the days before the newest one charged come to, and
+``beside`` {number: kvarh or kVAh} where the tariff asks for a power factor.
 """
 
 
@@ -59,14 +62,18 @@ class Billing:
         prices = self._prices(row)
         if prices is None or not int(table["first"][row]) <= number <= int(table["last"][row]):
             return [], ""
-        if resolve(event["unit"]).dimension != resolve(prices.unit).dimension:
+        priced = resolve(event["unit"]).dimension == resolve(prices.unit).dimension
+        factor = None if priced else prices.of(number).factor
+        if not priced and (factor is None or resolve(event["unit"]).dimension != resolve(factor.by).dimension):
             return [], ""
         first, end = month_of(number, self.settings.cycle_day)
         if first < self._oldest(row):
             return [], f"{event['day']} is too far back: charges of its month are final"
         month = self._month(account, first)
-        sources = self._sources(account, month, number)
         source = "/".join((event["device"], event["channel"], event["unit"], event["measure"], _begin(event)))
+        if factor is not None:
+            return self._beside(event, row, month, (first, end), number, source, factor.by, at), ""
+        sources = self._sources(account, month, number)
         if sources.get(source, [0])[0] >= event["version"]:
             return [], ""
         settled = number < int(table["through"][row]) or (source in sources and self._charged(row, number, month["days"][str(number)]))
@@ -81,6 +88,23 @@ class Billing:
             return [], ""
         kind = "TRUE_UP" if correction else ""
         return self.charge(account, month, (first, end), kind, cause=event["id"], at=at, number=number), ""
+
+    def _beside(
+        self, event: dict[str, Any], row: int, month: Known, span: tuple[int, int], number: int, source: str, unit: str, at: int
+    ) -> list[dict[str, Any]]:
+        """Takes in what was measured beside the energy of a day: delivered kvarh or kVAh, for the power factor."""
+        account = event["account"]
+        told = self.accounts.get("v", account, number) or {}
+        if event["direction"] == "received" or told.get(source, [0])[0] >= event["version"]:
+            return []
+        kind = "TRUE_UP" if source in told else ""
+        told[source] = [event["version"], convert(int(event["quantity"] * _MICRO), event["unit"], unit)]
+        self.accounts.put(told, "v", account, number)
+        month.setdefault("beside", {})[str(number)] = sum(amount for _, amount in told.values())
+        if self._charged(row, number, month["days"].get(str(number), {})):
+            return self.charge(account, month, span, kind, cause=event["id"], at=at, number=number)
+        self.accounts.put(month, "m", account, span[0])
+        return []
 
     def _seen(self, row: int, event: dict[str, Any], unsure: int) -> None:
         table = self.accounts.table
@@ -124,8 +148,10 @@ class Billing:
     def _drop(self, account: str, month: Known, numbers: Iterable[str]) -> None:
         """Forgets days of a month."""
         for number in list(numbers):
-            if APART in month["days"].pop(number):
+            if APART in month["days"].pop(number, {}):
                 self.accounts.put(None, "u", account, number)
+            if month.get("beside", {}).pop(number, None) is not None:
+                self.accounts.put(None, "v", account, number)
 
     def _charged(self, row: int, number: int, sources: dict[str, list[Any]]) -> bool:
         """Whether a day counts: something of it is known that is not open, or it must be charged with what there is."""
@@ -203,24 +229,27 @@ class Billing:
             counted = sorted(int(n) for n, sources in days.items() if self._charged(row, int(n), sources))
             every = sure = Tally()
             for day in counted[:-1]:
-                sure = self._add(prices, every, sure, day, days[str(day)])
+                sure = self._add(prices, every, sure, day, month)
             to = counted[-1] if counted else -1
         else:
             every, to = _tally(walk["all"]), walk["to"]
             sure = every if walk["sure"] is None else _tally(walk["sure"])
             if number > to and newest in days:
                 if to >= 0:
-                    sure = self._add(prices, every, sure, to, days[str(to)])
+                    sure = self._add(prices, every, sure, to, month)
                 to = number
         month["walk"] = {"of": mark, "to": to, "all": _packed(every), "sure": None if sure is every else _packed(sure)}
         if to >= 0:
-            sure = self._add(prices, every, sure, to, days[str(to)])
+            sure = self._add(prices, every, sure, to, month)
         return every, sure
 
     @staticmethod
-    def _add(prices: PriceList, every: Tally, sure: Tally, number: int, sources: dict[str, list[Any]]) -> Tally:
+    def _add(prices: PriceList, every: Tally, sure: Tally, number: int, month: Known) -> Tally:
         """Takes a day in; returns the tally of what is certain, which is ``every`` itself while all of it is."""
+        sources = month["days"][str(number)]
         day, doubtful = _sum(sources), _doubtful(sources)
+        if "beside" in month:
+            day.beside = month["beside"].get(str(number))
         if sure is every and doubtful:
             sure = copy(every)
         elif sure is not every and not doubtful:
@@ -313,7 +342,7 @@ class Billing:
                 known["fixed"] = span[1]
                 postings = self.charge(account, known, span, "TRUE_UP", cause=f"day/{account}/{number}", at=at, number=span[1] - 1)
             self.accounts.table["unsure"][row] -= known["unsure"]
-            self._drop(account, known, known["days"])
+            self._drop(account, known, {**known["days"], **known.get("beside", {})})
             self.accounts.put(None, "m", account, span[0])
         return postings
 
@@ -346,7 +375,7 @@ class Billing:
         """An account is enrolled, perhaps again: what was known of the time before is settled and forgotten."""
         table = self.accounts.table
         account, entries = table.keys[row], self.accounts.state.entries
-        prefixes = (f"m/{account}/", f"u/{account}/")
+        prefixes = (f"m/{account}/", f"u/{account}/", f"v/{account}/")
         for key in [key for key in entries if key.startswith(prefixes)] if table["postings"][row] else []:
             self.accounts.put(None, *key.split("/", 1))
         self.accounts.put(None, "p", account)
@@ -363,7 +392,8 @@ class Billing:
         while first <= int(table["seen"][row]) // 86_400 + 1 or first < int(table["through"][row]):
             month, span = self.accounts.get("m", account, first), month_of(first, self.settings.cycle_day)
             if month is not None and self._prices(row) is not None:
-                self._drop(account, month, [number for number in month["days"] if int(number) > last])
+                told = {**month["days"], **month.get("beside", {})}
+                self._drop(account, month, [number for number in told if int(number) > last])
                 month.pop("walk", None)
                 month["fixed"] = min(month["fixed"], max(last + 1, span[0]))
                 postings += self.charge(account, month, span, "TRUE_UP", cause=cause, at=at, number=max(last, span[0]))
@@ -434,11 +464,12 @@ def _doubtful(sources: dict[str, list[Any]]) -> bool:
 
 def _packed(tally: Tally) -> list[Any]:
     """Charges are exact and may be larger than numbers of JSON are safe for: they are texts."""
-    return [tally.last, tally.count, str(tally.energy), str(tally.export), str(tally.consumed), tally.peak]
+    beside = [tally.paired, tally.beside] if tally.paired or tally.beside else []
+    return [tally.last, tally.count, str(tally.energy), str(tally.export), str(tally.consumed), tally.peak, *beside]
 
 
 def _tally(kept: list[Any]) -> Tally:
-    return Tally(kept[0], kept[1], int(kept[2]), int(kept[3]), int(kept[4]), kept[5])
+    return Tally(kept[0], kept[1], int(kept[2]), int(kept[3]), int(kept[4]), *kept[5:])
 
 
 @cache

@@ -16,7 +16,8 @@ from typing import Final
 
 from schemas.identity import identity
 from schemas.quantity import parse
-from schemas.topology.prepaid import Currency, Subsidy, Tariff, TariffVersion
+from schemas.topology.prepaid import Currency, PowerFactor, Subsidy, Tariff, TariffVersion
+from streams.determinants.usage.reactive import apparent_power_factor, power_factor
 from streams.prepaid.money import EXACT, divide, part_of, share
 
 EPOCH: Final = date(1970, 1, 1)
@@ -30,6 +31,7 @@ class Day:
     lines: dict[str, int] = field(default_factory=dict)
     received: int = 0
     demand: int = 0
+    beside: int | None = None  # 10⁻⁶ kvarh or kVAh, whichever the tariff asks for; None: not told
 
     @property
     def consumed(self) -> int:
@@ -59,6 +61,8 @@ class Tally:
     export: Exact = 0
     consumed: int = 0  # 10⁻⁶ of the tariff's unit
     peak: int = 0  # 10⁻⁶ kW
+    paired: int = 0  # consumption of the days of which something is known beside it
+    beside: int = 0  # what is known beside it: 10⁻⁶ kvarh or kVAh
 
 
 class Prices:
@@ -75,8 +79,38 @@ class Prices:
         self.fixed_per_kw = currency.rate(version.fixed_per_kw)
         self.demand = currency.rate(version.demand)
         self.minimum = currency.whole(version.minimum) * EXACT
+        self.factor = None if version.power_factor is None else Factor(version.power_factor, currency)
         self.taxes = tuple((tax.id, share(tax.percent), frozenset(tax.on)) for tax in version.taxes)
         self.subsidies = tuple(Grant(subsidy, currency) for subsidy in version.subsidies)
+
+
+class Factor:
+    """What the power factor of a month does, in whole numbers."""
+
+    def __init__(self, told: PowerFactor, currency: Currency) -> None:
+        self.by, self.free, self.rate = told.by, parse(told.free), currency.rate(told.rate)
+        self.steps = tuple((parse(s.below or s.above or "1") // 10_000, s.below is not None, share(s.percent)) for s in told.steps)
+        self.demand_at = None if told.demand_at is None else parse(told.demand_at) // 10_000
+
+    def hundredths(self, tally: Tally) -> int | None:
+        """The power factor of the days of a tally; None: nothing is known of it."""
+        if not tally.beside and not tally.paired:
+            return None
+        exact = power_factor(tally.paired, tally.beside) if self.by == "kvarh" else apparent_power_factor(tally.paired, tally.beside)
+        return max(1, divide(exact, 10_000))
+
+    def demand(self, charge: Exact, factor: int) -> Exact:
+        """The demand charge, of kW or, where the factor is too low, of kVA at the factor asked for."""
+        return charge if self.demand_at is None or factor >= self.demand_at else divide(charge * self.demand_at, factor)
+
+    def surcharge(self, base: Exact, factor: int) -> Exact:
+        """What the steps add to charges; negative: a rebate."""
+        counts = ((max(0, bound - factor if below else factor - bound), parts) for bound, below, parts in self.steps)
+        return part_of(base, sum(count * parts for count, parts in counts))
+
+    def reactive(self, tally: Tally) -> Exact:
+        """The price of the kvarh beyond the free ones."""
+        return max(0, tally.beside - divide(max(tally.paired, 0) * self.free, 10**6)) * self.rate
 
 
 class Grant:
@@ -139,10 +173,11 @@ class PriceList:
         return held
 
     def charges(self, month: Month, fixed_from: int | None = None) -> dict[str, Exact]:
-        """The charges of a month so far: ``energy``, ``export``, ``fixed``, ``demand``, ``subsidy/<id>``, ``minimum``, ``tax/<id>``.
+        """The charges of a month so far: ``energy``, ``export``, ``fixed``, ``demand``, ``power-factor``, ``reactive``,
+        ``subsidy/<id>``, ``minimum``, ``tax/<id>``.
 
         Credits are negative; fixed charges begin with the day ``fixed_from``, else with the month. Slabs fill up over the month in the
-        order of its days, each day at the prices of that day; demand, subsidies, minimum and taxes follow the version of the last
+        order of its days, each day at the prices of that day; demand, power factor, subsidies, minimum and taxes follow the version of the last
         day known. Sources: domain 2.4 and 5.3 (marginal price over the cumulative consumption of the month, minimum bill).
         """
         tally = Tally()
@@ -159,6 +194,9 @@ class PriceList:
         tally.consumed += consumed
         tally.peak = max(tally.peak, day.demand)
         tally.last, tally.count = number, tally.count + 1
+        if day.beside is not None:
+            tally.paired += consumed
+            tally.beside += day.beside
 
     def total(self, tally: Tally, month: Month, since: int) -> dict[str, Exact]:
         """The charges of a month of whose days the tally is, as :meth:`charges`; ``month.days`` is not looked at."""
@@ -167,7 +205,12 @@ class PriceList:
         _add(found, "export", tally.export)
         self._fixed(found, month, since)
         prices = self.of(tally.last if tally.count else month.first)
-        _add(found, "demand", tally.peak * prices.demand)
+        demand, factor = tally.peak * prices.demand, None if prices.factor is None else prices.factor.hundredths(tally)
+        if prices.factor is not None and factor is not None:
+            demand = prices.factor.demand(demand, factor)
+            _add(found, "power-factor", prices.factor.surcharge(tally.energy + demand, factor))
+            _add(found, "reactive", prices.factor.reactive(tally))
+        _add(found, "demand", demand)
         for grant in prices.subsidies:
             _add(found, f"subsidy/{grant.id}", -grant.amount(month, since, tally.consumed, tally.energy))
         if month.closed and prices.minimum:
@@ -201,7 +244,7 @@ def _add(found: dict[str, Exact], name: str, amount: Exact) -> None:
 @cache
 def _taxed_as(component: str) -> str:
     kind = component.partition("/")[0]
-    return "energy" if kind == "minimum" else kind
+    return "energy" if kind in ("minimum", "power-factor", "reactive") else kind
 
 
 def _energy(day: Day, quantity: int, prices: Prices, before: int) -> Exact:
