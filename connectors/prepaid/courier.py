@@ -34,7 +34,8 @@ from schemas.topology.prepaid import PrepaidSettings
 PREFIX: Final = "prepaid-"  # of the subscriber's name in deliveries
 PAUSE: Final = 2.0  # seconds between looks for what is due
 AT_ONCE: Final = 200
-OVER: Final = frozenset({told.SENT, told.DEAD, told.SKIPPED})
+OVER: Final = frozenset({told.SENT, told.DEAD, told.SKIPPED, told.OVERTAKEN})
+WORSE: Final = ("balance.low", "balance.zero", "disconnect.warning", "disconnected")  # each overtakes a notice that its balance is low
 REMEMBERED: Final = 20_000
 _FIELDS: Final = ("id", "account", "at", "not_before", "kind", "level", "balance", "currency", "days_left", "amount", "cut_from", "detail")
 _COLUMNS: Final = ", ".join(f"notices.{name} AS {name}" for name in _FIELDS)
@@ -86,6 +87,12 @@ class Courier:
                     continue
                 if stop is not None and stop.is_set():
                     return sent
+                if why := self._overtaken(notice):
+                    self._held[way.kind].pop(notice["account"], None)
+                    since = notice["not_before"].replace(tzinfo=UTC).timestamp()
+                    attempt = int(notice["attempt"] or 0) + 1
+                    self._note(way, self._parcel(way.kind, notice), told.OVERTAKEN, 0, attempt=attempt, since=since, reason=why)
+                    continue
                 if self.circuits[way.kind].admit():
                     break  # it does not answer now: what is due stays due
                 sent += self._deliver(way, notice)
@@ -94,6 +101,16 @@ class Courier:
                 self._lately.pop(key)
                 self._attempts.pop(key, None)
         return sent
+
+    @staticmethod
+    def _overtaken(notice: Mapping[str, Any]) -> str:
+        """Why a notice that waited, for quiet hours or a way that did not answer, is no longer true; empty: it is."""
+        if notice["kind"] == "balance.low" and notice["worse"]:
+            return f"overtaken by {notice['worse']}"
+        if notice["kind"] == "disconnect.warning" and notice["worse"] == "disconnected":
+            return "overtaken by disconnected"
+        held = notice["kind"] == "balance.low" and notice["not_before"] > notice["at"]
+        return "the balance is above the threshold again" if held and notice["recovered"] else ""
 
     def _tried(self, way: str) -> dict[str, str]:
         """Account → its oldest message that was tried and is not over, as the store knows it: what a restart goes on with."""
@@ -112,10 +129,15 @@ class Courier:
         now, held = int(self._clock()), self._held[way]
         lately = [notice for (kind, notice), at in self._lately.items() if kind == way and (at == 0 or at > now)]
         return self.reader.rows(
-            f"SELECT {_COLUMNS}, seen.attempt AS attempt, accounts.zone AS zone FROM prepaid_notices AS notices"
+            f"SELECT {_COLUMNS}, seen.attempt AS attempt, accounts.zone AS zone,"
+            " if(later.last > notices.sequence, later.worst, '') AS worse,"
+            " (accounts.stands = '' AND accounts.as_of > notices.at) AS recovered FROM prepaid_notices AS notices"
             " LEFT JOIN (SELECT key, status, attempt, next_at FROM deliveries WHERE subscriber = {subscriber:String}) AS seen"
-            " ON seen.key = notices.id LEFT JOIN (SELECT account, zone FROM prepaid_accounts) AS accounts"
-            " ON accounts.account = notices.account WHERE notices.not_before <= toDateTime({now:Int64}, 'UTC')"
+            " ON seen.key = notices.id LEFT JOIN (SELECT account, zone, level AS stands, as_of FROM prepaid_accounts) AS accounts"
+            " ON accounts.account = notices.account LEFT JOIN (SELECT account, argMax(kind, sequence) AS worst,"
+            " max(sequence) AS last FROM prepaid_notices WHERE has({worse:Array(String)}, kind) AND has({kinds:Array(String)}, kind)"
+            " AND at > toDateTime({oldest:Int64} - 172800, 'UTC') GROUP BY account) AS later"
+            " ON later.account = notices.account WHERE notices.not_before <= toDateTime({now:Int64}, 'UTC')"
             " AND notices.not_before > toDateTime({oldest:Int64}, 'UTC') AND notices.at > toDateTime({oldest:Int64} - 172800, 'UTC')"
             " AND has({kinds:Array(String)}, notices.kind) AND NOT has({over:Array(String)}, seen.status)"
             " AND (isNull(seen.next_at) OR seen.next_at <= toDateTime({now:Int64}, 'UTC')) AND NOT has({lately:Array(String)}, notices.id)"
@@ -123,7 +145,7 @@ class Courier:
             f" ORDER BY notices.not_before, notices.at, notices.sequence, notices.id LIMIT {AT_ONCE}",
             {
                 "subscriber": PREFIX + way, "now": now, "oldest": now - 2 * self.messages.given_up_after, "kinds": list(kinds),
-                "over": sorted(OVER), "lately": lately,
+                "over": sorted(OVER), "lately": lately, "worse": list(WORSE),
                 "held": list(held), "first": list(held.values()),
             },
         )  # fmt: skip

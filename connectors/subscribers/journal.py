@@ -14,6 +14,7 @@ from schemas.codec import Codec
 
 TOPIC: Final = "hub.deliveries"
 PENDING, SENT, RETRYING, FAILED, DEAD, SKIPPED = "pending", "sent", "retrying", "failed", "dead", "skipped"
+OVERTAKEN: Final = "overtaken"  # what came later made it untrue before it could be told
 
 
 class Journal:

@@ -171,6 +171,33 @@ def test_quiet_hours_are_kept(post: Post) -> None:
     assert post.mails("m4")[2:] == ["Your balance is low: 4.00 EUR."]
 
 
+def test_a_held_notice_is_dropped_when_a_worse_one_overtakes_it(post: Post) -> None:
+    post.hub.enrol("h1", "h2", "h3")
+    for account in ("h1", "h2", "h3"):
+        post.hub.client.put(f"/v1/prepaid/accounts/{account}/contact", json={"mail": f"{account}@customer.example"})
+    post.wait(11 * 3600 - (post.now + 3600) % 86_400 + 11 * 3600)  # 22:00 in Berlin
+    for account in ("h1", "h2", "h3"):
+        post.hub.topup("9.00", account=account)
+        post.fall(account)
+    post.look()
+    post.wait(60)
+    post.fall("h1")  # used up: told at any hour
+    post.hub.topup("9.00", account="h2")  # above the threshold again
+    post.look()
+    assert post.mails("h1")[-1].startswith("Your balance is used up")
+    post.wait(3 * 3600)
+    for _ in range(2):
+        post.look()
+    for account in ("h1", "h2"):
+        assert not [text for text in post.mails(account) if "low" in text], post.states(account)
+    assert ("balance.low", "mail", "overtaken") in post.states("h1")
+    assert ("balance.low", "mail", "overtaken") in post.states("h2")
+    assert post.mails("h3")[-1] == "Your balance is low: 4.00 EUR."
+    items = post.hub.client.get("/v1/prepaid/accounts/h1/notices").json()["items"]
+    (sent,) = [sent for item in items if item["kind"] == "balance.low" for sent in item["deliveries"] if sent["channel"] == "mail"]
+    assert sent["reason"] == "overtaken by balance.zero"
+
+
 def test_a_receiver_that_is_away_is_tried_until_it_takes_it(post: Post) -> None:
     post.hub.enrol("m5")
     post.hub.client.put("/v1/prepaid/accounts/m5/contact", json={"mail": "d@customer.example"})
