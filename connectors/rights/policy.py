@@ -201,6 +201,7 @@ ROUTES: Final[dict[str, Rule | str]] = {
     "POST /v1/ccb/usage-requests": "usage.request",
     "PATCH /v1/ccb/usage-requests/{id}/lifecycle": "usage.billed",
     "GET /v1/ccb/usage-requests/{id}": "results.read",
+    "PATCH /v1/ccb/charges/{id}/lifecycle": "usage.billed",
     "GET /v1/ccb/messages": "sap.exchange",
     "GET /v1/ccb/messages/{id}": "sap.exchange",
     "POST /v1/cim": "sap.exchange",

@@ -95,6 +95,9 @@ class System(Section):
     statuses: dict[Status, str] = Field(default_factory=_statuses, description="MeterReadingTypeCode and type code of items")
     events: dict[str, Told] = Field(default_factory=_told, description="Which kinds of device events are told, and how")
     trouble: Told = Field(default=Told(category="1000", severity="3"), description="The event that tells what no confirmation can tell")
+    charges: bool = Field(
+        default=True, description="Whether it is told what prepaid accounts came to, month by month: those whose subscription came from it"
+    )
     series: bool = Field(default=True, description="Whether profiles of its measurement tasks are sent")
 
     @model_validator(mode="after")
@@ -128,6 +131,7 @@ class EnterpriseSettings(Section):
     calculation_wait: Seconds = Field(default=3 * 86_400, ge=0, description="Time after a period's end until sums are given as they are")
     usage_wait: Seconds = Field(default=3 * 86_400, gt=0, description="Time after a period's end until a usage request times out")
     sync_wait: Seconds = Field(default=86_400, gt=0, description="How long a usage request waits for master data of its subscription")
+    charge_wait: Seconds = Field(default=86_400, gt=0, description="Without a confirmation for so long, SAP is told a charge again")
     recheck: Seconds = Field(default=6 * 3600, gt=0, description="How often sent determinants are compared with the store")
     corrections: Seconds = Field(default=90 * 86_400, ge=0, description="How long after it was sent determinants are corrected")
 

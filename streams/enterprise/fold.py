@@ -12,6 +12,7 @@ import orjson
 
 from schemas.identity import identity
 from schemas.topology.enterprise import EnterpriseSettings
+from streams.enterprise.charges import Charges
 from streams.enterprise.connections import Connections
 from streams.enterprise.desk import CVE, IDE, PRE, VAE, Desk, Item, Refusal
 from streams.enterprise.master_data import KINDS, MasterData
@@ -21,7 +22,7 @@ from streams.enterprise.sums import Sums
 from streams.enterprise.usage import Usage
 from streams.runtime.fold import Message, Result
 
-_CONFIRMED: Final = frozenset(("reading-result", "series", "series-change", "event", "usage", "usage-correction"))
+_CONFIRMED: Final = frozenset(("reading-result", "series", "series-change", "event", "usage", "usage-correction", "charge"))
 
 
 class EnterpriseFold:
@@ -37,8 +38,10 @@ class EnterpriseFold:
         self.sums = Sums(self.desk, self.master)
         self.series = SeriesOut(self.desk)
         self.usage = Usage(self.desk, self.master)
+        self.charges = Charges(self.desk, self.master)
         self._due = {
             "o": self.readings.due, "x": self.connections.due, "z": self.sums.due, "s": self.series.due, "q": self.usage.due,
+            "b": self.charges.due,
         }  # fmt: skip
         self._answered = {
             "reading": self.readings.answered, "sum": self.sums.answered, "series": self.series.answered,
@@ -49,7 +52,7 @@ class EnterpriseFold:
             "manual-read": self.readings.manual, "manual-change": self.readings.manual, "connection": self.connections.request,
             "connection-cancel": self.connections.cancel, "text": self.connections.text, "calculation": self.sums.request,
             "calculation-cancel": self.sums.cancel, "usage-request": self.usage.request, "usage-used": self.usage.used,
-            "usage-discard": self.usage.discard,
+            "usage-discard": self.usage.discard, "charge-lifecycle": self.charges.decided,
         }  # fmt: skip
 
     def apply(self, message: Message) -> Result:
@@ -69,6 +72,8 @@ class EnterpriseFold:
             self.master.changed(body)
         elif message.type == "DeviceReply":
             self.connections.replied(body)
+        elif message.type == "PrepaidCharge":
+            self.charges.charged(body)
         elif message.type == "DeviceEvent":
             self._event(body)
         self.desk.end()
@@ -181,6 +186,8 @@ class EnterpriseFold:
         self.desk.records.put(item.key, {**seen, "open": False, "silent": True})
         if item.kind == "reading-result-confirmed" and body.get("id"):
             self.readings.confirmed(item.system, body["id"], body.get("category", ""), body.get("note", ""))
+        elif item.kind == "charge-confirmed" and body.get("id"):
+            self.charges.confirmed(item.system, body["id"], body.get("category", ""), body.get("note", ""))
 
     # --- events ------------------------------------------------------------------------------------------------------------------
 

@@ -38,6 +38,9 @@ class MasterData:
         account = body.get("account", "")
         if account:
             self._pending(account, 1)
+        for given in objects:
+            if given["kind"] == "subscription":
+                self.desk.records.put(f"a/{given['object']}", {"system": item.system})
         undo = self._remember(body.get("know") or {}, item)
         more: dict[str, Any] = {"group": group, "left": len(objects), "request": body, "undo": undo, "tries": item.tries}
         self.desk.opened(item, mark, **more)
@@ -166,6 +169,10 @@ class MasterData:
             if self.desk.records.get(f"s/{series['id']}") is None:
                 record = {**series, "system": seen["system"], "device": know["device"], "since": 0, "upto": 0, "due": self.desk.now}
                 self.desk.records.put(f"s/{series['id']}", record)
+
+    def system_of(self, account: str) -> str:
+        """The system a usage subscription came from; empty: it came otherwise."""
+        return str((self.desk.records.get(f"a/{account}") or {}).get("system", ""))
 
     def device(self, name: str) -> dict[str, Any] | None:
         """What is known of a device: system, ams, point, zone, channels (unit, decimals, dials, zone, task)."""

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from copy import copy
+from decimal import Decimal
 from functools import cache
 from typing import Any, Final
 
+from schemas.identity import identity
 from schemas.topology.prepaid import PrepaidSettings
 from schemas.units import convert, resolve
 from streams import calendar
 from streams.prepaid.accounts import Accounts
 from streams.prepaid.charging import Day, Month, PriceList, Tally, month_of
-from streams.prepaid.ledger import Ledger, day_number, day_text
+from streams.prepaid.ledger import Ledger, day_number, day_text, time_of
 from streams.prepaid.money import divide, rounded
 
 PROVISIONAL: Final = "~"  # the source of a day nobody has told of
@@ -34,7 +36,7 @@ _ALL_OPEN, _SOME_OPEN = 1, 2
 Known = dict[str, Any]
 """What is known of a month: ``days`` {number: {source: [version, open, unsure, lines, received, demand]}}, ``posted`` by component,
 ``unsure``, ``fixed`` (fixed charges are due before this day), ``walk``: what the days before the newest one charged come to, and
-``beside`` {number: kvarh or kVAh} where the tariff asks for a power factor.
+``beside`` {number: kvarh or kVAh} where the tariff asks for a power factor, and ``told``: the version its CIS has of it.
 """
 
 
@@ -45,6 +47,7 @@ class Billing:
         self.settings, self.accounts, self.ledger = settings, accounts, ledger
         self.prices = {tariff.id: PriceList(tariff, settings.currency) for tariff in settings.tariffs}
         self._joined: dict[tuple[tuple[int, str], ...], PriceList] = {}
+        self.charges: list[dict[str, Any]] = []  # what is to be told to the CIS, until someone takes it
         self._daily: dict[int, int] = {}  # mean charge of an account's last days, as long as they stay
         self._oldest_of = cache(self._months_back)
 
@@ -197,6 +200,8 @@ class Billing:
             "provisional": not self._charged(row, number, known) or _doubtful(known),
         }  # fmt: skip
         postings = self._post(account, month["posted"], target, kind, about)
+        if postings and "told" in month:
+            self._tell(row, month, span, at)
         self.accounts.put(month, "m", account, span[0])
         self._pace(row, number, -sum(posting["change"] for posting in postings))
         self.accounts.touch(row)
@@ -298,7 +303,45 @@ class Billing:
         return calendar.start(zone, through + 1) + self.settings.provisional_after
 
     def provide(self, row: int, at: int) -> list[dict[str, Any]]:
-        """Charges the account's next day, provisionally where nothing is known of it, and goes on to the day behind it."""
+        """Charges the account's next day, provisionally where nothing is known of it, and goes on to the day behind it.
+
+        Behind the last day of a month the CIS is told what the month came to.
+        """
+        postings = self._provide(row, at)
+        self.tell(row, int(self.accounts.table["through"][row]) - 1, at, whole=True)
+        return postings
+
+    def tell(self, row: int, last: int, at: int, *, whole: bool) -> None:
+        """Tells what the month of a day came to, unless it was told; ``whole``: only where the day is its last one."""
+        account, span = self.accounts.table.keys[row], month_of(last, self.settings.cycle_day)
+        if whole and last + 1 != span[1]:
+            return
+        month = self.accounts.get("m", account, span[0])
+        if month is not None and "told" not in month and any(month["posted"].values()):
+            self._tell(row, month, span, at)
+            self.accounts.put(month, "m", account, span[0])
+
+    def _tell(self, row: int, month: Known, span: tuple[int, int], at: int) -> None:
+        table, version = self.accounts.table, month.get("told", 0) + 1
+        month["told"] = version
+        account, prices = table.keys[row], self._prices(row)
+        first, last = max(span[0], int(table["first"][row])), min(span[1] - 1, int(table["last"][row]))
+        quantities: dict[str, int] = {}
+        for number, sources in month["days"].items():
+            if self._charged(row, int(number), sources):
+                for tou, quantity in _sum(sources).lines.items():
+                    quantities[tou] = quantities.get(tou, 0) + quantity
+        lines = [{"kind": _about(name)[0], "component": name, "amount": amount} for name, amount in sorted(month["posted"].items()) if amount]
+        self.charges.append({
+            "id": identity("charge", account, span[0], version), "account": account, "service_point": table.text["service_point"][row],
+            "device": table.text["device"][row], "month": day_text(span[0]), "first": day_text(first), "last": day_text(max(first, last)),
+            "version": version, "at": time_of(at), "tariff": table.text["tariff"][row], "currency": self.settings.currency.code,
+            "digits": self.settings.currency.digits, "total": sum(month["posted"].values()), "provisional": month["unsure"] != 0,
+            "lines": lines, "unit": prices.unit if prices is not None else "",
+            "quantities": [{"tou": tou, "quantity": Decimal(amount).scaleb(-6)} for tou, amount in sorted(quantities.items())],
+        })  # fmt: skip
+
+    def _provide(self, row: int, at: int) -> list[dict[str, Any]]:
         table = self.accounts.table
         account, number = table.keys[row], int(table["through"][row])
         first, end = month_of(number, self.settings.cycle_day)

@@ -26,8 +26,10 @@ TOPICS: Final = {
     "PrepaidAccount": "prepaid.accounts",
     "PrepaidOutcome": "prepaid.outcomes",
     "PrepaidProof": "prepaid.proofs",
+    "PrepaidCharge": "enterprise.inbox",
     "DeviceCommand": "device.commands",
 }
+CONVERSATIONS: Final = 0  # the partition in which the enterprise agent has all its conversations
 HOUR: Final = 3600
 NOW: Final = "now"
 STOPPED: Final = "stopped"
@@ -218,12 +220,14 @@ class PrepaidFold:
         table = self.accounts.table
         table["version"][row] += 1
         self.accounts.touch(row)
-        self._write(result, [*out, ("PrepaidAccount", self.snapshot(row))])
+        charges = [("PrepaidCharge", charge) for charge in self.billing.charges]
+        self.billing.charges.clear()
+        self._write(result, [*out, ("PrepaidAccount", self.snapshot(row)), *charges])
 
     def _write(self, result: Result, records: Outputs) -> None:
         for kind, body in records:
             key = body["device"] if kind == "DeviceCommand" else body.get("account", "")
-            partition = self.partition if kind == "PrepaidProof" else None
+            partition = self.partition if kind == "PrepaidProof" else CONVERSATIONS if kind == "PrepaidCharge" else None
             result.outputs.append(Output(TOPICS[kind], kind, body, key.encode(), partition))
 
     def snapshot(self, row: int) -> dict[str, Any]:

@@ -279,7 +279,7 @@ class Requests:
         while int(table["through"][row]) <= last:
             postings += self.billing.provide(row, at)
         postings += self._settle(row, request, at, "postpaid")
-        self._end(row, last)
+        self._end(row, last, at)
         return postings, [self.supply.notice(row, "closed", at, request["id"])]
 
     def _close(self, row: int, request: dict[str, Any], at: int) -> tuple[list[dict[str, Any]], Outputs]:
@@ -297,7 +297,7 @@ class Requests:
         request = {"id": cause, "reference": "", "reason": "moved out", "user": ""}
         postings = self.recover(row, max(int(self.accounts.table["balance"][row] - self.accounts.table["owed"][row]), 0), cause, at)
         postings += self._settle(row, request, at, "refund")
-        self._end(row, int(self.accounts.table["last"][row]))
+        self._end(row, int(self.accounts.table["last"][row]), at)
         return postings
 
     def hand_over(self, row: int, cause: str, at: int) -> list[dict[str, Any]]:
@@ -324,8 +324,9 @@ class Requests:
         self.accounts.put(None, "d", account)
         return postings
 
-    def _end(self, row: int, last: int) -> None:
+    def _end(self, row: int, last: int, at: int) -> None:
         table = self.accounts.table
+        self.billing.tell(row, last, at, whole=False)
         self.supply.ends(row)
         table["last"][row], table["state"][row] = last, CLOSED
         self.accounts.touch(row)

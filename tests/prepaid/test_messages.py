@@ -182,7 +182,7 @@ def test_a_held_notice_is_dropped_when_a_worse_one_overtakes_it(post: Post) -> N
     post.look()
     post.wait(60)
     post.fall("h1")  # used up: told at any hour
-    post.hub.topup("9.00", account="h2")  # above the threshold again
+    post.hub.topup("9.00", account="h2", key="k2")  # above the threshold again
     post.look()
     assert post.mails("h1")[-1].startswith("Your balance is used up")
     post.wait(3 * 3600)

@@ -132,7 +132,7 @@ class Reader:
 
 
 def written(message: Mapping[str, Any]) -> bytes:
-    """A message in XML: ``acknowledgements`` for answers, else ``usage`` or ``usageFailed``."""
+    """A message in XML: ``acknowledgements`` for answers, else ``usage``, ``usageFailed`` or ``billableCharge``."""
     if message["kind"].endswith("-answer"):
         root = _root("acknowledgements", id=message["id"], reference=message["reference"])
         for item in message["items"]:
@@ -143,6 +143,8 @@ def written(message: Mapping[str, Any]) -> bytes:
         return _bytes(root)
     (item,) = message["items"]
     body = item["body"]
+    if message["kind"] == "charge":
+        return _charge(item["id"], body)
     root = _root("usageFailed" if message["kind"] == "usage-failed" else "usage", id=item["id"])
     _leaf(root, "usageId", body["usage"])
     _leaf(root, "usageSubscriptionId", body["account"])
@@ -165,6 +167,28 @@ def written(message: Mapping[str, Any]) -> bytes:
         parts = dict(zip(("deviceId", "channel", "sqi", "name", "tou", "uom"), change["name"], strict=True))
         entry = etree.SubElement(root, f"{{{NAMESPACE}}}changed")
         for name, value in {**parts, "old": change["old"], "new": change["new"]}.items():
+            _leaf(entry, name, value)
+    return _bytes(root)
+
+
+def _charge(id: str, body: Mapping[str, Any]) -> bytes:
+    """A billable charge as CC&B's upload has it: a header, a line per component, the service quantities behind them."""
+    root = _root("billableCharge", id=id)
+    for name, member in (
+        ("usageSubscriptionId", "account"), ("servicePointId", "service_point"), ("deviceId", "device"), ("startDate", "first"),
+        ("endDate", "last"), ("version", "version"), ("replaces", "replaces"), ("rateSchedule", "tariff"), ("currency", "currency"),
+        ("totalAmount", "total"),
+    ):  # fmt: skip
+        _leaf(root, name, body[member])
+    _leaf(root, "provisional", "true" if body["provisional"] else "false")
+    for number, line in enumerate(body["lines"], 1):
+        entry = etree.SubElement(root, f"{{{NAMESPACE}}}billableChargeLine")
+        _leaf(entry, "lineSequence", number)
+        for name in ("kind", "component", "amount", "change"):
+            _leaf(entry, name, line[name])
+    for one in body["quantities"]:
+        entry = etree.SubElement(root, f"{{{NAMESPACE}}}serviceQuantity")
+        for name, value in (("tou", one["tou"]), ("uom", body["unit"]), ("quantity", one["quantity"])):
             _leaf(entry, name, value)
     return _bytes(root)
 

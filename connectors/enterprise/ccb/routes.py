@@ -39,6 +39,16 @@ class Lifecycle(BaseModel):
     bill: str = Field(default="", max_length=200)
 
 
+class ChargeLifecycle(BaseModel):
+    """What became of a billable charge."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    action: Literal["accept", "reject", "used-on-bill"]
+    bill: str = Field(default="", max_length=200)
+    note: str = Field(default="", max_length=1000)
+
+
 def routes(part: Enterprise | None) -> APIRouter:
     """The routes over a part; None where they are only described."""
     router = APIRouter(prefix="/v1/ccb", tags=["ccb"])
@@ -77,6 +87,15 @@ def routes(part: Enterprise | None) -> APIRouter:
         if not found:
             raise ProblemError(404, "not-found", "There is no usage request of this id; one just taken appears within seconds.")
         return {**found[0], "detail": orjson.loads(found[0]["detail"])}
+
+    @router.patch("/charges/{id}/lifecycle", status_code=202, summary="Say what became of a billable charge of a prepaid account",
+                  responses=problems.responses(404, 422, 503))  # fmt: skip
+    async def charge(id: str, asked: ChargeLifecycle, system: Annotated[str, Query(max_length=255)] = "ccb") -> dict[str, str]:
+        assert part is not None
+        body = {"id": id, "charge": id, "action": asked.action, "bill": asked.bill, "note": asked.note}
+        own = identity("charge-lifecycle", system, id, asked.action, asked.bill)
+        await run_in_threadpool(_one, part, system, "charge-lifecycle", own, body)
+        return {"charge": id}
 
     add_messages(router, part, "ccb", "Messages for CC&B, oldest first")
 

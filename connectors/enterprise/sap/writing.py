@@ -147,6 +147,24 @@ class _Writer:
     _series_change = _series
 
     @staticmethod
+    def _charge(body: Words) -> Words:
+        items = [
+            {"TypeCode": line["kind"], "ComponentID": line["component"], "Amount": line["amount"], "ChangeAmount": line["change"]}
+            for line in body["lines"]
+        ]
+        used = [
+            {"UtilitiesTimeOfUseCode": one["tou"] or None, "MeasureUnitCode": body["unit"], "Quantity": one["quantity"]}
+            for one in body["quantities"]
+        ]
+        return {
+            "ID": body["id"], "PredecessorID": body["replaces"] or None, "VersionID": str(body["version"]),
+            "UtilitiesContractID": body["account"], "UtilitiesPointOfDeliveryPartyID": body["service_point"] or None,
+            "UtilitiesDeviceID": body["device"] or None, "StartDate": body["first"], "EndDate": body["last"],
+            "PriceSpecificationID": body["tariff"] or None, "CurrencyCode": body["currency"], "TotalAmount": body["total"],
+            "ProvisionalIndicator": "true" if body["provisional"] else "false", "Item": items, "Consumption": used,
+        }  # fmt: skip
+
+    @staticmethod
     def _event(body: Words) -> Words:
         return {
             "ID": uuid_text(body["event"]), "CategoryCode": body["category"], "SeverityCode": body["severity"],
