@@ -8,6 +8,7 @@ from typing import Final
 
 _LENGTHS: Final = tuple(length.to_bytes(8, "little") for length in range(1024))
 
+
 def identity(*parts: str | bytes | int) -> str:
     """32 hex digits of the hash over the parts, each delimited by its length."""
     return hashlib.blake2b(_delimited(parts), digest_size=16).hexdigest()

@@ -60,7 +60,10 @@ def worked_out(days: list[tuple[str, str | None, str]]) -> dict[str, int]:
             factor = max(1, int(Decimal(round(exact * 10**6)).scaleb(-4).to_integral_value()))
         demand = demand * 90 / factor if factor < 90 else demand
         percent = max(0, 90 - factor) * Fraction(1) + max(0, 85 - factor) * Fraction("1.5") - max(0, factor - 95) * Fraction("0.5")
-        parts |= {"power-factor": (energy + demand) * percent / 100, "reactive": max(Fraction(0), q - p * Fraction("0.33")) * Fraction("0.0213")}
+        parts |= {
+            "power-factor": (energy + demand) * percent / 100,
+            "reactive": max(Fraction(0), q - p * Fraction("0.33")) * Fraction("0.0213"),
+        }
     parts["demand"] = demand
     parts["tax/vat"] = sum(parts.values()) * Fraction("0.2")
     return {name: round(amount * 100) for name, amount in parts.items() if round(amount * 100)}
