@@ -331,9 +331,8 @@ class Billing:
             if self._charged(row, int(number), sources):
                 for tou, quantity in _sum(sources).lines.items():
                     quantities[tou] = quantities.get(tou, 0) + quantity
-        lines = [
-            {"kind": _about(name)[0], "component": name, "amount": amount} for name, amount in sorted(month["posted"].items()) if amount
-        ]
+        charged = sorted((name, amount) for name, amount in month["posted"].items() if amount)
+        lines = [{"kind": _about(name)[0], "component": name, "amount": amount} for name, amount in charged]
         self.charges.append({
             "id": identity("charge", account, span[0], version), "account": account, "service_point": table.text["service_point"][row],
             "device": table.text["device"][row], "month": day_text(span[0]), "first": day_text(first), "last": day_text(max(first, last)),
@@ -504,7 +503,7 @@ def _sum(sources: dict[str, list[Any]]) -> Day:
 
 
 def _doubtful(sources: dict[str, list[Any]]) -> bool:
-    return any([known[2] for known in sources.values()])
+    return any(known[2] for known in sources.values())
 
 
 def _packed(tally: Tally) -> list[Any]:

@@ -177,8 +177,8 @@ class PriceList:
         ``subsidy/<id>``, ``minimum``, ``tax/<id>``.
 
         Credits are negative; fixed charges begin with the day ``fixed_from``, else with the month. Slabs fill up over the month in the
-        order of its days, each day at the prices of that day; demand, power factor, subsidies, minimum and taxes follow the version of the last
-        day known. Sources: domain 2.4 and 5.3 (marginal price over the cumulative consumption of the month, minimum bill).
+        order of its days, each day at the prices of that day; demand, power factor, subsidies, minimum and taxes follow the version of
+        the last day known. Sources: domain 2.4 and 5.3 (marginal price over the cumulative consumption of the month, minimum bill).
         """
         tally = Tally()
         for number in sorted(month.days):

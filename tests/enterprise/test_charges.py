@@ -58,7 +58,7 @@ def test_a_month_and_its_correction_as_each_system_reads_them(talk: Talk) -> Non
         if message["protocol"] == "ccb":
             root = safe_xml.parsed(to_ccb(message))
             assert etree.QName(root).localname == "billableCharge"
-            assert [safe_xml.text(line, "amount") for line in root.iter(f"{{{NAMESPACE}}}billableChargeLine")][0] in ("3.75", "3.00")
+            assert next(safe_xml.text(line, "amount") for line in root.iter(f"{{{NAMESPACE}}}billableChargeLine")) in ("3.75", "3.00")
             assert safe_xml.text(root, "replaces") == ("" if message is first else "c1")
         else:
             written = to_sap(message, System(protocol="sap"))
