@@ -240,8 +240,10 @@ class Lane:
 
     def _record(self, output: Output, partition: int, headers: Mapping[str, bytes], known: bytes | None = None) -> Record:
         """The record of an output; ``known`` is its value where the same body has been encoded for another topic just before."""
-        body = known if known is not None else output.body
-        if output.type != RAW and known is None:
+        if known is not None:
+            return Record(output.topic, partition, output.key, known, headers)
+        body = output.body
+        if output.type != RAW:
             body = self.codec.encode(output.type, body) if isinstance(body, dict) else self.codec.encode_block(body)
         return Record(output.topic, partition, output.key, body, headers)
 
