@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Generic, TypeVar
 from urllib.parse import quote, urlencode
+from zoneinfo import ZoneInfo
 
 from markupsafe import Markup
 
@@ -68,6 +69,11 @@ class Span:
 
     until: datetime
     days: int
+    zone: ZoneInfo = ZoneInfo("UTC")  # of what is shown
+
+    def over(self, days: int) -> Span:
+        """Other days with the same end."""
+        return Span(self.until, days, self.zone)
 
     @property
     def since(self) -> datetime:
@@ -176,6 +182,7 @@ def _by_side(side: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     )  # fmt: skip
 
 
+_WHOLE: Final = tuple(timedelta(hours=hours) for hours in range(-12, 15))  # offsets of zones whose hours are those of UTC
 _READS: Final = """
 SELECT intDiv(toUnixTimestamp(day_start) + (slot - 1) * seconds, {unit:UInt32}) * {unit:UInt32} AS at, sum(n) AS due, sum(got) AS received
 FROM (
@@ -196,28 +203,38 @@ SETTINGS do_not_merge_across_partitions_select_final = 1
 def reads(reader: Rows, span: Span, area: Within) -> Content:
     """Reads received of those expected, by hour or, over more than three days, by day."""
     hours = span.days <= 3
-    rows = reader.rows(
-        _READS.replace("INSIDE", area.on("service_point")), {**span.bound, **area.parameters, "unit": 3600 if hours else 86_400}
-    )
-    labels = [f"{datetime.fromtimestamp(row['at'], UTC):{'%d. %H:%M' if hours else '%d %b'}}" for row in rows]
-    missing = [row["due"] - row["received"] for row in rows]
-    due, got = sum(row["due"] for row in rows), sum(row["received"] for row in rows)
+    whole = all(moment.astimezone(span.zone).utcoffset() in _WHOLE for moment in (span.since, span.until))
+    asked = {**span.bound, **area.parameters, "unit": 3600 if whole else 900}
+    told: dict[str, list[int]] = {}  # by local hour or day: first second, expected, received
+    for row in reader.rows(_READS.replace("INSIDE", area.on("service_point")), asked):
+        local = datetime.fromtimestamp(row["at"], span.zone)
+        kept = told.setdefault(f"{local:{'%d. %H:00 %Z' if hours else '%d %b'}}", [row["at"], 0, 0])
+        kept[1:] = kept[1] + row["due"], kept[2] + row["received"]
+    labels, due, got = list(told), sum(row[1] for row in told.values()), sum(row[2] for row in told.values())
+
+    def lacking(first: int) -> str:
+        last = first + (3600 if hours else 86_400)
+        times = (f"{datetime.fromtimestamp(at, UTC):%Y-%m-%dT%H:%M:%SZ}" for at in (first, last))
+        return link("exceptions", rule="missing-quantity", **dict(zip(("from", "to"), times, strict=True)))
+
     return Content(
         tiles=(
-            Tile(t("reads.received"), count(got)),
-            Tile(t("reads.expected"), count(due)),
+            Tile(t("reads.received"), count(got), link("meters", heard="fresh")),
+            Tile(t("reads.expected"), count(due), link("meters")),
+            Tile(t("reads.missing"), count(due - got), link("exceptions", rule="missing-quantity", status="open")),
             Tile(t("reads.share"), share(got, due), tone="bad" if due and got / due < 0.98 else "good"),
         ),
         chart=stacked(
-            labels,
-            (Series(t("reads.received"), "regular", [row["received"] for row in rows]), Series(t("reads.missing"), "missing", missing)),
+            [label.rpartition(" ")[0] if hours else label for label in labels],
+            (Series(t("reads.received"), "regular", [row[2] for row in told.values()]),
+             Series(t("reads.missing"), "missing", [row[1] - row[2] for row in told.values()])),
             t("reads.title"),
         ),
         legend=(("regular", t("reads.received")), ("missing", t("reads.missing"))),
-        columns=(t("column.time_utc"), t("reads.expected"), t("reads.received")),
-        rows=[(label, count(row["due"]), count(row["received"])) for label, row in zip(labels, rows, strict=True)],
+        columns=(t("column.time_local"), t("reads.expected"), t("reads.received")),
+        rows=[((label, lacking(row[0])), count(row[1]), count(row[2])) for label, row in told.items()],
         folded=True,
-    )
+    )  # fmt: skip
 
 
 _QUALITY: Final = """
@@ -238,7 +255,7 @@ _KINDS: Final = ("regular", "estimate", "suspect", "edited", "outage", "missing"
 
 def vee(reader: Rows, span: Span, area: Within) -> Content:
     """What VEE made of the reads, day by day, and how much is estimated."""
-    bound = {**Span(span.until, max(span.days, 7)).bound, **area.parameters}
+    bound = {**span.over(max(span.days, 7)).bound, **area.parameters}
     rows = reader.rows(_QUALITY.replace("INSIDE", area.on("service_point")), bound)
     sums = {kind: sum(row[kind] for row in rows) for kind in _KINDS}
     whole = sum(sums.values())
@@ -247,12 +264,18 @@ def vee(reader: Rows, span: Span, area: Within) -> Content:
         tiles=(
             Tile(t("vee.estimated"), share(sums["estimate"], whole)),
             Tile(t("quality.suspect"), count(sums["suspect"]), link("exceptions", status="open")),
-            Tile(t("quality.missing"), count(sums["missing"])),
+            Tile(t("quality.missing"), count(sums["missing"]), link("exceptions", rule="missing-quantity", status="open")),
         ),
         chart=stacked(labels, [Series(t(f"quality.{kind}"), kind, [row[kind] for row in rows]) for kind in _KINDS], t("vee.title")),
         legend=[(kind, t(f"quality.{kind}")) for kind in _KINDS if sums[kind]],
         columns=(t("column.day"), *(t(f"quality.{kind}") for kind in _KINDS)),
-        rows=[(label, *(count(row[kind]) for kind in _KINDS)) for label, row in zip(labels, rows, strict=True)],
+        rows=[
+            (
+                (label, link("exceptions", **{"from": row["day"], "to": row["day"] + timedelta(days=1)})),
+                *(count(row[kind]) for kind in _KINDS),
+            )
+            for label, row in zip(labels, rows, strict=True)
+        ],
         folded=True,
     )
 
@@ -317,7 +340,7 @@ def _aged(rows: Sequence[Mapping[str, Any]], name: str, href: Callable[[str, str
 
 def billing(reader: Rows, span: Span, area: Within) -> Content:
     """Bill determinants and usage of the last periods: due, released, held, waiting, delivered."""
-    bound = Span(span.until, 62).bound | area.parameters
+    bound = span.over(62).bound | area.parameters
     rows = reader.rows(
         f"""
         SELECT kind, countIf(status = 'released') AS released, countIf(status = 'held') AS held, uniq(account) AS accounts
@@ -337,7 +360,7 @@ def billing(reader: Rows, span: Span, area: Within) -> Content:
         reader.rows(
             "SELECT sum(records) AS n FROM deliveries WHERE status = 'delivered' AND object IN ('determinants', 'usage-transactions') "
             "AND at >= {since:DateTime('UTC')} AND at < {until:DateTime('UTC')}",
-            Span(span.until, 62).bound,
+            span.over(62).bound,
         )[0]["n"]
         if area.everywhere
         else None
@@ -383,7 +406,10 @@ def events(reader: Rows, span: Span, area: Within) -> Content:
     return Content(
         tiles=(Tile(t("word.all"), count(sum(row["n"] for row in rows)), link("events")),) if rows else (),
         columns=(t("column.kind"), t("column.events"), t("column.devices"), t("column.last")),
-        rows=[((row["kind"], link("events", kind=row["kind"])), count(row["n"]), count(row["devices"]), when(row["last"])) for row in rows],
+        rows=[
+            ((row["kind"], link("events", kind=row["kind"])), count(row["n"]), count(row["devices"]), when(row["last"], span.zone))
+            for row in rows
+        ],
     )
 
 
@@ -400,7 +426,7 @@ def deliveries(reader: Rows, _: Span, area: Within) -> Content:
     return Content(
         columns=(t("column.subscriber"), t("delivery.done"), t("delivery.waiting"), t("delivery.failed"), t("column.last")),
         rows=[((row["subscriber"], link("subscribers")), count(row["done"]), count(row["waiting"]), count(row["failed"]),
-               age(row["last"], datetime.now(UTC))) for row in rows],
+               age(row["last"] if row["done"] else None, datetime.now(UTC))) for row in rows],
     )  # fmt: skip
 
 
@@ -413,7 +439,7 @@ def temperature(reader: Rows, span: Span, area: Within) -> Content:
         "SELECT device, channel, argMax(value, start) AS last, min(value) AS least, max(value) AS most, max(start) AS at FROM intervals "
         "WHERE device IN {devices:Array(String)} AND unit = 'C' AND value IS NOT NULL AND start >= {since:DateTime('UTC')} AND "
         "start < {until:DateTime('UTC')} AND day >= toDate32({since:DateTime('UTC')}) - 1 GROUP BY device, channel",
-        {"devices": [station.device for station in known], **Span(span.until, 2).bound},
+        {"devices": [station.device for station in known], **span.over(2).bound},
     )
     told = {(row["device"], row["channel"]): row for row in rows}
     lines = []

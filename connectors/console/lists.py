@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, tzinfo
 from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 from connectors.enterprise.routes import OBJECTS
 from connectors.head_end.listing import EXCEPTIONS, TIME, Listing, Rows, page_of
 from connectors.head_end.problems import ProblemError
 from connectors.rights.routes import AUDIT
 from connectors.usage.routes import USAGE
+from schemas.rules import RULES, SEVERITIES
 
 PAGE: Final = 100
 EVENTS: Final = Listing(
@@ -27,6 +29,7 @@ class List:
     listing: Listing
     columns: tuple[str, ...]
     timed: bool = True
+    choices: Mapping[str, Sequence[str]] = field(default_factory=dict)  # usual values of filters
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -38,6 +41,7 @@ LISTS: Final[dict[str, List]] = {
     "exceptions": List(
         replace(EXCEPTIONS, equals=("rule", "severity", "status", "channel", "payload"), begins=("device", "service_point"), backward=True),
         ("start", "end", "device", "channel", "rule", "severity", "status", "count", "detail"),
+        choices={"rule": sorted(RULES), "severity": SEVERITIES, "status": ("open", "resolved", "superseded", "overridden")},
     ),
     "determinants": List(
         Listing(
@@ -71,18 +75,18 @@ LISTS: Final[dict[str, List]] = {
 }  # fmt: skip
 
 
-def page(reader: Rows, spec: List, query: Mapping[str, str], cursor: str | None) -> tuple[list[dict[str, Any]], str | None]:
-    """One page of a list, and the cursor of the next. Raises Problem 403, 422."""
-    times = [moment(name, query.get(name)) if spec.timed else None for name in ("from", "to")]
+def page(reader: Rows, spec: List, query: Mapping[str, str], cursor: str | None, zone: ZoneInfo) -> tuple[list[dict[str, Any]], str | None]:
+    """One page of a list, and the cursor of the next; times without offset are those of the zone. Raises Problem 403, 422."""
+    times = [moment(name, query.get(name), zone) if spec.timed else None for name in ("from", "to")]
     return page_of(reader, spec.listing, query, times[0], times[1], cursor, PAGE)
 
 
-def moment(name: str, text: str | None) -> datetime | None:
-    """A time of an address; one without zone is UTC. Raises Problem 422."""
+def moment(name: str, text: str | None, zone: tzinfo = UTC) -> datetime | None:
+    """A time of an address; one without offset is one of ``zone``. Raises Problem 422."""
     if not text:
         return None
     try:
         at = datetime.fromisoformat(text)
     except ValueError:
         raise ProblemError(422, "not-valid", f"{name}: {text} is no time such as 2026-03-29T00:00:00Z") from None
-    return at if at.tzinfo else at.replace(tzinfo=UTC)
+    return at if at.tzinfo else at.replace(tzinfo=zone)

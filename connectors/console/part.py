@@ -112,7 +112,7 @@ class Console:
                 raise ProblemError(422, "not-valid", f"at: {at} is no date such as 2026-03-29") from None
         else:
             until = until.replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
-        return Span(until, min(max(days, 1), 92))
+        return Span(until, min(max(days, 1), 92), words.zone_of(self.topology.zone))
 
     def figure(self, name: str, at: str | None, days: int, *, ready: bool = False) -> figures.Content:
         """What a widget shows of the area of the one who asks, a few seconds old while somebody looks.

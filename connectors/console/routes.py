@@ -345,10 +345,13 @@ def _list(router: APIRouter, pages: Pages, name: str, spec: List) -> None:
     @router.get(f"/console/{name}")
     def listed(request: Request, cursor: Annotated[str | None, Query(max_length=4000)] = None) -> Response:
         query = {key: value[:255] for key, value in request.query_params.items() if key in names and value}
-        rows, following = page(pages.console.reader, spec, query, cursor)
+        zone = zone_of(pages.console.topology.zone)
+        rows, following = page(pages.console.reader, spec, query, cursor, zone)
+        times = {name: moment(name, query.get(name), zone) for name in ("from", "to")}
         return pages.show(
-            request, "list.html", name, spec=spec, rows=rows, following=following, query=query, cursor=cursor or "", methods=METHODS
-        )
+            request, "list.html", name, spec=spec, rows=rows, following=following, query=query, cursor=cursor or "", methods=METHODS,
+            choices=spec.choices, times={name: f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}" for name, at in times.items() if at},
+        )  # fmt: skip
 
 
 def _rules(router: APIRouter, pages: Pages) -> None:
@@ -380,6 +383,7 @@ _TABLES: Final = (
     "sum(data_uncompressed_bytes) AS plain FROM system.parts "
     "WHERE active AND database = currentDatabase() AND parts.rows > 0 GROUP BY table ORDER BY bytes DESC"
 )
+SMALL: Final = 1 << 20  # bytes below which nothing is said of how far a table is packed: headers are most of it
 _DELIVERIES: Final = (
     "SELECT at, subscriber, object, status, attempt, records, bytes, code, reason, place FROM deliveries ORDER BY at DESC, id LIMIT 100"
 )
@@ -423,11 +427,12 @@ def sizes(tables: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         "table": t("operations.all_tables"),
         **{name: sum(row[name] for row in tables) for name in ("rows", "parts", "bytes", "plain")},
     }
-    return [
-        {**row, "per_row": round(row["bytes"] / row["rows"]) if row["rows"] else None,
-         "packed": f"{row['plain'] / row['bytes']:.1f} : 1" if row["bytes"] else "", "share": share(row["bytes"], whole["bytes"])}
-        for row in ([whole] if tables else []) + [dict(row) for row in tables]
-    ]  # fmt: skip
+
+    def told(row: Mapping[str, Any]) -> dict[str, Any]:
+        packed = f"{row['plain'] / row['bytes']:.1f} : 1" if row["bytes"] >= SMALL else ""
+        return {**row, "per_row": round(row["bytes"] / row["rows"]), "packed": packed, "share": share(row["bytes"], whole["bytes"])}
+
+    return [told(row) for row in (whole, *tables)] if tables else []
 
 
 def lags() -> list[dict[str, Any]]:

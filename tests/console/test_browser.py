@@ -44,6 +44,17 @@ def test_a_screen_has_no_script_errors_and_axe_is_content(served: Served, page: 
     assert [(one["id"], one["nodes"][0]["html"][:200]) for one in Axe().run(page).response["violations"]] == []
 
 
+def test_no_screen_is_wider_than_a_phone(served: Served, page: Page) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    wide = {}
+    for path in SCREENS:
+        page.goto(f"{served.url}/console/{path}")
+        page.wait_for_load_state("networkidle")
+        wide[path] = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    page.set_viewport_size({"width": 1366, "height": 850})
+    assert {path: more for path, more in wide.items() if more > 0} == {}
+
+
 def test_keys_move_through_the_queue(served: Served, page: Page) -> None:
     page.goto(f"{served.url}/console/todos")
     page.keyboard.press("j")

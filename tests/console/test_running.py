@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import orjson
 import pyarrow.parquet as pq
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
 
 from connectors.console.part import MENU
+from connectors.rights.chain import verify
 from schemas.topology import parse_topology
 from tests.console.hub import Running, master, reads, running
 
@@ -431,6 +433,58 @@ def test_every_page_opens_without_errors(people: People, name: str) -> None:
         page.wait_for_load_state("networkidle")
         assert page.locator("h1").count() == 1
         assert page.locator(".notice.bad").count() == 0
+
+
+def test_a_person_signs_in_by_a_link_that_is_shown_once(people: People) -> None:
+    with people.page("root", "/console/users") as page:
+        form = page.locator("form[data-order='/v1/users']")
+        form.locator("[name=name]").fill("tom")
+        form.get_by_role("button").click()
+        dialog = page.locator("[data-link-dialog]")
+        expect(dialog).to_contain_text("tom")
+        link = dialog.locator("input").input_value()
+        reloads(page, dialog.get_by_role("button", name="Close"))
+        expect(page.locator("[data-user=tom]")).to_contain_text("no password yet")
+        assert link.partition("code=")[2] not in page.content(), "it is shown once"
+    context = people.fresh()
+    page = context.new_page()
+    page.goto(link)
+    page.fill("#password", SECRET)
+    page.click("button")
+    page.wait_for_url("**/console/")
+    with people.page("root", "/console/users") as users:
+        line = users.locator("[data-user=tom]")
+        expect(line).not_to_contain_text("no password yet")
+        line.locator("summary").click()
+        users.once("dialog", lambda asked: asked.accept())
+        line.locator("[data-link]").click()
+        again = users.locator("[data-link-dialog] input")
+        expect(again).not_to_have_value("")
+        assert again.input_value() != link
+    page.goto("/console/")
+    expect(page).to_have_url(re.compile("/console/login"))  # the reset ended the session
+    context.close()
+    with people.api("root") as api:
+        told = people.hub.until(lambda: api.get("/v1/audit", params={"subject": "user/tom", "action": "users.write"}).json()["items"])
+    assert link.partition("code=")[2] not in str(told), "the audit knows of the link, and not the link"
+
+
+def test_what_was_done_with_to_dos_is_in_the_audit(people: People) -> None:
+    def found() -> list[dict[str, Any]]:
+        with people.api("root") as api:
+            items: list[dict[str, Any]] = api.get("/v1/audit", params={"action": "todo-complete", "limit": 1000}).json()["items"]
+        return [row for row in items if row["reason"] == "same feeder"]
+
+    told = people.hub.until(lambda: len(found()) == 2 and found())
+    assert {(row["actor"], row["outcome"], row["device"]) for row in told} == {("sue", "applied", "M07"), ("sue", "applied", "M08")}
+    assert all('"open"' in row["before"] and '"completed"' in row["after"] and row["bulk"] for row in told)
+    with people.page("root", "/console/audit?action=todo-complete") as page:
+        expect(page.locator("main")).to_contain_text("same feeder")
+    with people.api("root") as api:
+        lines = api.get("/v1/audit/export", params={"format": "ndjson"}).text.splitlines()
+    chain = verify([row for row in map(orjson.loads, lines) if row["writer"].startswith("todo-")])
+    assert chain.entries >= 2
+    assert chain.problems == []
 
 
 def test_signing_out_ends_it(people: People) -> None:

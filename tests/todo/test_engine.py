@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+import orjson
 import pytest
 
+from connectors.rights.chain import verify
 from schemas.topology.todo import BusinessHours
 from streams.todo.hours import Hours
 from tests.todo.driver import HOUR, MONDAY, Driver
@@ -69,6 +71,38 @@ def test_the_second_of_two_people_gets_a_conflict() -> None:
     outcome = driver.act("assign", todo["id"], versions=[todo["version"]], user="bob", to="bob")
     assert (outcome["status"], outcome["conflicts"]) == ("conflict", [todo["id"]])
     assert driver.todo()["state"] == "completed"
+
+
+def test_acts_of_people_are_one_chain_of_the_audit_with_before_after_and_why() -> None:
+    driver = Driver()
+    for number in range(3):
+        driver.exception(f"e{number}", device=f"m{number}")
+    one, two, three = (todo["id"] for todo in driver.said["Todo"])
+    assert driver.said["AuditEvent"] == [], "what the hub does by itself is in the history alone"
+    driver.act("assign", one)
+    driver.restart()
+    driver.act("complete", one, two, id="bulk/0000", versions=[1, 1], to="false-alarm", reason="known feeder", approver="bob", text="seen")
+    driver.act("release", "nothing-like-it")
+    driver.act("forward", three, role="supervisor", reason="not mine")
+    driver.act("forward", three, role="supervisor", id="c-again")
+    driver.act("forward", three, role="supervisor", id="c-again")
+    told = driver.said["AuditEvent"]
+    assert verify(told).problems == []
+    assert [(row["action"], row["subject"], row["outcome"]) for row in told] == [
+        ("todo-assign", one, "applied"), ("todo-complete", two, "applied"), ("todo-complete", one, "refused"),
+        ("todo-release", "nothing-like-it", "refused"), ("todo-forward", three, "applied"), ("todo-forward", three, "applied"),
+    ]  # fmt: skip
+    done = told[1]
+    assert (done["actor"], done["approved_by"], done["reason"], done["bulk"], done["device"]) == (
+        "ann",
+        "bob",
+        "known feeder",
+        "bulk",
+        "m1",
+    )
+    assert orjson.loads(done["before"])["state"] == "open"
+    assert orjson.loads(done["after"]) == {"state": "completed", "outcome": "false-alarm", "reason": "known feeder", "open": 0}
+    assert verify([*told[:1], {**told[1], "reason": "another"}, *told[2:]]).problems
 
 
 def test_deadlines_count_business_hours_and_escalate_three_times() -> None:
