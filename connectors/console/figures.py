@@ -26,6 +26,7 @@ IDLE: Final = 900.0  # seconds after which nobody looks any more
 WATCHED: Final = 60.0  # seconds for which who looked is taken to look still
 OFTEN: Final = 5.0  # an answer somebody looks at is kept so many times as long as it took
 SELDOM: Final = 60.0  # and one that is only kept ready
+BY_HOUR: Final = 3  # days up to which reads are told hour by hour
 AGES: Final = (("fresh", 1), ("week", 7), ("old", 10_000))
 t = catalogue()
 
@@ -77,8 +78,11 @@ class Span:
 
     @property
     def since(self) -> datetime:
-        """The begin."""
-        return self.until - timedelta(days=self.days)
+        """The begin; of more than a few days the local midnight before, so that no day is shown in part."""
+        begin = self.until - timedelta(days=self.days)
+        if self.days <= BY_HOUR:
+            return begin
+        return begin.astimezone(self.zone).replace(hour=0, minute=0, second=0).astimezone(UTC)
 
     @property
     def bound(self) -> dict[str, str]:
@@ -202,7 +206,7 @@ SETTINGS do_not_merge_across_partitions_select_final = 1
 
 def reads(reader: Rows, span: Span, area: Within) -> Content:
     """Reads received of those expected, by hour or, over more than three days, by day."""
-    hours = span.days <= 3
+    hours = span.days <= BY_HOUR
     whole = all(moment.astimezone(span.zone).utcoffset() in _WHOLE for moment in (span.since, span.until))
     asked = {**span.bound, **area.parameters, "unit": 3600 if whole else 900}
     told: dict[str, list[int]] = {}  # by local hour or day: first second, expected, received

@@ -233,7 +233,9 @@ if (waiting) piece("/console/todo-acts").then((text) => { waiting.innerHTML = te
   waiting.firstChild.textContent = `${say("waiting_failed")} ${error.message}`;
 });
 
+let opened = 0;  // of several that were opened quickly the last is shown, whichever is answered first
 async function open(id, query) {
+  const mine = ++opened;
   const detail = $("[data-detail]");
   for (const row of $$("[data-todo]")) row.toggleAttribute("aria-current", false);
   const row = $(`[data-todo="${CSS.escape(id)}"]`);
@@ -245,10 +247,12 @@ async function open(id, query) {
   history.replaceState(null, "", "?" + asked);
   detail.setAttribute("aria-busy", "true");
   try {
-    detail.innerHTML = await piece(`/console/todos/${encodeURIComponent(id)}/card?${asked}`);
+    const text = await piece(`/console/todos/${encodeURIComponent(id)}/card?${asked}`);
+    if (mine !== opened) return;
+    detail.innerHTML = text;
     curves(detail);
-  } catch (error) { tell(error.message, true); }
-  detail.removeAttribute("aria-busy");
+  } catch (error) { if (mine === opened) tell(error.message, true); }
+  if (mine === opened) detail.removeAttribute("aria-busy");
 }
 
 const picked = () => $$("[data-queue] [data-todo]").filter((row) => $("input", row).checked);
