@@ -250,6 +250,9 @@ class TouMap(Section):
     zone: ZoneName | None = Field(default=None, description="Zone of its times; by default each service point's own")
     slot: Seconds = Field(default=1800, description="All times are multiples of it")
     versions: tuple[MapVersion, ...] = Field(min_length=1)
+    events: tuple[PeriodName, ...] = Field(
+        default=(), description="Further periods that critical-peak events bring (`tou`, or those of the map in `use`)"
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -271,7 +274,7 @@ class TouMap(Section):
 
     def periods(self) -> tuple[str, ...]:
         """All period names of all versions, without repetition."""
-        return tuple(dict.fromkeys(name for version in self.versions for name in version.periods()))
+        return tuple(dict.fromkeys([*(name for version in self.versions for name in version.periods()), *self.events]))
 
     def grid(self) -> int:
         """The longest interval (seconds) that never straddles two periods on an ordinary day."""

@@ -52,7 +52,7 @@ class Judge:
         A material amount is, until the cut-off. A change of quality alone (condition, intervals due, held or not) is where none of the
         figures is known to stand on a bill. What was sent while its older version went on a bill is told once more, as its correction.
         """
-        bills = [self.billed.of(subject.subject(figure.kind, figure.tou)) for figure in figures]
+        bills = [self.billed.of(subject.part(figure).subject(figure.kind, figure.tou)) for figure in figures]
         if any(bill is not None and bill.version < version for bill, version in zip(bills, sent.versions, strict=True)):
             return "send"
         threshold = self.terms(zone, subject.begin).of(subject.unit)

@@ -117,6 +117,7 @@ class DeterminantsFold:
                 self._noted(body)
         elif message.type == "TouEvent":
             self._usage.event(body, now)
+            self._intervals.swap(self._usage.book.known_events())
 
     def _noted(self, body: dict[str, Any]) -> None:
         """A channel's determinant is on a bill. Where a later version was sent meanwhile, that is looked at once more."""
@@ -158,6 +159,7 @@ class DeterminantsFold:
         block: FinalBlock = message.body
         units = block.unit.dictionary_encode()
         summed = np.array([is_summed(unit) for unit in units.dictionary.to_pylist()], bool)[numbers(units.indices)]
+        self._intervals.swap(self._usage.book.known_events())
         parts = []
         for which, build in ((block.seconds > 0, self._interval_days), (block.seconds == 0, self._register_days)):
             rows = np.flatnonzero(which & summed)

@@ -9,24 +9,28 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from schemas import conditions as c
-from schemas.arrow import numbers
+from schemas.arrow import integers, numbers
 from schemas.block import DIRECTIONS, EXCEPTION, FinalBlock
 from schemas.topology.tou import DeterminantsSettings
 from streams import calendar
 from streams.determinants.corrections import Judge, Sent
+from streams.determinants.finder import Finder
 from streams.determinants.kernels import ESTIMATED, GOOD, NewDays, Ring, add_days
-from streams.determinants.keys import SEPARATOR, keys_of, mark_of, parts_of
-from streams.determinants.maps import UNMAPPED, Maps
+from streams.determinants.keys import SEPARATOR, described, keys_of, mark_of, parts_of
+from streams.determinants.maps import PLANS, UNMAPPED, Maps
 from streams.determinants.periods import Schedules
 from streams.determinants.records import Figure, Subject, determinant, refused
 from streams.determinants.sums import MOST, Sums, limits_of, sum_days, worst_of
+from streams.determinants.swaps import SWAPS, Swaps, swap_table
+from streams.determinants.usage.book import TouEvent
 from streams.runtime.fold import Output, Result
 from streams.runtime.state import Column, State, Table
 from streams.sorting import distinct
@@ -61,7 +65,9 @@ def columns(slots: int, width: int) -> dict[str, Column]:
 
 
 def make_table(name: str) -> Table:
-    """The table of a name: ``now-<lines>-<days of the ring>`` or ``past-<lines>``."""
+    """The table of a name: ``now-<lines>-<days of the ring>``, ``past-<lines>``, or that of critical-peak events."""
+    if name == SWAPS:
+        return swap_table()
     kind, width, *ring = [int(part) if part.isdigit() else part for part in name.split("-")]
     if kind == "past":
         return Table(columns(PAST, int(width)))
@@ -79,7 +85,8 @@ def make_table(name: str) -> Table:
 
 @dataclass(slots=True)
 class Days:
-    """What a block holds, row by row: state rows (of the channel, and of the channel at this interval length), vectors, sums."""
+    """What a block holds, row by row: state rows (of the channel, and of the channel at this interval length), vectors, sums, and the
+    critical-peak events of the day (0: none)."""
 
     channels: Array
     rings: Array
@@ -88,6 +95,7 @@ class Days:
     kinds: Array
     maps: Array
     sums: Sums
+    swaps: Array
 
 
 @dataclass(slots=True)
@@ -120,6 +128,8 @@ class Intervals:
         self.maps = Maps(settings)
         self._zones: dict[str, int] = {}
         self._map = self._direction = self._zone = self._cycle = np.zeros(0, np.int64)
+        self._swaps = Swaps(state)
+        self._finder = Finder()
         self._rows: OrderedDict[bytes, tuple[Array, Array]] = OrderedDict()  # of blocks whose channels are known as they describe them
         self._now = 0
         self._next: int | None = None  # no period is due before; None: not known
@@ -168,7 +178,7 @@ class Intervals:
             for row, value in zip(known, told, strict=True):
                 if texts[row] != value:
                     if self._map[row] >= 0:  # known before, so perhaps to a block that is remembered
-                        self._rows.clear()
+                        self._forget()
                     texts[row] = value
                     self.now.mark(np.array([row]))
                     self._cycle[row] = -1
@@ -176,12 +186,50 @@ class Intervals:
         fresh = self._map[rows] < 0
         stale = fresh | (self._direction[rows] != block.direction)
         if (stale & ~fresh).any():
-            self._rows.clear()
+            self._forget()
         for position in np.flatnonzero(stale).tolist():
             row, direction = int(rows[position]), int(block.direction[position])
             account, _, channel, unit = parts_of(self.now.keys[row])[:4]
             self._map[row] = self.maps.assign(unit, DIRECTIONS[direction], channel, account)
             self._direction[row] = direction
+            if self.maps.wide:
+                self._renumber(row)
+
+    def _forget(self) -> None:
+        """A channel is described otherwise than before: what is remembered of descriptions is void."""
+        self._rows.clear()
+        self._finder.clear()
+
+    def _renumber(self, row: int) -> None:
+        """Calls periods of a channel, and its newest days, by the number they have since it is known that its map changes in them, or does
+        not: the lines of the first map are the same."""
+        number, cycle, key = int(self._map[row]), self._cycle[row], self.now.keys[row]
+        for table, at in ((self.now, row), (self.past, int(self.past.find([key])[0]))):
+            for place in np.flatnonzero(table["period"][at] != NONE).tolist() if at >= 0 else ():
+                period, had = int(table["period"][at, place]), int(table["map"][at, place])
+                whole = self.maps.whole(number, *self._within(period, cycle))
+                first = self.maps.parts(had)[0] if had > 0 else None
+                if first is None or whole == had or first.map != self.maps.parts(whole)[0].map:
+                    continue
+                if not table["quantities"][at, place, first.size :].any() and not _slots(table, at, place)[first.size :].any():
+                    table["map"][at, place] = whole
+                    table.mark(np.array([at]))
+        for place in np.flatnonzero(self.now["r_day"][row] >= 0).tolist():
+            day, had = int(self.now["r_day"][row, place]), int(self.now["r_map"][row, place])
+            whole = self.maps.whole(number, *self._within(int(self._schedules.period_of(day, cycle)), cycle))
+            first, parts = self.maps.parts(had)[0], self.maps.parts(whole)
+            if first.map and first.map == parts[0].map and (len(parts) == 1 or day < (parts[1].since or 0)):
+                self.now["r_map"][row, place] = whole
+                self.now.mark(np.array([row]))
+
+    def _within(self, period: int, cycle: Any) -> tuple[int, int]:
+        """The local days of a billing period."""
+        first, end = self._schedules.first_day(np.array([period, period + 1]), np.array([cycle, cycle])).tolist()
+        return int(first), int(end)
+
+    def swap(self, events: Iterable[TouEvent]) -> None:
+        """Takes over which critical-peak events there are. Days they touch are told again by VEE, if they were told before."""
+        self._swaps.events = tuple(events)
 
     # --- folding days in ---------------------------------------------------------------------------------------------------
 
@@ -194,24 +242,41 @@ class Intervals:
         if not self._ready:
             self._prepare()
         days = self._read(block)
-        whole = np.flatnonzero(~self._add_plain(block, days))
+        plain = self._add_plain(block, days)
+        self._note_swaps(days, np.flatnonzero(plain))
+        whole = np.flatnonzero(~plain)
         twice = days.rings * 100_000 + days.day
         while whole.size:  # a day that is in the block twice must be folded twice, in order
             _, first = np.unique(twice[whole], return_index=True)
             self._fold_once(block, days, np.sort(whole[first]), result)
             whole = np.delete(whole, first)
         self._next = None
-        return days.sums, days.maps
+        return self._as_days(days)
+
+    def _as_days(self, days: Days) -> tuple[Sums, Array]:
+        """Sums by the lines of each day's own map, and its number, where sums of its period are kept by several."""
+        if not self.maps.wide:
+            return days.sums, days.maps
+        own, first = (np.array([getattr(v, name) for v in self.maps.vectors], np.int64)[days.kinds] for name in ("own", "first"))
+        quantities, counts = days.sums.quantities.copy(), days.sums.counts.copy()
+        for shift in distinct(first[first > 0]).tolist():
+            rows = first == shift
+            for values in (quantities, counts):
+                values[rows] = np.roll(values[rows], -shift, axis=1)
+        return Sums(quantities, counts, days.sums.condition), own
 
     def _read(self, block: FinalBlock) -> Days:
+        known = len(self.maps.names)
         channels, rings = self._find(block)
-        kinds = self._kinds(block, channels)
+        period = self._schedules.period_of(block.day, self._cycle[channels])
+        kinds, swaps = self._kinds(block, channels, period)
+        if len(self.maps.names) > known:
+            self._state.put(NUMBERING, self.maps.numbering())
         maps = np.array([v.map for v in self.maps.vectors], np.int64)[kinds]
         begins = np.cumsum(block.count, dtype=np.int64) - block.count
         limits = limits_of(block.seconds)
         sums = sum_days(block.values, block.conditions, begins, limits, kinds, self.maps.vectors, self.maps.width)
-        period = self._schedules.period_of(block.day, self._cycle[channels])
-        return Days(channels, rings, block.day.astype(np.int64), period, kinds, maps, sums)
+        return Days(channels, rings, block.day.astype(np.int64), period, kinds, maps, sums, swaps)
 
     def _find(self, block: FinalBlock) -> tuple[Array, Array]:
         """State rows of each row's channel, and of its channel at this interval length; new ones are made, changed ones described."""
@@ -220,6 +285,11 @@ class Intervals:
         if found is not None:
             self._rows.move_to_end(mark)
             return found
+        texts = described(block)
+        rows = self._finder.find(texts) if texts is not None else np.full(len(block), -1, np.int64)
+        known = rows >= 0
+        if known.all() and (self._direction[rows] == block.direction).all() and (self.now["seconds"][rows] == block.seconds).all():
+            return rows, rows
         keys = keys_of(block)
         channels = self.now.add(keys)
         self._describe(block, channels)
@@ -233,26 +303,56 @@ class Intervals:
         self._rows[mark] = channels, rings
         if len(self._rows) > _CACHED:
             self._rows.popitem(last=False)
+        if texts is not None:
+            fresh = np.flatnonzero(self._finder.find(texts) < 0)  # anew: what changed has been forgotten
+            fresh = np.sort(fresh[np.unique(channels[fresh], return_index=True)[1]])
+            self._finder.learn(texts.take(integers(fresh)), channels[fresh])
         return channels, rings
 
-    def _kinds(self, block: FinalBlock, channels: Array) -> Array:
-        """The vector of each row's day."""
+    def _kinds(self, block: FinalBlock, channels: Array, period: Array) -> tuple[Array, Array]:
+        """The vector of each row's day, and the events of that day."""
         shape = block.seconds.astype(np.int64) * 100_000 + block.count
         shapes, of_shape = np.unique(shape, return_inverse=True)
         code = (self._map[channels] * (len(self._zones) + 1) + self._zone[channels]) * 50_000 + block.day
+        if self.maps.wide:
+            code = code * 1000 + self._cycle[channels]
         code = code * len(shapes) + of_shape
+        swaps = self._events_of(block, channels)
+        if swaps.any():
+            code = code * (len(self._swaps.sets) + 1) + swaps
         if (code == code[0]).all():
             first, inverse = np.zeros(1, np.int64), np.zeros(len(code), np.int64)
         else:
             _, first, inverse = np.unique(code, return_index=True, return_inverse=True)
-        zones = list(self._zones)
         kinds = [
-            self.maps.vector(
-                int(self._map[channels[i]]), zones[self._zone[channels[i]]], int(block.day[i]), int(block.seconds[i]), int(block.count[i])
-            )
+            self._vector(int(channels[i]), int(block.day[i]), int(block.seconds[i]), int(block.count[i]), int(period[i]), int(swaps[i]))
             for i in first.tolist()
         ]
-        return np.array(kinds, np.int64)[inverse]
+        return np.array(kinds, np.int64)[inverse], swaps
+
+    def _vector(self, channel: int, day: int, seconds: int, count: int, period: int, swaps: int) -> int:
+        number = int(self._map[channel])
+        within = self._within(period, self._cycle[channel]) if number >= PLANS else None
+        zone = self.now.text["zone"][channel]
+        return self.maps.vector(number, zone, day, seconds, count, within, self._swaps.sets[swaps - 1] if swaps else ())
+
+    def _events_of(self, block: FinalBlock, channels: Array) -> Array:
+        """Number of the critical-peak events that touch each row's day; 0: none."""
+        found = np.zeros(len(block), np.int64)
+        if not self._swaps.events:
+            return found
+        zones, near = list(self._zones), np.flatnonzero(self._swaps.near(block.start))
+        known: dict[tuple[int, int, int, str], int] = {}
+        patterns = any(event.accounts for event in self._swaps.events)
+        for row in near.tolist():
+            channel, day = int(channels[row]), int(block.day[row])
+            account = parts_of(self.now.keys[channel])[0] if patterns else ""
+            key = int(self._map[channel]), int(self._zone[channel]), day, account
+            if key not in known:
+                begin, end = calendar.start_of(zones[key[1]], np.array([day, day + 1])).tolist()
+                known[key] = self._swaps.number(int(begin), int(end), self.maps.names[self.maps.on(key[0], day)][0], account)
+            found[row] = known[key]
+        return found
 
     def _add_plain(self, block: FinalBlock, days: Days) -> Array:
         """Adds the days that are nothing but new, or whose older version is still known; returns which rows of the block these are."""
@@ -274,6 +374,12 @@ class Intervals:
             self.now.mark(days.channels[taken])
             self.now.mark(days.rings[taken])
         return taken
+
+    def _note_swaps(self, days: Days, at: Array) -> None:
+        """Keeps by which events days were summed."""
+        if self._swaps.any or days.swaps.any():
+            which = at[(days.swaps[at] > 0) | self._swaps.are_known(days.day[at])]
+            self._swaps.note([self.now.keys[row] for row in days.rings[which].tolist()], days.day[which], days.swaps[which])
 
     def _bit(self, days: Days, at: Array) -> Array:
         """The place of days in the days of their periods."""
@@ -301,6 +407,7 @@ class Intervals:
             lost[rows] |= self._add(change, result)[inverse]
         kept = np.flatnonzero(~lost)
         self._remember(days, at[kept])
+        self._note_swaps(days, at[kept])
         short = block.seconds[at] < SHORTEST
         self._tell_lost(block, days, at[lost & ~short & (block.replaces[at] > 0)], result)
         for name, which in (("late", lost & ~short), ("unbilled", short)):
@@ -334,12 +441,10 @@ class Intervals:
         lost[rest[counted & ~carried]] = True
         use = rows[counted & carried]
         if use.size:
-            zones = list(self._zones)
+            had = self._swaps.summed([self.now.keys[row] for row in days.rings[use].tolist()], days.day[use])
             kinds = [
-                self.maps.vector(
-                    int(self._map[row]), zones[self._zone[row]], int(block.day[i]), int(block.seconds[i]), int(block.before_count[i])
-                )
-                for i, row in zip(use.tolist(), days.channels[use].tolist(), strict=True)
+                self._vector(row, int(block.day[i]), int(block.seconds[i]), int(block.before_count[i]), int(days.period[i]), swaps)
+                for i, row, swaps in zip(use.tolist(), days.channels[use].tolist(), had.tolist(), strict=True)
             ]
             begins = (np.cumsum(block.before_count, dtype=np.int64) - block.before_count)[use]
             limits, width = limits_of(block.seconds[use]), self.maps.width
@@ -534,6 +639,8 @@ class Intervals:
             home, at = int(homes[i]), (int(rows[i]), int(place[i]))
             subject = Subject.of(table.keys[at[0]], self.now.text["service_point"][home], int(begin[i]), int(end[i]))
             figures = _figures(self.maps.names[abs(number[i])][1], said[i].tolist(), held[i], number[i] >= 0)
+            if len(self.maps.parts(abs(number[i]))) > 1:
+                figures = self._by_part(figures, abs(number[i]), self.now.text["zone"][home])
             reason = ""
             if version[i]:
                 amounts = _amounts(figures, quantities[i] - unsaid[i])
@@ -545,6 +652,17 @@ class Intervals:
                 table["first"][at] = self._now
             table["version"][at], table["sent"][at], table["unsaid"][at] = version[i] + 1, digests[i], 0
             result.outputs += [determinant(subject, figure, int(version[i]) + 1, reason) for figure in figures]
+
+    def _by_part(self, figures: list[Figure], number: int, zone: str) -> list[Figure]:
+        """The figures with the span of the map they belong to."""
+        parts = self.maps.parts(number)
+        ends = [part.since for part in parts[1:]] + [None]
+        found = figures[:1]
+        for part, end in zip(parts, ends, strict=True):
+            span = [0 if day is None else int(calendar.start_of(zone, day)) for day in (part.since, end)]
+            lines = figures[1 + part.first : 1 + part.first + part.size] if part.map else []
+            found += [replace(figure, begin=span[0], end=span[1]) for figure in lines]
+        return found
 
 
 def _said(quantities: Array, counts: Array) -> Array:
@@ -583,6 +701,12 @@ def _counts(table: Table, prefix: str, rows: Array, place: Array) -> Array:
     """Slots by line and class of the given places."""
     good, poor = table[f"{prefix}good"][rows, place], table[f"{prefix}poor"][rows, place]
     return np.concatenate([poor, good[:, :, None]], axis=2).astype(np.int64)
+
+
+def _slots(table: Table, row: int, place: int) -> Array:
+    """Number of slots by line of a period."""
+    total: Array = table["good"][row, place].astype(np.int64) + table["poor"][row, place].sum(axis=1)
+    return total
 
 
 def _set_counts(table: Table, prefix: str, rows: Array, place: Array, counts: Array) -> None:

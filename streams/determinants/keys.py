@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
@@ -23,6 +24,12 @@ def keys_of(block: FinalBlock) -> list[str]:
     if _plain(columns):
         return joined
     return [key_of(*parts) for parts in zip(*(column.to_pylist() for column in columns), strict=True)]
+
+
+def described(block: FinalBlock) -> pa.StringArray | None:
+    """The key of each row with its service point and zone; None where a text holds a character that keys must escape."""
+    columns = (block.account, block.device, block.channel, block.unit, block.service_point, block.zone)
+    return pc.binary_join_element_wise(*columns, _JOINT) if _plain(columns) else None
 
 
 def mark_of(block: FinalBlock) -> bytes:
@@ -53,7 +60,7 @@ def parts_of(key: str) -> list[str]:
     return [part.replace("\1\2", "\0").replace("\1\3", "\1") for part in parts] if "\1" in key else parts
 
 
-def _plain(columns: tuple[pa.StringArray, ...]) -> bool:
+def _plain(columns: Iterable[pa.StringArray]) -> bool:
     """Whether no text holds a character that keys must escape. Buffers may hold more than the column: then a false alarm costs little."""
     buffers = [column.buffers()[2] for column in columns]
     return not any(b"\0" in data or b"\1" in data for data in (bytes(buffer) for buffer in buffers if buffer is not None))

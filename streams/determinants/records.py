@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final
@@ -39,6 +39,10 @@ class Subject:
         """The key of its records: the account, else the service point, else the device."""
         return (self.account or self.service_point or self.device).encode()
 
+    def part(self, figure: Figure) -> Subject:
+        """The subject of a figure, which may be about a part of the period."""
+        return replace(self, begin=figure.begin or self.begin, end=figure.end or self.end) if figure.begin or figure.end else self
+
     def subject(self, kind: str, tou: str) -> str:
         """What is the same in all versions of a determinant."""
         return identity(self.account, self.device, self.channel, self.unit, self.begin, kind, tou)
@@ -60,6 +64,8 @@ class Figure:
     actual: int
     estimated: int
     held: bool
+    begin: int = 0  # UTC seconds of the part of the period it is about; 0: the period's own
+    end: int = 0
 
 
 def words(micros: int) -> str:
@@ -69,6 +75,7 @@ def words(micros: int) -> str:
 
 def determinant(subject: Subject, figure: Figure, version: int, reason: str) -> Output:
     """The record of one version of a determinant. ``reason`` is why there is a new one; the first has none."""
+    subject = subject.part(figure)
     body: dict[str, Any] = {
         "id": subject.identity(figure.kind, figure.tou, version),
         "account": subject.account,

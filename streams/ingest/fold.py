@@ -114,10 +114,11 @@ class IngestFold:
 
     def _usage(self, message: Message) -> Result:
         """What is asked or said of usage goes the way of the reads it is about; an event concerns all partitions."""
-        if not self._seen.is_new(f"usage/{message.type}/{message.body['id']}/{message.body.get('cancelled', '')}"):
+        if message.type == "TouEvent":  # may change and be taken back as often as it likes: the last word holds
+            body = {**message.body, "sequence": message.offset + 1}
+            return Result([Output(INBOX, message.type, body, message.key, number) for number in range(self.partitions)])
+        if not self._seen.is_new(f"usage/{message.type}/{message.body['id']}"):
             return Result(silent=True)
-        if message.type == "TouEvent":
-            return Result([Output(INBOX, message.type, message.body, message.key, number) for number in range(self.partitions)])
         key = message.body["account"].encode()
         return Result([Output(INBOX, message.type, message.body, key, partition_of(key, self.partitions))])
 

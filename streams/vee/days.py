@@ -330,13 +330,14 @@ class Days:
     def decide(
         self, seconds: int, segments: Segments | None, close: Ints, stored: dict[int, Stored], now: int, version: int,
         look: Ints = _NONE, informed: Ints = _NONE, orders: Sequence[Order] = (), was: Sequence[Mapping[int, Judged]] = (),
-        owners: Mapping[int, Judged] | None = None,
+        owners: Mapping[int, Judged] | None = None, tell: Ints = _NONE,
     ) -> Decided:  # fmt: skip
         """Merges segments, closes days, and decides every channel-day concerned, those of ``look`` too.
 
         ``stored`` maps channel-days to what the store had of them, ``informed`` are those that need nothing more from it. ``was`` says for
         channels whose master data changed since then as what their stored days were judged, ``owners`` the same of their days in the ring.
-        Days that belong to another owner now are published again; ``version`` - 1 is then free for taking them from the old one.
+        Days that belong to another owner now, and those of ``tell``, are published again; ``version`` - 1 is free for taking the former
+        from the old owner.
         """
         table = self.rings.table(seconds)
         if not self.keeper.idle:
@@ -362,7 +363,8 @@ class Days:
         lacking, more = self.context.judge(work, batch, distinct(touched), informed)
         work.held = lacking & work.hot & (work.version > 0)
         work.held[list(work.moved)] = False
-        decided = self._compare(work, batch, [*events, *findings], before, version)
+        places = work.index(tell)
+        decided = self._compare(work, batch, [*events, *findings], before, version, places[places >= 0])
         for order in orders:
             order.after = summary_of(work, batch, decided.state, order.rows) if not order.refused else ""
         decided.out = out
@@ -714,8 +716,10 @@ class Days:
             run_[bare], value[bare], usable[bare] = summary(*view, head=head)
         return run_, value, usable
 
-    def _compare(self, work: _Work, batch: DayBatch, findings: list[Findings], before: list[Findings], version: int) -> Decided:
-        """What differs from what was told last."""
+    def _compare(
+        self, work: _Work, batch: DayBatch, findings: list[Findings], before: list[Findings], version: int, again: Ints = _NONE
+    ) -> Decided:
+        """What differs from what was told last; the rows of ``again`` count as different."""
         rows = len(work.row)
         raised, told = np.zeros(rows, np.int64), np.zeros(rows, np.int64)
         for found in before:
@@ -736,6 +740,7 @@ class Days:
         active = ~work.passive & ~work.held
         fresh = (digest != work.digest) | (work.version == 0)
         fresh[list(work.moved)] = True
+        fresh[again] = work.version[again] > 0
         emit = np.flatnonzero(fresh & active)
         changed = (told != work.told) & active
         gone_bits = np.where(active, work.raised & ~raised, 0)

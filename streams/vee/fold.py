@@ -11,9 +11,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import numpy as np
+import orjson
 
 from schemas.block import FinalBlock, ReadBlock
 from schemas.identity import partition_of
+from schemas.topology.usage import any_match
 from schemas.topology.vee import VeeSettings
 from schemas.units import resolve
 from streams.calendar import day_of
@@ -42,6 +44,7 @@ from streams.vee.service import Owner
 from streams.vee.spans import Segments
 
 _META: Final = "meta"
+_TOU_EVENT: Final = "tou-event"  # tou-event/<id>: a critical-peak event as it was passed on
 _META_FORM: Final = struct.Struct("<QqQB")  # version, now, sequence of parked rows, master data present
 _NOTHING: Final = np.zeros(0, np.int64)
 
@@ -126,7 +129,9 @@ class VeeFold:
             self._event(body, emitter)
         elif message.type == "Command":
             self._command(body, emitter)
-        elif message.type in ("UsageRequest", "UsedOnBill", "TouEvent"):  # for determinants, behind the finals that came before
+        elif message.type == "TouEvent":
+            self._tou_event(body, emitter)
+        elif message.type in ("UsageRequest", "UsedOnBill"):  # for determinants, behind the finals that came before
             result.outputs.append(Output(FINALS, message.type, body, message.key, self.partition))
         elif message.type == "MasterPresent":
             self._set_meta(master=1)
@@ -320,7 +325,8 @@ class VeeFold:
                 version = self._next("version") if not self.days.changed_hands(seconds, stored) else self._after_leaving()
                 commands = self.late.orders(seconds, list(ready))
                 was = self.late.was(seconds, list(ready))
-                decided = self.days.decide(seconds, segments, _NOTHING, stored, self.now, version, look, informed, commands, was)
+                tell = self.late.to_tell(seconds, list(ready))
+                decided = self.days.decide(seconds, segments, _NOTHING, stored, self.now, version, look, informed, commands, was, tell=tell)
                 for order in commands:
                     emitter.audit(order.body, self.now, order.refused, order.done, order.before, order.after)
                 for channel in ready:
@@ -339,6 +345,45 @@ class VeeFold:
                         self._look_at(seconds, channel, emitter)
                         days = self.late.days_of({"start": begin, "end": end}, channel)
                         self._again(seconds, [(channel, day) for day in self.days.in_store(seconds, channel, days)], emitter)
+
+    def _tou_event(self, body: dict[str, Any], emitter: Emitter) -> None:
+        """Passes a critical-peak event on, and behind it tells days again that were told before they were known to be under it, or not.
+
+        Each partition of determinants hears it from each of VEE, so that none gets such a day before the event.
+        """
+        for number in range(self.partitions):
+            emitter.result.outputs.append(Output(FINALS, "TouEvent", body, body["id"].encode(), number))
+        entry = f"{_TOU_EVENT}/{body['id']}"
+        held = self.state.entries.get(entry)
+        told = {name: body[name] for name in ("start", "end", "tou", "use", "maps", "accounts", "cancelled")}
+        data = orjson.dumps(told, option=orjson.OPT_SORT_KEYS)
+        if data == held:
+            return
+        self.state.put(entry, data)
+        spans = [one for one in (orjson.loads(held) if held else None, told) if one is not None and one["start"] < self.now]
+        for seconds in self.rings.lengths():
+            self._tell_again(seconds, spans, emitter)
+
+    def _tell_again(self, seconds: int, spans: list[dict[str, Any]], emitter: Emitter) -> None:
+        """Tells days of channels of an interval length again as they are: those in the ring now, those in the store when they are back."""
+        table = self.rings.table(seconds)
+        hot: list[int] = []
+        stored = set[int]()
+        for row, channel in enumerate(table["channel"][: len(table)].tolist()):
+            days = {day for one in spans if self._concerns(one, channel) for day in self.late.days_of(one, channel)}
+            if days:
+                key = self.channels.table.keys[channel]
+                hot += [int(code_of(row, day)) for day in sorted(days & set(table["day"][row].tolist()))]
+                for day in self.days.in_store(seconds, channel, sorted(days)):
+                    self.parking.want_again(seconds, key, day, tell=True)
+                    stored.add(channel)
+        if hot:
+            self._decide_again(seconds, np.array(hot, np.int64), emitter, close=False, tell=True)
+        self._pursue({(seconds, channel) for channel in stored}, emitter)
+
+    def _concerns(self, event: dict[str, Any], channel: int) -> bool:
+        """Whether a critical-peak event is for the account of a channel."""
+        return not event["accounts"] or any_match(event["accounts"], self.channels.judged(channel).owner(event["start"]).account)
 
     # --- commands ---------------------------------------------------------------------------------------------------------------
 
@@ -495,12 +540,14 @@ class VeeFold:
         emitter.result.outputs.extend(Output(FINALS, "Tick", body, partition=number) for number in range(self.partitions))
 
     def _decide_again(
-        self, seconds: int, codes: Ints, emitter: Emitter, *, close: bool, owners: Mapping[int, Judged] | None = None
+        self, seconds: int, codes: Ints, emitter: Emitter, *, close: bool, owners: Mapping[int, Judged] | None = None, tell: bool = False
     ) -> None:
         version = self._after_leaving() if owners else self._next("version")
         for chosen in self.days.chunks(codes >> SHIFT):
             part = codes[chosen]
-            decided = self.days.decide(seconds, None, part if close else _NOTHING, {}, 0, version, look=part, owners=owners)
+            decided = self.days.decide(
+                seconds, None, part if close else _NOTHING, {}, 0, version, look=part, owners=owners, tell=part if tell else _NOTHING
+            )  # fmt: skip
             self._told(seconds, decided, version, emitter)
 
     def _publish(self, seconds: int, codes: Ints, emitter: Emitter) -> None:

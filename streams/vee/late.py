@@ -369,6 +369,14 @@ class LateReads:
         segments = self._joined(seconds, {channel: self.parking.late(seconds, keys[channel]) for channel in plans})[0]
         return segments, stored, np.array(look, np.int64), np.array(informed, np.int64)
 
+    def to_tell(self, seconds: int, channels: list[int]) -> Ints:
+        """Days of these channels that are to be told again, whether anything of them changed or not."""
+        found = []
+        for channel in channels:
+            days = np.array(sorted(self.parking.late(seconds, self.channels.table.keys[channel]).tell), np.int64)
+            found.append(code_of(np.full(len(days), int(self.rings.find(seconds, np.array([channel]))[0])), days))
+        return np.concatenate([np.zeros(0, np.int64), *found])
+
     def was(self, seconds: int, channels: list[int]) -> list[dict[int, Judged]]:
         """As what stored days of these channels were judged: the first of each channel, then the second, and so on."""
         found: list[dict[int, Judged]] = []

@@ -24,6 +24,7 @@ _ORDERS: Final = "orders"  # orders/<sequence>/<seconds>/<channel>: commands tha
 _WAS: Final = "was"  # was/<sequence>/<seconds>/<channel>: as what stored days that wait were judged
 _PREVIEW: Final = "preview"  # preview/<sequence>: commands of which it is to be told what they would change
 _BLANK: Final = b"-"
+_TELL: Final = b"+"  # a day that is told again even if nothing changed
 _VOID: Final = b"!"  # asked before readings of the register changed: what comes is to be asked anew
 
 
@@ -33,6 +34,7 @@ class Late:
 
     rows: list[str] = field(default_factory=list)  # entries, in the order the rows came
     again: set[int] = field(default_factory=set)
+    tell: set[int] = field(default_factory=set)  # of these to be told whether anything changed or not
     asked: set[int] = field(default_factory=set)
     answered: set[int] = field(default_factory=set)
     void: set[int] = field(default_factory=set)
@@ -138,6 +140,8 @@ class Parking:
             late.was.append(entry)
         elif kind == _AGAIN:
             late.again.add(number)
+            if self.state.entries[entry] == _TELL:
+                late.tell.add(number)
         else:
             late.asked.add(number)
             if self.state.entries[entry] == _VOID:
@@ -260,10 +264,13 @@ class Parking:
         """All commands that wait, in order."""
         return [self.codec.decode(self.state.entries[entry]) for entry in late.orders]
 
-    def want_again(self, seconds: int, key: str, day: int) -> None:
-        """Notes that a stored day is to be decided anew."""
-        self.late(seconds, key).again.add(day)
-        self.state.put(f"{_AGAIN}/{day}/{seconds}/{key}", _BLANK)
+    def want_again(self, seconds: int, key: str, day: int, *, tell: bool = False) -> None:
+        """Notes that a stored day is to be decided anew; with ``tell`` to be told even if nothing changed."""
+        late = self.late(seconds, key)
+        late.again.add(day)
+        if tell:
+            late.tell.add(day)
+        self.state.put(f"{_AGAIN}/{day}/{seconds}/{key}", _TELL if day in late.tell else _BLANK)
 
     def judged_as(self, seconds: int, key: str, was: Judged, sequence: int) -> None:
         """Notes as what the stored days of a channel that are to be decided anew were judged."""

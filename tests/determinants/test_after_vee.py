@@ -11,6 +11,7 @@ import pytest
 from schemas.block import FinalBlock, ReadBlock, strings
 from schemas.conditions import EXT_ESTIMATE, REGULAR, REPORTED_MISSING
 from schemas.topology import load_topology
+from schemas.topology.tou import DeterminantsSettings
 from streams.runtime.fold import Message
 from streams.vee.fold import VeeFold
 from tests.conftest import ROOT
@@ -33,10 +34,10 @@ def reads(device: str, start: int, values: list[int], codes: list[int], name: st
 class Chain:
     """VEE and determinants side by side, with a store that answers recalls; keeps the newest version of each final day."""
 
-    def __init__(self, hot_days: int) -> None:
+    def __init__(self, hot_days: int, determinants: DeterminantsSettings | None = None) -> None:
         settings = load_topology(ROOT / "topology.yaml").vee
         self.vee = VeeFold(settings.model_copy(update={"hot_days": hot_days, "zone": ZONE}), 0, 1)
-        self.hub = Hub(hot_days=hot_days)
+        self.hub = Hub(determinants, hot_days=hot_days)
         self.stored: dict[tuple[str, int], FinalBlock] = {}
         self.recalls = 0
         self._count = 0

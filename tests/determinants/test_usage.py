@@ -221,7 +221,7 @@ def test_a_critical_peak_swaps_the_period_of_its_span_also_in_sent_usage() -> No
     hub.tick("2026-04-01T03:00:00")
     event = {
         "id": "cpp-1", "start": instant("2026-03-10T16:00"), "end": instant("2026-03-10T19:00"), "tou": "critical", "use": "",
-        "maps": ["three-part"], "accounts": [], "cancelled": False, "user": "",
+        "maps": ["three-part"], "accounts": [], "cancelled": False, "user": "", "sequence": 1,
     }  # fmt: skip
     hub.send("TouEvent", event)
     hub.restart()
@@ -230,7 +230,7 @@ def test_a_critical_peak_swaps_the_period_of_its_span_also_in_sent_usage() -> No
     assert after["by_tou critical"] == 3
     assert after["by_tou peak"] == before["by_tou peak"] - 3
     assert after["energy"] == before["energy"]
-    hub.send("TouEvent", {**event, "cancelled": True})
+    hub.send("TouEvent", {**event, "cancelled": True, "sequence": 2})
     hub.tick("2026-04-01T05:00:00")
     again = amounts(sent(hub)[-1])
     assert (again["by_tou peak"], again["by_tou critical"]) == (before["by_tou peak"], 0)

@@ -87,6 +87,7 @@ def _install(hub: Hub, *, device: str, channel: str, **span: str) -> None:
 def _event(hub: Hub, *, tou: str, **span: str) -> None:
     start, end = (_second(span[name]) for name in ("from", "to"))
     body = {"id": "e1", "start": start, "end": end, "tou": tou, "use": "", "maps": [], "accounts": [], "cancelled": False, "user": ""}
+    body["sequence"] = 1
     hub.send("TouEvent", body)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -252,20 +252,30 @@ class Book:
 
     # --- events --------------------------------------------------------------------------------------------------------------
 
-    def event(self, body: dict[str, Any]) -> TouEvent:
-        """Takes a critical-peak event in, or out again where it is cancelled."""
-        self.prepare()
-        if body["cancelled"]:
-            self._state.put(EVENT + body["id"], None)
-            self.events.pop(body["id"], None)
-            return _event(body)
-        kept = {name: body[name] for name in ("id", "start", "end", "tou", "use", "maps", "accounts")}
-        self._state.put(EVENT + body["id"], json.dumps(kept, sort_keys=True).encode())
-        return self._note(kept)
+    def event(self, body: dict[str, Any]) -> list[TouEvent]:
+        """Takes a critical-peak event in, or out again where it is cancelled; what is other than before: the event as it was, and as it is.
 
-    def _note(self, body: dict[str, Any]) -> TouEvent:
-        event = self.events[body["id"]] = _event(body)
-        return event
+        It comes from every VEE partition, so that each has it before what it tells again: what was heard already, or is older, is nothing.
+        """
+        self.prepare()
+        name = EVENT + body["id"]
+        held = json.loads(self._state.entries[name]) if name in self._state.entries else None
+        if held is not None and held["sequence"] >= body["sequence"] > 0:
+            return []
+        kept = {key: body[key] for key in ("id", "start", "end", "tou", "use", "maps", "accounts", "cancelled", "sequence")}
+        self._state.put(name, json.dumps(kept, sort_keys=True).encode())
+        before = self.events.pop(body["id"], None)
+        self._note(kept)
+        return list(dict.fromkeys(event for event in (before, self.events.get(body["id"]) or _event(kept)) if event is not None))
+
+    def known_events(self) -> Iterable[TouEvent]:
+        """The critical-peak events that hold."""
+        self.prepare()
+        return self.events.values()
+
+    def _note(self, body: dict[str, Any]) -> None:
+        if not body["cancelled"]:
+            self.events[body["id"]] = _event(body)
 
     # --- reading -------------------------------------------------------------------------------------------------------------
 

@@ -224,24 +224,7 @@ class _Run:
             else 0
         )
         names: list[str] = []
-        lines = map_lines(maps, number, zone, curve, names)
-        first = int(calendar.day_of(zone, curve.start))
-        for event in self._events(maps.on(number, first)):
-            inside = (curve.times >= event.start) & (curve.times < event.end)
-            if event.use and inside.any():
-                lines = np.where(inside, map_lines(maps, maps.number_of(event.use), zone, curve, names), lines)
-            elif inside.any():
-                lines = np.where(inside, _place(names, event.tou), lines)
-        return lines, names
-
-    def _events(self, number: int) -> list[TouEvent]:
-        """Critical-peak events for the account under a map, in the order of their ids: the last one holds."""
-        name = self.at.maps.names[number][0]
-        return [
-            event
-            for _, event in sorted(self.at.book.events.items())
-            if (not event.maps or name in event.maps) and (not event.accounts or any_match(event.accounts, self.at.account))
-        ]
+        return swapped_lines(maps, number, zone, curve, names, self.at.book.events, self.at.account), names
 
     # --- rules -----------------------------------------------------------------------------------------------------------------
 
@@ -599,6 +582,24 @@ def _place(names: list[str], name: str) -> int:
     if name not in names:
         names.append(name)
     return names.index(name)
+
+
+def swapped_lines(
+    maps: Maps, number: int, zone: str, curve: Curve, names: list[str], events: Mapping[str, TouEvent], account: str
+) -> Array:
+    """The time-of-use period of each interval as :func:`map_lines`, with what critical-peak events for the account and map change; of
+    several the one whose id comes last holds."""
+    lines = map_lines(maps, number, zone, curve, names)
+    name = maps.names[maps.on(number, int(calendar.day_of(zone, curve.start)))][0]
+    for _, event in sorted(events.items()):
+        if (event.maps and name not in event.maps) or (event.accounts and not any_match(event.accounts, account)):
+            continue
+        inside = (curve.times >= event.start) & (curve.times < event.end)
+        if event.use and inside.any():
+            lines = np.where(inside, map_lines(maps, maps.number_of(event.use), zone, curve, names), lines)
+        elif inside.any():
+            lines = np.where(inside, _place(names, event.tou), lines)
+    return lines
 
 
 def map_lines(maps: Maps, number: int, zone: str, curve: Curve, names: list[str]) -> Array:

@@ -29,7 +29,7 @@ from streams.determinants.records import CUT_OFF, EXCEPTIONS, TOPIC
 from streams.determinants.usage.book import Book, Changed
 from streams.determinants.usage.curve import Curve
 from streams.determinants.usage.cycles import Dated, dated, period_at, usual
-from streams.determinants.usage.engine import Finding, Outcome, Past, Period, Sources, calculate, map_lines
+from streams.determinants.usage.engine import Finding, Outcome, Past, Period, Sources, calculate, swapped_lines
 from streams.determinants.usage.transactions import Sent, Transaction, Transactions, changes, named, quantity_of, row_of
 from streams.runtime.fold import Output, Result
 from streams.runtime.state import State
@@ -200,13 +200,14 @@ class Usage:
 
     def event(self, body: dict[str, Any], now: int) -> None:
         """Takes a critical-peak event in; periods it touches are due again."""
-        event = self.book.event(body)
+        changed = self.book.event(body)
         self.transactions.prepare()
         self._now = now
-        for account in sorted(self.transactions.accounts):
-            if not event.accounts or any_match(event.accounts, account):
+        for account in sorted(self.transactions.accounts) if changed else ():
+            touching = [event for event in changed if not event.accounts or any_match(event.accounts, account)]
+            if touching:
                 for one in self.transactions.of(account):
-                    if one.overlaps(event.start, event.end):
+                    if any(one.overlaps(event.start, event.end) for event in touching):
                         one.dirty, one.touched = True, now
                         self.transactions.keep(one)
 
@@ -215,7 +216,7 @@ class Usage:
         channel = change.channel
         number = self._maps.assign(channel.unit, channel.direction, channel.channel, channel.account)
         names: list[str] = []
-        return map_lines(self._maps, number, channel.zone, curve, names), names
+        return swapped_lines(self._maps, number, channel.zone, curve, names, self.book.events, channel.account), names
 
     # --- time ------------------------------------------------------------------------------------------------------------------
 
