@@ -49,10 +49,12 @@ WHERE device = {device:String} AND channel = {channel:String} AND value IS NOT N
   ORDER BY version LIMIT 20)
 ORDER BY start"""
 _BILLING: Final = """
-SELECT device, channel, kind, name, tou, unit, quantity, condition, slots, actual, estimated, usage, version FROM determinants
+SELECT device, channel, kind, name, tou, unit, quantity, condition, slots, actual, estimated, usage, version,
+period_start = fromUnixTimestamp({start:Int64}) AND period_end = fromUnixTimestamp({end:Int64}) AS whole FROM determinants
 WHERE account = {account:String} AND period = 'billing' AND status = 'released'
-AND period_start = fromUnixTimestamp({start:Int64}) AND period_end = fromUnixTimestamp({end:Int64})
-ORDER BY device, channel, kind, tou, unit"""
+AND period_start >= fromUnixTimestamp({start:Int64}) AND period_end <= fromUnixTimestamp({end:Int64})
+AND (whole OR kind = 'tou-interval-consumption')
+ORDER BY device, channel, kind, period_start, tou, unit"""
 _DAILY: Final = """
 SELECT device, channel, replaceOne(d.kind, '-daily', '') AS kind, '' AS name, tou, unit, sum(d.quantity) AS quantity,
 min(d.condition) AS condition, sum(d.slots) AS slots,
@@ -129,7 +131,7 @@ class Finder:
     def determinants(self, asked: dict[str, Any]) -> dict[str, Any] | None:
         """Bill determinants of a usage subscription: those of exactly this billing period, else the sum of its days once all are there."""
         rows = self.reader.rows(_BILLING, asked)
-        if not rows:
+        if not any(row["whole"] for row in rows):  # parts of it are those of a map that changed inside
             rows = self.reader.rows(_DAILY, asked)
             length = asked["end"] - asked["start"]
             whole = [row for row in rows if int(row["covered"]) == length or row["kind"] == "tou-interval-consumption"]

@@ -32,6 +32,7 @@ from schemas.topology.enterprise import System
 from streams.enterprise.desk import AUE, CVE, IDE, LRE, PRE, VAE, VME, Refusal
 
 if TYPE_CHECKING:
+    from connectors.enterprise.answers import Rows
     from connectors.enterprise.part import Enterprise
 
 CONTROLS: Final = "http://iec.ch/TC57/2011/EndDeviceControls#"
@@ -48,6 +49,7 @@ CODES: Final = {AUE: RIGHT, CVE: RULE, IDE: RELATION, LRE: RULE, VAE: FORMAT, VM
 ACTIONS: Final = {"3.31.0.23": "disconnect", "3.31.0.18": "connect"}
 TYPES: Final = {action: ref for ref, action in ACTIONS.items()}
 OUTCOMES: Final = {"3.31.0.68", "3.31.0.42"}  # disconnected, connected
+GET: Final = "readings-get"  # kind of a conversation: readings that are asked for to come later
 MOST: Final = 100_000  # readings of one reply
 XML: Final = {"requestBody": {"required": True, "content": {"application/xml": {"schema": {"type": "string"}}}}}
 _INTERVALS: Final = """
@@ -60,7 +62,7 @@ WHERE device IN {devices:Array(String)} AND at >= fromUnixTimestamp({start:Int64
 ORDER BY device, channel, registers.at LIMIT {most:Int64}"""
 
 
-_HEADER: Final = ("Verb", "Noun", "MessageID", "CorrelationID", "Source", "Timestamp", "ReplyAddress")
+_HEADER: Final = ("Verb", "Noun", "MessageID", "CorrelationID", "Source", "Timestamp", "ReplyAddress", "AsyncReplyFlag")
 
 
 class ReplyError(Exception):
@@ -114,7 +116,7 @@ def _handled(part: Enterprise, system: str, root: Any, header: Mapping[str, str]
         _control_reply(part, root, header)
         return None
     if about in ("MeterReadings", "GetMeterReadings") and act == "get":
-        return _readings(part, root)
+        return _readings_asked(part, system, root, header)
     known = about in KINDS or about in ("MeterReadings", "GetMeterReadings", "EndDeviceEvents", "EndDeviceControls")
     raise ReplyError(VERB if known else NOUN, f"{header['Verb'][:40]} {about[:60]} is nothing this hub does")
 
@@ -242,8 +244,20 @@ def _device_of(element: Any) -> str:
 # --- get ------------------------------------------------------------------------------------------------------------------------
 
 
-def _readings(part: Enterprise, root: Any) -> Any:
-    """The final readings of the devices and the time a GetMeterReadings names."""
+def _readings_asked(part: Enterprise, system: str, root: Any, header: Mapping[str, str]) -> Any:
+    """The readings at once; with AsyncReplyFlag and a ReplyAddress nothing now, and a message of its own to that address, correlated."""
+    asked = _asked(root)
+    if header["AsyncReplyFlag"].lower() not in ("true", "1") or not header["ReplyAddress"]:
+        return _readings(part.reader, asked)
+    name, _ = _system(part, system, header)
+    request = part.intake.request(name, "cim", GET, header["MessageID"], bulk=False)
+    request.add(header["MessageID"], asked)
+    request.close()
+    return None
+
+
+def _asked(root: Any) -> dict[str, Any]:
+    """What a GetMeterReadings asks for: devices, UTC seconds from and to, and reading types."""
     asked = next(root.iter("{*}GetMeterReadings"), None)
     if asked is None:
         raise ReplyError(REQUEST, "Request/GetMeterReadings is missing")
@@ -253,12 +267,17 @@ def _readings(part: Enterprise, root: Any) -> Any:
     if not devices or not start or not end:
         raise ReplyError(REQUEST, "GetMeterReadings must name EndDevice and a timePeriod with start and end")
     wanted = {one.get("ref") for one in asked if safe_xml.local(one) == "ReadingType"}
-    where = {"devices": devices, "start": moment(start), "end": moment(end), "most": MOST + 1}
-    rows = part.reader.rows(_INTERVALS, where)
-    rows += [{**row, "at": row["second"]} for row in part.reader.rows(_REGISTERS, where)]
+    return {"devices": devices, "start": moment(start), "end": moment(end), "types": sorted(one for one in wanted if one)}
+
+
+def _readings(reader: Rows, asked: Mapping[str, Any]) -> Any:
+    """The final readings of devices in a time. Raises ReplyError where they are too many for one message."""
+    where = {name: asked[name] for name in ("devices", "start", "end")} | {"most": MOST + 1}
+    rows = reader.rows(_INTERVALS, where)
+    rows += [{**row, "at": row["second"]} for row in reader.rows(_REGISTERS, where)]
     if len(rows) > MOST:
         raise ReplyError(MANY, f"more than {MOST} readings: ask for a shorter time or fewer devices")
-    return readings(rows, wanted)
+    return readings(rows, set(asked["types"]))
 
 
 def readings(rows: Iterable[Mapping[str, Any]], wanted: set[str | None] = frozenset()) -> Any:  # type: ignore[assignment]
@@ -344,13 +363,16 @@ def reply(header: Mapping[str, str], code: str, reason: str, payload: Any = None
     return etree.tostring(root, xml_declaration=True, encoding="utf-8")
 
 
-def written(told: Mapping[str, Any]) -> bytes | None:
-    """A message of the enterprise agent: what became of controls or master data, correlated with the request, or events of devices.
+def written(told: Mapping[str, Any], reader: Rows) -> bytes | None:
+    """A message of the enterprise agent: what became of controls or master data, and readings that were asked for to come later, each
+    correlated with its request; or events of devices. Readings are those the store has when the message is written.
 
     None where CIM has no message for it.
     """
     if told["kind"] == "event":
         return _events(told)
+    if told["kind"] == f"{GET}-answer":
+        return _readings_later(told, reader)
     noun = _ANSWERED.get(told["kind"])
     if noun is None:
         return None
@@ -358,6 +380,21 @@ def written(told: Mapping[str, Any]) -> bytes | None:
     flaws = [(CODES.get(item["category"], FAILED), item["note"], (item["body"] or {}).get("id") or item["reference"]) for item in failed]
     result = "OK" if not failed else "FAILED" if len(failed) == len(told["items"]) else "PARTIAL"
     root = message("ResponseMessage", "reply", noun, told["id"], told["reference"], result, flaws)
+    return etree.tostring(root, xml_declaration=True, encoding="utf-8")
+
+
+def _readings_later(told: Mapping[str, Any], reader: Rows) -> bytes:
+    (item,) = told["items"]
+    flaws, payload = [(CODES.get(item["category"], FAILED), item["note"], "")] if item["category"] else [], None
+    if not flaws:
+        try:
+            payload = _readings(reader, item["body"])
+        except ReplyError as error:
+            flaws = [(error.code, error.reason, "")]
+    result = "FAILED" if flaws else "OK"
+    root = message("ResponseMessage", "reply", "MeterReadings", told["id"], told["reference"], result, flaws)
+    if payload is not None:
+        etree.SubElement(root, f"{{{MESSAGE}}}Payload").append(payload)
     return etree.tostring(root, xml_declaration=True, encoding="utf-8")
 
 
@@ -424,7 +461,7 @@ def routes(part: Enterprise | None) -> APIRouter:
     async def told(id: str) -> Response:
         assert part is not None
         row = await run_in_threadpool(part.message, id)
-        made = written(row) if row is not None and row["protocol"] == "cim" else None
+        made = await run_in_threadpool(written, row, part.reader) if row is not None and row["protocol"] == "cim" else None
         if made is None:
             raise ProblemError(404, "not-found", "There is no message of this id for a CIM system.")
         return Response(made, media_type="application/xml")

@@ -18,6 +18,7 @@ import orjson
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
+from connectors.clickhouse.store import StoreError
 from connectors.head_end.publish import Writer
 from connectors.kafka.client import consumer
 from connectors.kafka.settings import KafkaSettings
@@ -117,7 +118,15 @@ class Delivery:
 
     def _sent(self, client: httpx.Client, message: Mapping[str, Any], system: System, stop: threading.Event) -> bool:
         items = [{**item, "body": orjson.loads(item["body"] or b"null")} for item in message["items"]]
-        letter = self.renders[message["protocol"]]({**message, "items": items}, system)
+        letter: Letter | None = None
+        while True:
+            try:
+                letter = self.renders[message["protocol"]]({**message, "items": items}, system)
+                break
+            except StoreError as error:
+                log.warning("a message waits for the store", system=message["system"], id=message["id"], reason=str(error)[:300])
+                if stop.wait(2):
+                    return False
         if letter is None:
             return True  # nothing the protocol has a message for
         tries, pause, attempt = 0, 0.5, 0

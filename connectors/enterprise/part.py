@@ -93,9 +93,8 @@ class Enterprise:
     def _ccb_letter(message: Mapping[str, Any], system: System) -> Letter:  # noqa: ARG004
         return Letter(ccb.written(message), {"Content-Type": "application/xml"}, message["kind"])
 
-    @staticmethod
-    def _cim_letter(message: Mapping[str, Any], system: System) -> Letter | None:  # noqa: ARG004
-        made = cim.written(message)
+    def _cim_letter(self, message: Mapping[str, Any], system: System) -> Letter | None:  # noqa: ARG002
+        made = cim.written(message, self.reader)
         return None if made is None else Letter(made, {"Content-Type": "application/xml"}, message["kind"])
 
     # --- what an operator does ----------------------------------------------------------------------------------------------------
@@ -121,6 +120,7 @@ class Enterprise:
             raise ProblemError(422, "not-valid", f"system: topology.yaml has no system {asked.system[:60]!r}.")
         sql = (
             "SELECT subject FROM conversations WHERE kind = {kind:String} AND system = {system:String} AND state = 'refused' "
+            "AND NOT JSONExtractBool(detail, 'door') "
             "AND ({category:String} = '' OR JSONExtractString(detail, 'category') = {category:String}) "
             "AND (empty({items:Array(String)}) OR has({items:Array(String)}, subject)) ORDER BY at, subject LIMIT {most:Int64}"
         )

@@ -139,9 +139,14 @@ class Desk:
     # --- items: taken once, answered the same -----------------------------------------------------------------------------------
 
     def known(self, item: Item, mark: str) -> dict[str, Any] | None:
-        """The record of an item that was taken before; None for a new one. Raises Refusal where the same id means something else."""
+        """The record of an item that was taken before; None for a new one. Raises Refusal where the same id means something else.
+
+        What could not be read at the door was nothing: it may come again, put right, under its id.
+        """
         seen = self.records.get(item.key)
         if seen is not None and seen["mark"] != mark:
+            if seen.get("door"):
+                return None
             raise Refusal(CVE, "this UUID was used before for something else")
         return seen
 
@@ -168,22 +173,32 @@ class Desk:
         else:
             self._less(group)
 
-    def refused(self, item: Item, mark: str, refusal: Refusal) -> None:
-        """Keeps an item that was refused for what it found here, so that it can be tried again when that has changed."""
+    def forget_refused(self, item: Item) -> None:
+        """What was refused at the door under this id has come again otherwise."""
+        record = self.records.get(f"r/{item.system}/{item.id}")
+        if record is not None and record.get("door"):
+            self.records.put(f"r/{item.system}/{item.id}", None)
+            self.note(record, "sent again", kind=item.kind, message=item.message)
+
+    def refused(self, item: Item, mark: str, refusal: Refusal, *, door: bool = False) -> None:
+        """Keeps an item that was refused for what it found here, so that it can be tried again when that has changed.
+
+        ``door``: it was refused for what is written in it, before it came here; only its sender can send it again.
+        """
         about = {name: getattr(item, name) for name in ("id", "system", "protocol", "message", "bulk", "body", "tries")}
         before = self.records.get(f"r/{item.system}/{item.id}") or {}
         record = {
             **about, "of": item.kind, "mark": mark, "kind": REFUSED, "subject": item.id, "device": item.body.get("device", ""),
             "account": item.body.get("account", ""), "version": before.get("version", item.tries * 2),
-            "due": self.now + self.settings.keep_refused,
+            "due": self.now + self.settings.keep_refused, **({"door": True} if door else {}),
         }  # fmt: skip
-        self.note(record, "refused", kind=item.kind, category=refusal.category, note=refusal.note, message=item.message)
+        self.note(record, "refused", kind=item.kind, category=refusal.category, note=refusal.note, message=item.message, door=door)
         self.records.put(f"r/{item.system}/{item.id}", record)
 
     def again(self, system: str, id: str) -> tuple[Item, str] | None:
         """A refused item as one to be taken now, and its mark; None where none of this id is kept."""
         record = self.records.get(f"r/{system}/{id}")
-        if record is None:
+        if record is None or record.get("door"):
             return None
         self.records.put(f"r/{system}/{id}", None)
         key = f"u/{system}/{id}"

@@ -52,7 +52,7 @@ class EnterpriseFold:
             "manual-read": self.readings.manual, "manual-change": self.readings.manual, "connection": self.connections.request,
             "connection-cancel": self.connections.cancel, "text": self.connections.text, "calculation": self.sums.request,
             "calculation-cancel": self.sums.cancel, "usage-request": self.usage.request, "usage-used": self.usage.used,
-            "usage-discard": self.usage.discard, "charge-lifecycle": self.charges.decided,
+            "usage-discard": self.usage.discard, "charge-lifecycle": self.charges.decided, "readings-get": self._told_later,
         }  # fmt: skip
 
     def apply(self, message: Message) -> Result:
@@ -138,7 +138,9 @@ class EnterpriseFold:
         mark = identity(item.kind, entry["body"], entry["category"])
         try:
             seen = self.desk.known(item, mark)
-            if seen is not None:
+            if seen is None:
+                self.desk.forget_refused(item)
+            else:
                 if not seen["open"]:
                     self.desk.answer(seen, item.message, bulk=item.bulk)
                 return
@@ -146,7 +148,9 @@ class EnterpriseFold:
             self._refuse_unknown(item, refusal)
             return
         if entry["category"]:
-            self._refuse(item, mark, Refusal(entry["category"], entry["note"]))
+            flaw = Refusal(entry["category"], entry["note"])
+            self.desk.refused(item, mark, flaw, door=True)
+            self._refuse(item, mark, flaw, door=True)
             return
         self._tried(item, mark, group)
 
@@ -168,8 +172,13 @@ class EnterpriseFold:
         else:
             raise Refusal(VAE, f"nothing is known of {item.kind}")
 
-    def _refuse(self, item: Item, mark: str, refusal: Refusal) -> None:
+    def _told_later(self, item: Item, mark: str) -> None:
+        """Readings are put into the message by whoever sends it: they are in the store, and may be many."""
         self.desk.opened(item, mark)
+        self.desk.settle(item.key, item.body)
+
+    def _refuse(self, item: Item, mark: str, refusal: Refusal, *, door: bool = False) -> None:
+        self.desk.opened(item, mark, **({"door": True} if door else {}))
         about = {"id": item.body.get("id", ""), "device": item.body.get("device", "")}
         self.desk.settle(item.key, about, refusal.category, refusal.note)
 

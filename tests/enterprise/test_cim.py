@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any
 
+import orjson
 import pytest
 from lxml import etree
 
 from connectors import safe_xml
-from connectors.enterprise.cim import take, written
+from connectors.enterprise.cim import MOST, take, written
 from connectors.enterprise.intake import Intake
 from connectors.enterprise.simulator.cim import PROFILE, REGISTER, fill, link, meter, named, payload
 from connectors.head_end.problems import ProblemError
 from connectors.subscribers.writers.cim import MESSAGE, reading_type
 from schemas.topology.enterprise import EnterpriseSettings, System
+from streams.enterprise.fold import EnterpriseFold
+from streams.runtime.fold import Message
 from tests.enterprise.test_sap_door import CODEC, NOW, FakeWriter
 
 HEADER = {"Source": "CIS", "MessageID": "m1"}
@@ -41,6 +45,18 @@ def asked(data: bytes, **system: Any) -> tuple[list[str], list[dict[str, Any]]]:
     assert safe_xml.text(answer, "Header/CorrelationID") == safe_xml.text(safe_xml.parsed(data), "Header/MessageID")
     told = [safe_xml.text(answer, f"Reply/{path}") for path in ("Result", "Error/code", "Error/reason")]
     return told, [item for request in writer.requests for item in request["items"]]
+
+
+class Shelf:
+    """A store of one interval."""
+
+    def __init__(self, many: int = 1) -> None:
+        self.many, self.asked = many, dict[str, Any]()
+
+    def rows(self, sql: str, parameters: Any) -> list[dict[str, Any]]:
+        self.asked = dict(parameters)
+        about = {"device": "M1", "channel": "E1", "unit": "kWh", "direction": "delivered", "seconds": 900, "at": NOW, "condition": 500_000}
+        return [{**about, "value": Decimal("1.25")}] * self.many if "FROM intervals" in sql else []
 
 
 def objects(data: bytes, **system: Any) -> list[dict[str, Any]]:
@@ -165,14 +181,47 @@ def test_a_reply_names_each_object_that_was_refused() -> None:
         {"id": "a", "reference": "m1/0", "body": {"id": "M1"}, "category": "", "note": ""},
         {"id": "b", "reference": "m1/1", "body": {"id": "M2"}, "category": "PRE.CVE", "note": "exists already"},
     ]
-    reply = safe_xml.parsed(written({"id": "r", "kind": "meter-config-answer", "reference": "m1", "items": items}) or b"")
+    reply = safe_xml.parsed(written({"id": "r", "kind": "meter-config-answer", "reference": "m1", "items": items}, Shelf()) or b"")
     told = [safe_xml.text(reply, path) for path in ("Header/Noun", "Header/CorrelationID", "Reply/Result", "Reply/Error/ID")]
     assert told == ["MeterConfig", "m1", "PARTIAL", "M2"]
-    assert written({"id": "r", "kind": "series", "reference": "", "items": []}) is None
+    assert written({"id": "r", "kind": "series", "reference": "", "items": []}, Shelf()) is None
 
 
 def test_events_of_devices_are_told_by_their_cim_codes() -> None:
     body = {"text": "outage 12", "at": NOW, "device": "M1", "severity": "3"}
-    told = written({"id": "r", "kind": "event", "items": [{"id": "e", "reference": "", "body": body, "category": "", "note": ""}]})
+    told = written({"id": "r", "kind": "event", "items": [{"id": "e", "reference": "", "body": body, "category": "", "note": ""}]}, Shelf())
     event = next(safe_xml.parsed(told or b"").iter("{*}EndDeviceEvent"))
     assert (safe_xml.text(event, "Assets/Names/name"), event[-1].get("ref")) == ("M1", "3.26.0.85")
+
+
+def get(**header: str) -> bytes:
+    root = etree.Element(f"{{{MESSAGE}}}RequestMessage")
+    fill(etree.SubElement(root, f"{{{MESSAGE}}}Header"), {"Verb": "get", "Noun": "MeterReadings", **HEADER, **header}, MESSAGE)
+    wanted = etree.SubElement(etree.SubElement(root, f"{{{MESSAGE}}}Request"), "GetMeterReadings")
+    fill(etree.SubElement(etree.SubElement(wanted, "EndDevice"), "Names"), {"name": "M1"}, "")
+    fill(etree.SubElement(etree.SubElement(wanted, "ReadingSchedule"), "timePeriod"), {"start": stamp(NOW - 900), "end": stamp(NOW)}, "")
+    return etree.tostring(root)
+
+
+def test_readings_that_are_to_come_later_are_acknowledged_and_sent_with_the_requests_id() -> None:
+    told, (item,) = asked(get(AsyncReplyFlag="true", ReplyAddress="http://cis/in"), url="http://cis/in")
+    assert (told, item["id"], item["body"]) == (
+        ["OK", "", ""], "m1", {"devices": ["M1"], "start": NOW - 900, "end": NOW, "types": []}
+    )  # fmt: skip
+    fold = EnterpriseFold(EnterpriseSettings(systems={"cim": System(protocol="cim")}))
+    request = {"system": "cim", "protocol": "cim", "kind": "readings-get", "message": "m1", "bulk": False, "received_at": NOW}
+    items = [{**item, "body": orjson.dumps(item["body"]).decode()}]
+    (answer,) = [out.body for out in fold.apply(Message("EnterpriseRequest", {**request, "items": items}, "a" * 32)).outputs]
+    answer["items"] = [{**one, "body": orjson.loads(one["body"])} for one in answer["items"]]
+    shelf = Shelf()
+    reply = safe_xml.parsed(written(answer, shelf) or b"")
+    assert [safe_xml.text(reply, path) for path in ("Header/CorrelationID", "Header/Noun", "Reply/Result")] == ["m1", "MeterReadings", "OK"]
+    assert [one.text for one in reply.iter("{*}value")] == ["1.25"]
+    assert (shelf.asked["devices"], shelf.asked["start"], shelf.asked["end"]) == (["M1"], NOW - 900, NOW)
+    many = safe_xml.parsed(written(answer, Shelf(MOST + 1)) or b"")
+    assert [safe_xml.text(many, path) for path in ("Reply/Result", "Reply/Error/code")] == ["FAILED", "3.1"]
+
+
+def test_later_readings_need_a_system_that_is_known() -> None:
+    told, items = asked(get(AsyncReplyFlag="true", ReplyAddress="http://elsewhere"), url="http://cis/in")
+    assert (told[:2], items) == (["FAILED", "1.5"], [])

@@ -270,13 +270,27 @@ def test_a_refused_item_can_be_tried_again_when_what_it_names_has_come() -> None
     assert talk.ask("reading-order", wanted, "u1") == "", "the id is known with its new answer"
 
 
-def test_what_was_refused_is_kept_for_a_time_and_what_the_door_refused_not_at_all() -> None:
+def test_what_the_door_refused_is_seen_like_all_else_and_may_come_again_put_right() -> None:
+    talk = Talk(keep_refused=DAY)
+    item = {"id": "u9", "body": orjson.dumps({"id": "M1"}).decode(), "category": "VME.XML", "note": "no date"}
+    request = {"system": "sap", "protocol": "sap", "kind": "reading-order", "message": "m", "bulk": False, "received_at": NOW}
+    talk._tell("EnterpriseRequest", {**request, "items": [item]})
+    (kept,) = talk.said["EnterpriseConversation"]
+    assert (kept["subject"], kept["state"], orjson.loads(kept["detail"])["door"]) == ("u9", "refused", True)
+    talk._tell("EnterpriseRequest", {**request, "kind": "retry", "items": [{**item, "category": ""}]})
+    assert not talk.said, "only its sender can put it right"
+    assert talk.ask("reading-order", order(), "u9") == ""
+    assert [one["state"] for one in talk.said["EnterpriseConversation"] if one["kind"] == "refused-item"] == ["sent again"]
+
+
+def test_what_was_refused_is_kept_for_a_time() -> None:
     talk = Talk(keep_refused=DAY)
     talk.ask("reading-order", order() | {"device": "M9"}, "u1")
     item = {"id": "u2", "body": '{"id":"x"}', "category": "PRE.VAE", "note": "no date"}
     head = {"system": "sap", "protocol": "sap", "kind": "reading-order", "message": "m", "bulk": False, "received_at": NOW}
     talk._tell("EnterpriseRequest", head | {"items": [item]})
     assert talk.fold.desk.records.get("r/sap/u1")
-    assert not talk.fold.desk.records.get("r/sap/u2"), "it would be refused again"
+    assert talk.fold.desk.records.get("r/sap/u2")
     talk.tick(NOW + DAY)
     assert not talk.fold.desk.records.get("r/sap/u1")
+    assert not talk.fold.desk.records.get("r/sap/u2")
