@@ -25,14 +25,12 @@ def main(
     """
     from faust import Worker
 
-    from connectors.head_end.formats import warm
     from mdh.agents import plans_and_folds
     from mdh.contracts import codec_of
     from mdh.logs import configure
     from mdh.settings import load_settings
     from mdh.telemetry import announce
     from schemas.topology import TopologyError, load_topology
-    from streams.insights.kernel import warm as warm_profiles
     from streams.runtime.app import AgentSpec, RuntimeSettings, create_app
     from streams.runtime.meters import show_all
     from streams.runtime.sabotage import Sabotage, Torment
@@ -62,8 +60,12 @@ def main(
     if "vee" in names:
         show_all()
     if "ingest" in names:
+        from connectors.head_end.formats import warm
+
         warm()  # compiles the decoders once per machine, before a payload waits for them
     if "insights" in names:
+        from streams.insights.kernel import warm as warm_profiles
+
         warm_profiles()
     specs = [AgentSpec(*pair) for pair in plans_and_folds(system, names)]
     app = create_app(specs, runtime, Torment(torment) if torment else Sabotage(), codec_of(settings, system))
