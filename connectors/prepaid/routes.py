@@ -35,7 +35,6 @@ from connectors.prepaid.documents import (
 from connectors.prepaid.explain import Explaining
 from connectors.prepaid.questions import ACCOUNTS, LEDGER, NOTICES
 from connectors.prepaid.service import PrepaidService
-from connectors.prepaid.statement import as_csv, as_pdf
 from connectors.prepaid.texts import Texts
 from connectors.rights.scope import require_within
 from schemas.topology.portal import Language
@@ -167,6 +166,8 @@ def _usage(router: APIRouter, desk: Desk) -> None:
 
 def statement_response(statement: Mapping[str, Any], format: str, texts: Texts, title: str) -> Response:
     """A statement as a file to save."""
+    from connectors.prepaid.statement import as_csv, as_pdf  # what draws pages is large, and few ask for one
+
     data = as_csv(statement) if format == "csv" else as_pdf(statement, texts, title)
     kind = "text/csv; charset=utf-8" if format == "csv" else "application/pdf"
     name = f"statement-{statement['from']}-{statement['to']}.{format}"

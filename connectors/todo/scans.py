@@ -20,7 +20,6 @@ from schemas.conditions import SUSPECT
 from schemas.identity import identity
 from schemas.topology import Topology
 from schemas.topology.todo import TodoType
-from streams.determinants.usage.cycles import dated, period_at, usual
 
 log = structlog.get_logger(__name__)
 FACTS_EVERY: Final = 60.0  # seconds between two looks for To-Dos that master data say more about
@@ -220,6 +219,12 @@ class Scanner:
 
     def bill_at(self, account: str, cycle: str, zone: str, at: int) -> int:
         """The end of the billing period that a moment lies in, as UTC second: of the cycle master data name, else of determinants."""
+        from streams.determinants.usage.cycles import (
+            dated,
+            period_at,
+            usual,
+        )  # brings the compiled kernels, which a start need not wait for
+
         named = self.topology.usage.cycles.get(cycle)
         cycles = dated(named) if named else usual(self.topology.determinants.billing, account)
         return period_at(cycles, zone, at).end
