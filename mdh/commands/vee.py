@@ -217,7 +217,9 @@ class Bench:
 
     def _registers(self) -> Iterator[dict[str, Any]]:
         for (device, channel), reads in self.registers.items():
-            at = np.array(sorted(reads), np.int64)
+            at = np.array(sorted(when for when in reads if reads[when][1]), np.int64)
+            if not len(at):
+                continue
             values = np.array([reads[when][0] for when in at.tolist()], np.int64)
             codes = np.array([reads[when][1] for when in at.tolist()], np.int32)
             methods = [reads[when][2] for when in at.tolist()]

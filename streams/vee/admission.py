@@ -204,17 +204,16 @@ class Admission:
             open_[early] = False
 
     def _check_service(self, block: ReadBlock, channels: Ints, open_: Mask, admitted: Admitted) -> None:
-        """Rows that lie wholly in time in which no meter was installed, where that terminates, wait for other master data."""
+        """Rows that lie wholly in time in which no meter was installed, where that terminates, wait for other master data.
+
+        So do parts of rows, and single readings of registers (streams/vee/uninstalled.py).
+        """
         rule = self.inactive
         if rule is None or not open_.any():
             return
         start, end = block.start, block.start + np.maximum(block.count.astype(np.int64), 1) * block.seconds
-        registers = np.flatnonzero(block.reads > 0)
-        if len(registers):
-            start, begins = start.copy(), starts_of(block.reads)[registers]
-            start[registers], end[registers] = np.minimum.reduceat(block.times, begins), np.maximum.reduceat(block.times, begins)
         self.channels.refresh()
-        beyond = np.flatnonzero(outside(self.channels.served[channels], start, end) & open_)
+        beyond = np.flatnonzero(outside(self.channels.served[channels], start, end) & open_ & (block.seconds > 0))
         first, behind = rule.days
         early = []
         for row in beyond.tolist():

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 import orjson
 
-from schemas.block import FinalBlock, ReadBlock
+from schemas.block import FinalBlock, ReadBlock, starts_of
 from schemas.identity import partition_of
 from schemas.topology.usage import any_match
 from schemas.topology.vee import VeeSettings
@@ -170,9 +170,13 @@ class VeeFold:
 
     def _readings(self, block: ReadBlock, part: Part, admitted: Admitted, version: int, emitter: Emitter) -> list[Changed]:
         """Folds readings of registers in; those before the kept ones wait for their neighbours in the store."""
+        part, rests = self._in_service(block, part, admitted, emitter, version)
+        changes = []
+        for rest, channel in rests:
+            alone = Part(0, np.zeros(1, np.int64), np.array([channel]))
+            changes += self._readings(rest, alone, self.admission.plain(rest), version, emitter)
         early = self.registers.early(block, part.rows, part.channels)
         now = ~np.isin(part.rows, [row for row, _, _ in early])
-        changes = []
         if now.any():
             changes.append(self.registers.decide(block, part.rows[now], part.channels[now], admitted.values, admitted.codes, version))
         for row, channel, old in early:
@@ -186,6 +190,24 @@ class VeeFold:
             emitter.registers(changed, version, *self.readings.judge(changed))
         self._pursue({(0, channel) for _, channel, _ in early}, emitter)
         return changes
+
+    def _in_service(
+        self, block: ReadBlock, part: Part, admitted: Admitted, emitter: Emitter, version: int
+    ) -> tuple[Part, list[tuple[ReadBlock, int]]]:
+        """Parks readings of time in which no meter was installed; returns the rows without any, and of the others what is left."""
+        times, cells = starts_of(block.reads), starts_of(block.count)
+        touched, rests = [], []
+        for place in self.days.uninstalled.rows(block, part.rows, part.channels).tolist():
+            row, channel = int(part.rows[place]), int(part.channels[place])
+            at = block.times[int(times[row]) : int(times[row]) + int(block.reads[row])]
+            out = self.days.uninstalled.readings(channel, at, admitted.codes[int(cells[row]) : int(cells[row]) + len(at)])
+            if out.any():
+                touched.append(place)
+                self._uninstalled(self.late.readings(block, row, channel, out, admitted), channel, emitter, version)
+                if not out.all():
+                    rests.append((self.late.readings(block, row, channel, ~out, admitted), channel))
+        stays = np.setdiff1d(np.arange(len(part.rows)), touched)
+        return (Part(0, part.rows[stays], part.channels[stays]), rests) if touched else (part, [])
 
     def _pursue_readings(self, channels: list[int], emitter: Emitter) -> None:
         """Asks the store for what older readings of registers need, and decides those that have everything."""
@@ -215,6 +237,12 @@ class VeeFold:
         if was is not None:
             spans, known = self._changed_spans(channel), self.readings.found_before({channel: older}, {channel: was})
             version = self._after_leaving()
+            out = self.days.uninstalled.readings(channel, older.at, older.code)
+            out &= np.array([_within(at, spans) for at in older.at.tolist()], np.bool_)
+            if out.any():
+                taken = self.late.taken_readings(channel, older.at[out], older.value[out], older.code[out])
+                self._uninstalled(taken, channel, emitter, version)
+                older.take_out(out)
             inside = [(at, v) for at, v in zip(older.at.tolist(), older.version.tolist(), strict=True) if _within(at, spans)]
             emitter.readings_leaving(channel, self._left(channel, was, self.channels.judged(channel), inside), version - 1)
             changed = self.registers.anew_older(channel, version, older, spans)
@@ -222,13 +250,16 @@ class VeeFold:
             changes.append(changed)
         for what in self.parking.waiting(late):
             if isinstance(what, ReadBlock):
-                version, known = self._next("version"), self.readings.found_before({channel: older}, {})
-                told = self.admission.plain(what)
-                changed = self.registers.decide(
-                    what, np.arange(len(what)), np.full(len(what), channel), told.values, told.codes, version, {row: older}
-                )
-                emitter.registers(changed, version, *self.readings.judge(changed, {channel: older}, known))
-                changes.append(changed)
+                version, told = self._next("version"), self.admission.plain(what)
+                all_ = Part(0, np.arange(len(what)), np.full(len(what), channel))
+                part, rests = self._in_service(what, all_, told, emitter, version)
+                pieces = [(what, part.rows)] if len(part.rows) else []
+                for block, rows in (*pieces, *((rest, np.zeros(1, np.int64)) for rest, _ in rests)):
+                    known, told = self.readings.found_before({channel: older}, {}), self.admission.plain(block)
+                    owners = np.full(len(rows), channel)
+                    changed = self.registers.decide(block, rows, owners, told.values, told.codes, version, {row: older})
+                    emitter.registers(changed, version, *self.readings.judge(changed, {channel: older}, known))
+                    changes.append(changed)
             else:
                 changes += self._carry_out(channel, what, emitter, older)
         return changes
@@ -616,6 +647,9 @@ class VeeFold:
         if before != after and key in self.state.table(register_rows.NAME).index:
             version = self._after_leaving()
             emitter.readings_leaving(channel, self._left(channel, before, after, self.registers.held(channel)), version - 1)
+            out = self.registers.take_out(channel, lambda at, code: self.days.uninstalled.readings(channel, at, code))
+            if len(out.at):
+                self._uninstalled(self.late.taken_readings(channel, out.at, out.value, out.code), channel, emitter, version)
             changed = self.registers.anew(channel, version)
             emitter.registers(changed, version, *self.readings.judge(changed))
             self._checked(changed, emitter)

@@ -75,6 +75,14 @@ class LateReads:
         id_ = identity("uninstalled", self.channels.table.keys[out.channel], seconds, int(out.start[0]))
         return self._block(id_, "", "", 0, seconds, out.channel, out.start, out.size, out.values, out.codes)
 
+    def taken_readings(self, channel: int, at: Ints, values: Ints, codes: Array) -> ReadBlock:
+        """Readings that were taken out of a register, as a block of their own."""
+        one, size = np.zeros(1, np.int64), np.array([len(at)], np.int64)
+        block = self._block(
+            identity("uninstalled", self.channels.table.keys[channel], 0, int(at[0])), "", "", 0, 0, channel, at[:1], size, values, codes
+        )
+        return replace(block, seconds=one.astype(np.int32), reads=size.astype(np.int32), times=at)
+
     def _block(
         self, id_: str, payload: str, source: str, received_at: int, seconds: int, channel: int, start: Ints, size: Ints,
         values: Ints, codes: Array,

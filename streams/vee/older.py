@@ -173,6 +173,11 @@ class Older:
         unknown = max(begin, int(self.ends[run]) + 1) if run >= 0 else begin
         return unknown if unknown <= end else None
 
+    def take_out(self, places: Array) -> None:
+        """Leaves nothing of these readings but their places."""
+        for column in (self.value, self.code, self.estimate, self.estimated):
+            column[places] = 0
+
     def final(self) -> tuple[Ints, Ints]:
         """Values and conditions (hundredths) as published."""
         made = self.estimated > 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import partial
@@ -39,7 +39,8 @@ _EMPTY: Final = np.zeros(0, np.int64)
 def table() -> Table:
     """Columns of the register table: the newest reads in the order of time, unused places first (``at`` -1).
 
-    ``since`` is when the first of the reads was taken that are in the store only, -1: there are none.
+    ``since`` is when the first of the reads was taken that are in the store only, -1: there are none. A read of condition 0 was taken out
+    (streams/vee/uninstalled.py).
     """
     return Table(
         {
@@ -91,6 +92,15 @@ class Ordered:
             seconds=one.astype(np.int32), count=np.array([size], np.int32), reads=np.array([size], np.int32), multiplier=one,
             values=np.full(size, self.value, np.int64), conditions=np.full(size, self.code, np.int32), times=np.array(self.times, np.int64),
         )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Readings as they are held: conditions in hundredths."""
+
+    at: Ints
+    value: Ints
+    code: Array
 
 
 class Registers:
@@ -148,7 +158,7 @@ class Registers:
         if older is not None and len(old):
             more = (older.at, older.value, older.code, older.version)
             columns = [np.concatenate([a[old], b]) for a, b in zip(more, columns, strict=True)]
-        at, value, code, version = (column.tolist() for column in columns)
+        at, value, code, version = (column[columns[2] > 0].tolist() for column in columns)
         told = {
             "version": max([0, *version]),
             "readings": [
@@ -164,7 +174,10 @@ class Registers:
         row, places, old = self._held(channel, body, older)
         found = Ordered(before=self.summary(channel, body, older))
         newest, expected = json.loads(found.before)["version"], body["expected_version"]
-        times = [*(older.at[old].tolist() if older is not None else ()), *table["at"][row, places].tolist()]
+        times = [
+            *(older.at[old].tolist() if older is not None else ()),
+            *table["at"][row, places[table["condition"][row, places] > 0]].tolist(),
+        ]
         if body["action"] not in ("edit", "discard"):
             found.refused = "readings of a register can be edited and discarded only"
         elif expected is not None and expected != newest:
@@ -182,6 +195,16 @@ class Registers:
             if older is not None:
                 older.code[old[np.isin(older.at[old], found.times)]] = 0
         return found
+
+    def take_out(self, channel: int, beyond: Callable[[Ints, Array], Array]) -> Held:
+        """Takes kept readings out that are ``beyond`` (of times and conditions). Their places stay, with condition 0: to be told again."""
+        table, row = self.state.table(NAME), self.row(channel)
+        places = np.flatnonzero(beyond(table["at"][row], table["condition"][row]))
+        taken = Held(*(table[name][row, places].copy() for name in ("at", "value", "condition")))
+        for name in ("value", "condition", "estimate", "estimated"):
+            table[name][row, places] = 0
+        table.mark(np.array([row]))
+        return taken
 
     def held(self, channel: int) -> list[tuple[int, int]]:
         """Time and version of the kept readings of a channel."""
@@ -290,10 +313,10 @@ class Registers:
         ``said`` is what was published. It stays where the readings that an estimate leans on are not known any more.
         """
         guess, guessed, method = (np.zeros(len(owner), np.int64) for _ in range(3))
-        missing = np.flatnonzero(code < _USABLE)
+        missing = np.flatnonzero((code > 0) & (code < _USABLE))
         if self.rules and len(missing):
             for row in np.unique(owner[missing]).tolist():
-                whole = np.flatnonzero(owner == row)
+                whole = np.flatnonzero((owner == row) & (code > 0))
                 runs = older[row].run(times[whole]) if row in older else np.zeros(len(whole), np.int64)
                 for run in np.unique(runs).tolist():
                     own = whole[runs == run]

@@ -45,7 +45,7 @@ class Related:
         table = self.state.table(NAME)
         channel = work.table["channel"][work.row[checks.last]].astype(np.int64)
         register = self.anchors.rows_of(channel)
-        open_ = ((table["at"][register] >= 0) & (table["condition"][register] < _USABLE)).any(axis=1)
+        open_ = ((table["condition"][register] > 0) & (table["condition"][register] < _USABLE)).any(axis=1)
         news: set[int] = set()
         for number in np.flatnonzero(open_ & checks.complete & ~checks.spans.broken).tolist():
             if self._span(work, batch, number, int(channel[number]), int(register[number])):
@@ -58,7 +58,8 @@ class Related:
         assert self.rule is not None
         begin, end = int(checks.spans.start[number]), int(checks.spans.end[number])
         at = table["at"][row]
-        missing = at[(at > begin) & (at < end) & (table["condition"][row] < _USABLE)].tolist()
+        code = table["condition"][row]
+        missing = at[(at > begin) & (at < end) & (code > 0) & (code < _USABLE)].tolist()
         if not missing:
             return False
         row_of, slot = checks.cells(number)

@@ -1,6 +1,6 @@
-"""Intervals of time in which no meter was installed, where that terminates: they wait, whether they come or are there already.
+"""Reads of time in which no meter was installed, where that terminates: they wait, whether they come or are there already.
 
-What counts is each interval, not the row it came in: so it makes no difference whether master data or reads came first.
+What counts is each interval and each reading, not the row it came in: so it makes no difference whether master data or reads came first.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from schemas import conditions
+from schemas.block import ReadBlock, starts_of
 from schemas.topology.vee import InactiveMeasurement, VeeSettings
 from streams.vee.batch import Array, Ints, Mask
 from streams.vee.channels import Channels
@@ -37,7 +38,7 @@ class TakenOut:
 
 
 class Uninstalled:
-    """Finds intervals that lie wholly in time in which no meter was installed, less the rule's grace, and no person has set."""
+    """Finds reads that lie wholly in time in which no meter was installed, less the rule's grace, and no person has set."""
 
     def __init__(self, channels: Channels, settings: VeeSettings) -> None:
         self.channels = channels
@@ -86,6 +87,26 @@ class Uninstalled:
                 found.append(TakenOut(int(channel[row]), start, size, work.values[row, :count][out], work.coded[row, :count][out]))
                 work.values[row, :count][out], work.coded[row, :count][out], work.accepted[row] = 0, 0, 0
         return found
+
+    def rows(self, block: ReadBlock, rows: Ints, channels: Ints) -> Ints:
+        """Positions of the rows of register readings that do not lie within the longest time in service."""
+        if self.rule is None or not len(rows):
+            return np.zeros(0, np.int64)
+        registers, low, high = np.flatnonzero(block.reads > 0), block.start.copy(), block.start.copy()
+        begins = starts_of(block.reads)[registers]
+        low[registers], high[registers] = np.minimum.reduceat(block.times, begins), np.maximum.reduceat(block.times, begins)
+        return np.flatnonzero(outside(self.channels.served[channels], low[rows], high[rows]))
+
+    def readings(self, channel: int, times: Ints, codes: Array) -> Mask:
+        """Which readings of a register were taken while no meter was installed. One taken just then belongs to the meter that goes or
+        comes."""
+        out = np.zeros(len(times), np.bool_)
+        beyond = self._beyond(np.full(len(times), channel), times, times) if self.rule is not None else np.zeros(0, np.int64)
+        if self.rule is not None and len(beyond):
+            at, persons = times[beyond], (codes[beyond] >= _PERSONS[0]) & (codes[beyond] < _PERSONS[1])
+            states = states_at(periods_of(self.channels.table.text["periods"][channel]), at - 1, at + 1, self.rule.grace)
+            out[beyond] = (states == UNINSTALLED) & ~persons & (codes[beyond] > 0)
+        return out
 
     def _beyond(self, channel: Ints, start: Ints, end: Ints) -> Ints:
         """Positions that do not lie within the longest time in service, on days on which the rule holds."""

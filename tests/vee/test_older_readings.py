@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.conditions import EST_INTERPOLATED, REGULAR
+from schemas.conditions import EST_INTERPOLATED, REGULAR, REPORTED_MISSING
 from schemas.topology.vee import VeeSettings
 from streams.vee.older import AROUND, Older, StoredReading, answer, around, windows_of
 from tests.vee.driver import MICRO, Hub, interval_row, register_row
@@ -163,3 +163,63 @@ def test_windows_hold_a_day_and_what_is_around_it_and_join_to_runs() -> None:
     assert older.gap(61 * 86_400, 191 * 86_400) == 190 * 86_400 + 1
     assert np.unique(older.run(older.at)).tolist() == [1, 2]
     assert windows_of(answer("M1", "R1", "", 7, []))[0][1].span() == (-(1 << 62), 1 << 62)
+
+
+PARKS = VeeSettings.model_validate(
+    {"groups": {"initial-load": {"rules": [{"id": "inactive-measurement", "grace": "1h"}, *RULES]}}, "future_tolerance": "900d"}
+)
+
+
+def out_of_service(begin: int, end: int) -> dict[str, Any]:
+    spans = ((None, begin, "connected"), (begin, end, "uninstalled"), (end, None, "connected"))
+    return {"periods": [{"from": a, "to": b, "state": state} for a, b, state in spans]}
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_readings_of_uninstalled_time_are_taken_out_and_come_back(restart: bool) -> None:
+    hub = Hub(PARKS)
+    hub.master(channel="R1", unit="kWh", seconds=0)
+    for day in range(DAYS):
+        hub.send(register_row([(START + day * 86_400, value(day))]))
+    before = outcome(hub)
+    begin, end = START + 5 * 86_400, START + 20 * 86_400  # readings in the store, and readings in the state
+    hub.master(channel="R1", unit="kWh", seconds=0, **out_of_service(begin, end))
+    left = [at for (_, _, at), one in hub.reads.items() if one[1]]
+    assert sorted(left) == [START + day * 86_400 for day in range(DAYS) if not 5 < day < 20]  # those at the ends belong to a meter
+    assert set(hub.rules()) == {"inactive-measurement"}
+    if restart:
+        hub.restart()
+    hub.master(channel="R1", unit="kWh", seconds=0)
+    assert outcome(hub) == before
+
+
+@given(data=st.data())
+@settings(max_examples=12, deadline=None)
+def test_readings_of_uninstalled_time_wait_whatever_came_first(data: st.DataObject) -> None:
+    cuts = st.integers(0, DAYS * 24)
+    begin, end = (START + h * HOUR for h in sorted(data.draw(st.tuples(cuts, cuts).filter(lambda pair: pair[0] < pair[1]))))
+    size = data.draw(st.sampled_from([1, 7, DAYS]))
+    holes = data.draw(st.sets(st.integers(0, DAYS - 1), max_size=3))
+    days = data.draw(st.permutations(range(0, DAYS, size)))
+    master = {"channel": "R1", "unit": "kWh", "seconds": 0}
+
+    def send(hub: Hub) -> None:
+        for first in days:
+            own = range(first, min(first + size, DAYS))
+            codes = [REPORTED_MISSING if day in holes else REGULAR for day in own]
+            hub.send(register_row([(START + day * 86_400, value(day)) for day in own], codes=codes))
+
+    early, late = Hub(PARKS), Hub(PARKS)
+    early.master(**master, **out_of_service(begin, end))
+    send(early)
+    late.master(**master)
+    send(late)
+    in_service = outcome(late)
+    late.master(**master, **out_of_service(begin, end))
+    ended = [outcome(hub) for hub in (early, late)]
+    assert ended[0][1] == ended[1][1]
+    parked = [{one[0] for one in told if one[0] == "inactive-measurement"} for _, _, told in ended]
+    assert parked[0] == parked[1] == ({"inactive-measurement"} if len(ended[0][1]) < DAYS else set())
+    for hub in (early, late):
+        hub.master(**master)
+        assert outcome(hub) == in_service
