@@ -148,10 +148,13 @@ class UnitOfMeasure(RuleSettings):
 
 
 class IntervalSize(RuleSettings):
-    """Reads of another interval length than master data says, or off the day's grid, are refused."""
+    """Reads of another interval length than master data says, or off the day's grid, are refused; days of a longer length are held."""
 
     id: Literal["interval-size"] = "interval-size"
     severity: Literal["terminate"] = "terminate"
+    min_values: int = Field(
+        default=12, ge=3, description="Values a day must have before it is asked whether they came every so many intervals"
+    )
 
 
 class Multiplier(RuleSettings):

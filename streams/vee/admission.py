@@ -125,6 +125,10 @@ class Admission:
 
         The grid begins at local midnight plus the phase of the channel's first interval: (start - midnight) mod s must be the phase.
         A day has (midnight behind - midnight) / s slots, so days of 23 and 25 hours fit.
+
+        Data of a longer length that are declared as s, such as half hours under 15 minutes, fit every grid and leave every second slot
+        empty. A whole day with ``min_values`` or more whose slots lie a multiple of k > 1 slots apart (k: the greatest common divisor of
+        their distances; announced gaps count as values) becomes an exception, and nothing of it is estimated: that would invent energy.
         Source: interval size validation of the domain.
         """
         senseless = ((block.seconds < 0) | (block.seconds > _LONGEST)) & open_

@@ -17,6 +17,7 @@ from streams.vee.rules.high_low import high_low
 from streams.vee.rules.inactive_measurement import inactive_measurement
 from streams.vee.rules.interval_adjustment_from_scalar import interval_adjustment_from_scalar
 from streams.vee.rules.interval_interpolation import interval_interpolation
+from streams.vee.rules.interval_size import interval_size
 from streams.vee.rules.interval_spike import interval_spike
 from streams.vee.rules.like_day_average import like_day_average
 from streams.vee.rules.missing_quantity import missing_quantity
@@ -31,6 +32,7 @@ Validation = Callable[[DayBatch, Any], Findings | list[Findings]]
 Estimation = Callable[[DayBatch, Any, Any], Findings | None]  # batch, settings, rows it may change; what could not be estimated
 
 VALIDATIONS: Final[dict[str, Validation]] = {
+    "interval-size": interval_size,
     "multiplier": multiplier,
     "inactive-measurement": inactive_measurement,
     "consecutive-interval": consecutive_interval,
