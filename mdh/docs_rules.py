@@ -38,7 +38,7 @@ ROWS: Final = 12  # rows of a table that are shown
 AROUND: Final = 2  # rows shown around those that a rule concerns
 Rows = list[dict[str, str]]
 
-# Where rules are decided that are no function over days
+# Where rules are decided that are no function over days, or that begin before there are any
 _ELSEWHERE: Final = {
     "unit-of-measure": "streams.vee.admission:Admission._convert",
     "interval-size": "streams.vee.admission:Admission._check_size",
@@ -141,7 +141,7 @@ def registered() -> list[Page]:
 def _code(rule: str) -> Any:
     """The function or class that decides a rule."""
     known: dict[str, Any] = {**VALIDATIONS, **ESTIMATIONS}
-    if rule in known:
+    if rule not in _ELSEWHERE:
         return known[rule]
     module, _, path = _ELSEWHERE[rule].partition(":")
     found: Any = importlib.import_module(module)
