@@ -167,6 +167,14 @@ class Anchors:
         back = self.older(table.keys[row])
         return begin if back is None else back.gap(begin, end)
 
+    def short(self, channels: Ints, start: Ints) -> Mask:
+        """Which of these channels have a register whose kept readings begin behind these times, while there are older ones."""
+        found = self.has(channels)
+        own = np.flatnonzero(found)
+        table, rows = self.state.table(NAME), self._link[channels[own]]
+        found[own] = (table["since"][rows] >= 0) & (start[own] < table["at"][rows, 0])
+        return found
+
     def register_of(self, channel: int) -> int:
         """The channel of the check register of a channel that :meth:`has` one."""
         return int(self.state.table(NAME)["channel"][self._link[channel]])

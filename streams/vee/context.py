@@ -116,12 +116,27 @@ class Context:
         lacking = np.zeros(len(batch), np.bool_)
         again: Days = []
         known = set(informed.tolist())
+        for row in self._unread(work, batch).tolist():
+            if int(work.codes[row]) not in known:
+                lacking[row] = True
+                again.append((int(work.row[row]), int(work.day[row])))
         for row, days in self._wanted(work, batch).items():
             code = int(work.codes[row])
             if (code not in known or row in fresh) and not work.passive[row] and self._absent(work, row, days):
                 lacking[row] = True
                 again.append((int(work.row[row]), int(work.day[row])))
         return lacking, again + self._leaners(work, touched, known)
+
+    def _unread(self, work: _Work, batch: DayBatch) -> Ints:
+        """Rows that would be compared with readings of their check register that have left the state, as those of dense registers do."""
+        channel = work.table["channel"][work.row].astype(np.int64)
+        some = self.anchors.short(channel, work.start) & ~work.passive & (batch.leaning | self.compares)
+        end = work.start + work.counts * work.seconds
+        found = [row for row in np.flatnonzero(some).tolist() if self._lacks(int(channel[row]), int(work.start[row]), int(end[row]))]
+        return np.array(found, np.int64)
+
+    def _lacks(self, channel: int, begin: int, end: int) -> bool:
+        return self.anchors.lacking(channel, begin, end - 1) is not None
 
     def _leaning(self, work: _Work, row: int) -> dict[int, bool]:
         return self.gaps.leaning(work.seconds, work.table.keys[int(work.row[row])])

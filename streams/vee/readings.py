@@ -101,7 +101,9 @@ def _prorated(
 
     K is what the intervals that the register checks have measured between L and R, in U seconds; k and u are their parts before t. All
     are 0 without such intervals. So 150 kWh in 72 hours, of which intervals know 100 kWh in 24 hours, leave (150 - 100) / 48 · 24 = 25
-    kWh for another 24 hours. Intervals that hold more than the register are not leant on.
+    kWh for another 24 hours. Days between of which nothing came know nothing. Where the interval channel does not reach from L to R
+    (nothing at or before L, or up to R), or its intervals hold more than the register, it is by time alone, with the same method and
+    condition.
 
     R - L is taken across a rollover where the register can have rolled over, and the outcome is put back into the register's range.
     The readings must lie within ``max_span_days``.

@@ -223,3 +223,38 @@ def test_readings_of_uninstalled_time_wait_whatever_came_first(data: st.DataObje
     for hub in (early, late):
         hub.master(**master)
         assert outcome(hub) == in_service
+
+
+@given(data=st.data())
+@settings(max_examples=10, deadline=None)
+def test_a_register_read_every_hour_is_compared_whatever_comes_first(data: st.DataObject) -> None:
+    days = 4
+    parts = [(channel, day) for channel in ("E1", "R1") for day in range(days + (channel == "R1"))]
+    restart = data.draw(st.integers(0, len(parts)))
+
+    def hub_of(order: list[tuple[str, int]]) -> Hub:
+        hub = Hub(CONFIG)
+        hub.master(channel="E1", unit="kWh", seconds=HOUR, check_channel="R1")
+        hub.master(channel="R1", unit="kWh", seconds=0)
+        for number, (channel, day) in enumerate(order):
+            begin = START + day * 86_400
+            values: list[float | None] = [9.0 if (day, hour) == (1, 5) else None if (day, hour) in GAP else 1.0 for hour in range(24)]
+            if channel == "E1":
+                hub.send(interval_row(begin, values, seconds=HOUR))
+            else:
+                hub.send(
+                    register_row(
+                        [(begin + hour * HOUR, 100.0 + 24 * day + hour + sum(at < (day, hour) for at in GAP)) for hour in range(24)]
+                    )
+                )
+            if number == restart:
+                hub.restart()
+        return hub
+
+    shuffled, together = hub_of(data.draw(st.permutations(parts))), hub_of(sorted(parts))
+    assert outcome(shuffled) == outcome(together)
+    assert [(e["rule"], e["start"].day) for e in shuffled.open() if e["rule"] == "sum-check"] == [("sum-check", 19)]
+    assert shuffled.day(DAY + 2, seconds=HOUR).values[7:9].tolist() == [2 * MICRO] * 2  # brought to the register
+
+
+GAP = ((2, 7), (2, 8))
