@@ -23,7 +23,8 @@ def inactive_measurement(batch: DayBatch, rule: InactiveMeasurement) -> list[Fin
     A slot counts if it lies wholly in one period of master data, less the grace at both of its ends; where no period says anything, a
     channel that has periods is uninstalled. Of uninstalled, disconnected, no account the first that applies is told, with its own
     severity; estimates and missing values do not count. Intervals and readings of uninstalled time never come here if that
-    terminates: they wait until master data change, and are taken out of their days where master data change back in time. Values a person set stay.
+    terminates: they wait until master data change, and are taken out of their days where master data change back in
+    time. Values a person set stay.
     Source: inactive measurement check of the domain, by interval in place of whole deliveries.
     """
     attributes = batch.attributes
