@@ -1,8 +1,9 @@
-"""The short way of clean days: which groups of rules it knows, and what it hands on.
+"""The short way of most days: which groups of rules it knows, and what it hands on.
 
 Most days that come are whole, measured, and nothing is to be said of them. They are found, taken into the ring and given their version
-by one compiled pass (``streams/vee/kernel.py``); all others go on to :meth:`streams.vee.days.Days.decide`. An entry of a group that is not
-known here keeps every day on the way of all days. Eligibility and effective periods need no look: they can only silence a rule.
+by one compiled pass (``streams/vee/kernel.py``), and so are days with the commonest flaws where the groups are plain; all others go on to
+:meth:`streams.vee.days.Days.decide`. An entry of a group that is not known here keeps every day on the way of all days. Eligibility and
+effective periods need no look where nothing is said: they can only silence a rule.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from schemas import conditions
+from schemas.block import DIRECTIONS
 from schemas.topology.vee import (
     ConsecutiveInterval,
     ExceptionHandler,
@@ -20,6 +22,7 @@ from schemas.topology.vee import (
     GroupMatrix,
     HighLow,
     InactiveMeasurement,
+    IntervalInterpolation,
     IntervalSpike,
     Multiplier,
     NegativeConsumption,
@@ -75,6 +78,42 @@ class Clean:
         return len(self.row)
 
 
+@dataclass(slots=True)
+class Flawed:
+    """Channel-days with flaws that are decided and in the ring, one per channel, and what was found of them.
+
+    ``values``, ``codes`` (hundredths) and ``methods`` are final, ``received`` and ``received_codes`` what came. Findings: ``of`` which day,
+    ``rule`` as a place in ``kernel.FLAWS``, and what its sentence names.
+    """
+
+    seconds: int
+    row: Ints
+    channel: Ints
+    day: Ints
+    start: Ints
+    counts: Ints
+    replaces: Ints
+    state: Array
+    values: Ints
+    codes: Array
+    methods: Array
+    received: Ints
+    received_codes: Array
+    told: Ints
+    edited: Mask
+    of: Ints
+    rule: Array
+    number: Ints
+    first: Ints
+    last: Ints
+    amount: Ints
+    slot: Ints
+    third: Ints
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+
 def known(settings: VeeSettings, rules: list[Any]) -> bool:
     """Whether every entry of the groups of initial load is one whose silence is understood here."""
     steering = all(isinstance(rule, (RuleSettings, *_STEERING)) for group in settings.groups.values() for rule in group.rules)
@@ -82,14 +121,36 @@ def known(settings: VeeSettings, rules: list[Any]) -> bool:
     return steering and all(rule.id in _SILENT or isinstance(rule, _LOOKED_AT) for rule in rules) and max(tolerances, default=0) <= _PERCENT
 
 
+def plain(settings: VeeSettings) -> bool:
+    """Whether the rules that answer flaws stand in the group of initial load as by default: once, in that order, for all channels."""
+    group = settings.group("initial-load")
+    answering = [rule for rule in group.rules if rule.id in (*kernel.FLAWS, "interval-interpolation", "high-low", "consecutive-interval")]
+    usual = ("negative-consumption", "interval-spike", "consecutive-interval", "interval-interpolation", "zero-consumption", "high-low")
+    order = [usual.index(rule.id) for rule in answering]
+    if not all(isinstance(rule, RuleSettings) for rule in group.rules) or order != sorted(set(order)):
+        return False
+    return all(_as_usual(rule) for rule in answering if rule.id not in ("high-low", "consecutive-interval"))
+
+
+def _as_usual(rule: Any) -> bool:
+    if rule.eligibility or rule.effective_from or rule.effective_to or rule.severity == "terminate":
+        return False
+    if isinstance(rule, NegativeConsumption):
+        return rule.per == "interval"
+    if isinstance(rule, IntervalSpike):
+        return rule.per == "day" and not rule.history_factor
+    return not isinstance(rule, ZeroConsumption) or rule.with_outage is None
+
+
 class Sieve:
-    """Takes clean days out of what is to be folded in, for one partition."""
+    """Takes days that are plain to decide out of what is to be folded in, for one partition."""
 
     def __init__(self, settings: VeeSettings, channels: Channels, keeper: Keeper) -> None:
         self.settings, self.channels, self.keeper = settings, channels, keeper
         initial: Role = "initial-load"
         self.rules: list[Any] = list(settings.rules_of(initial).rules)
         self.open = known(settings, self.rules)
+        self.mends = self.open and plain(settings)
         self._limits: dict[tuple[int, int], kernel.Limits] = {}
         self._room = np.zeros(0, np.int32)
         self._nothing = history.table()
@@ -98,8 +159,8 @@ class Sieve:
     def take(
         self, seconds: int, table: Table, segments: Segments, bounds: tuple[Ints, Ints], barred: Mask, now: int, clock: int,
         version: int, weights: Array,
-    ) -> tuple[Clean, Segments]:  # fmt: skip
-        """Takes clean days into the ring; returns them, and the segments that are left.
+    ) -> tuple[Clean, Flawed | None, Segments]:  # fmt: skip
+        """Takes days into the ring; returns those that are clean, those with flaws, and the segments that are left.
 
         ``bounds``: where the day of each segment begins and ends; ``barred``: segments of channels that are not to be looked at.
         ``clock``: time of the newest tick.
@@ -107,14 +168,16 @@ class Sieve:
         size, hot, width = len(segments), table["day"].shape[1], table["values"].shape[2]
         kept = self._nothing if self.keeper.idle else self.keeper.history.table(seconds)
         parts = _parts(segments, bounds, barred)
-        clean, left = np.zeros(size, np.bool_), np.zeros(size, np.bool_)
+        clean, left = np.zeros(size, np.int8), np.zeros(size, np.bool_)
         counts, replaces, state = np.zeros(size, np.int64), np.zeros(size, np.int64), np.zeros(size, np.int8)
+        found = _room_for(min(size, 32 + size // 4) if self.mends else 0, width)
         taken = kernel.sift(
             parts, columns_of(kernel.Ring, table), columns_of(kernel.Kept, kept), self._known(), self._limits_of(seconds),
-            self._counters(table), weights, seconds, now, clock, version, clean, counts, replaces, state, left,
+            self._counters(table), weights, seconds, now, clock, version, clean, counts, replaces, state, left, found,
             np.zeros(width, np.int64), np.zeros(width, np.uint16), np.zeros(width + 1, np.uint64),
         )  # fmt: skip
-        at = np.flatnonzero(clean) if taken < size else np.arange(size)
+        days = int(found.size[0])
+        at = np.flatnonzero(clean == 1) if taken < size or days else np.arange(size)
         row = segments.row[at]
         if (row[1:] < row[:-1]).any():
             order = np.argsort(row)
@@ -122,12 +185,16 @@ class Sieve:
         if not self.keeper.idle and left.any():
             kept.mark(segments.row[left])
         day = segments.day[at]
-        table.mark(row, day % hot)
-        found = Clean(
-            seconds, row, table["channel"][row].astype(np.int64), day, bounds[0][at] + np.maximum(table["phase"][row], 0), counts[at],
-            replaces[at], state[at], row * hot + day % hot, table["values"].reshape(-1, width), table["conditions"].reshape(-1, width),
+        some = found.part[:days]
+        table.mark(np.concatenate([row, segments.row[some]]), np.concatenate([day, segments.day[some]]) % hot)
+        place = row * hot + day % hot
+        start = bounds[0] + np.maximum(table["phase"][segments.row], 0)
+        short = Clean(
+            seconds, row, table["channel"][row].astype(np.int64), day, start[at], counts[at],
+            replaces[at], state[at], place, table["values"].reshape(-1, width), table["conditions"].reshape(-1, width),
         )  # fmt: skip
-        return found, segments if not taken else segments.take(np.flatnonzero(~clean))
+        flawed = _flawed(seconds, table, segments, start, counts, replaces, found) if days else None
+        return short, flawed, segments if not taken else segments.take(np.flatnonzero(clean == 0))
 
     def gather(
         self, seconds: int, table: Table, segments: Segments, bounds: tuple[Ints, Ints], barred: Mask, now: int, clock: int, span: int
@@ -158,8 +225,9 @@ class Sieve:
     def _known(self) -> kernel.Known:
         channels, table = self.channels, self.channels.table
         return kernel.Known(
-            channels.unit, table["negative"], table["reported"], table["scaled"], table["multiplier"], channels.served, channels.vacant
-        )
+            channels.unit, table["negative"], table["reported"], table["scaled"], table["multiplier"], channels.served, channels.vacant,
+            table["direction"],
+        )  # fmt: skip
 
     def _limits_of(self, seconds: int) -> kernel.Limits:
         units = self.channels.units
@@ -207,13 +275,54 @@ class Sieve:
             peaks=self.keeper.peaks,
             sibling_wait=self._sibling_wait,
             lateness=self.settings.lateness,
+            flaws=self._flaws(seconds),
         )
+
+    def _flaws(self, seconds: int) -> kernel.Flaws:
+        by_id = {rule.id: rule for rule in self.rules} if self.mends else {}
+        zero, line = by_id.get("zero-consumption"), by_id.get("interval-interpolation")
+        exempt = zero.exempt_directions if isinstance(zero, ZeroConsumption) else ()
+        gap, estimate = (line.max_gap // seconds, line.condition // STEP) if isinstance(line, IntervalInterpolation) else (0, 0)
+        issues = [rule in by_id and by_id[rule].severity == "issue" for rule in kernel.FLAWS]
+        return kernel.Flaws(self.mends, np.array(issues, np.int64), np.array([name in exempt for name in DIRECTIONS]), gap, estimate)
 
 
 def _parts(segments: Segments, bounds: tuple[Ints, Ints], barred: Mask) -> kernel.Parts:
     return kernel.Parts(
         segments.row, segments.day, segments.slot, segments.size, segments.source, segments.time, segments.values, segments.codes,
         *bounds, barred,
+    )  # fmt: skip
+
+
+def _room_for(days: int, width: int) -> kernel.Found:
+    """Room for that many days with flaws, and for as many findings as there can be of them."""
+    of_days, matrix, findings = (np.empty(days, np.int64) for _ in range(4)), (days, width), days * len(kernel.FLAWS)
+    part, state, told, raised = of_days
+    told_of = (np.empty(findings, np.int64) for _ in range(8))
+    return kernel.Found(
+        np.zeros(2, np.int64), part, np.empty(matrix, np.int64), np.empty(matrix, np.uint16), np.empty(matrix, np.int8), state, told,
+        raised, np.empty(days, np.bool_), *told_of,
+    )  # fmt: skip
+
+
+def _flawed(
+    seconds: int, table: Table, segments: Segments, start: Ints, counts: Ints, replaces: Ints, found: kernel.Found
+) -> Flawed:  # fmt: skip
+    """What was found, ordered by ring row; findings by day."""
+    days, findings = found.size.tolist()
+    order = np.argsort(segments.row[found.part[:days]])
+    place = np.empty(days, np.int64)
+    place[order] = np.arange(days)
+    of = place[found.of[:findings]]
+    by_day = np.argsort(of, kind="stable")
+    at = found.part[:days][order]
+    row, day = segments.row[at], segments.day[at]
+    pos = day % table["day"].shape[1]
+    return Flawed(
+        seconds, row, table["channel"][row].astype(np.int64), day, start[at], counts[at], replaces[at], found.state[order],
+        found.values[order], found.codes[order], found.methods[order], table["values"][row, pos], table["conditions"][row, pos],
+        found.told[order], found.edited[order], of[by_day],
+        *(getattr(found, name)[:findings][by_day] for name in ("rule", "number", "first", "last", "amount", "slot", "third")),
     )  # fmt: skip
 
 

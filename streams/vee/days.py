@@ -26,7 +26,7 @@ from streams.sorting import distinct, rising
 from streams.vee.acceptance import Acceptance
 from streams.vee.batch import FIRST_NEIGHBOUR, Array, DayBatch, Edges, Findings, Ints, Mask
 from streams.vee.channels import Channels
-from streams.vee.clean import Clean, Sieve
+from streams.vee.clean import Clean, Flawed, Sieve
 from streams.vee.context import Context
 from streams.vee.deliveries import again_and_again, duplicates, grouped, replacements
 from streams.vee.eligibility import applies
@@ -301,22 +301,22 @@ class Days:
         passed = (segments.day > newest) & (table["held"][segments.row, pos] > 0) & (table["day"][segments.row, pos] == newest)
         return distinct(code_of(segments.row[passed], newest[passed])) if passed.any() else _NONE
 
-    def sift(self, seconds: int, segments: Segments, now: int, version: int) -> tuple[Clean | None, Segments]:
-        """Takes days on which no rule can speak into the ring; returns them, and the segments that are left to :meth:`decide`."""
+    def sift(self, seconds: int, segments: Segments, now: int, version: int) -> tuple[Clean | None, Flawed | None, Segments]:
+        """Takes days that are plain to decide into the ring; returns them, and the segments that are left to :meth:`decide`."""
         if not self.sieve.open or not len(segments):
-            return None, segments
+            return None, None, segments
         table = self.rings.table(seconds)
         bounds, barred = self._surroundings(seconds, table, segments.row, segments.day)
         weights = _weights(table["values"].shape[2])
         return self.sieve.take(seconds, table, segments, bounds, barred, now, self.clock, version, weights)
 
-    def sift_held(self, seconds: int, codes: Ints, version: int) -> tuple[Clean | None, Ints]:
+    def sift_held(self, seconds: int, codes: Ints, version: int) -> tuple[Clean | None, Flawed | None, Ints]:
         """As :meth:`sift` for days that waited; returns those that are left to :meth:`decide`."""
         row, day, none = codes >> SHIFT, codes & _DAY, np.zeros(len(codes), np.int64)
         time = self.rings.table(seconds)["first"][row]
         held = Segments(row, day, none, none, none, time, none, _NONE, np.zeros(0, np.uint16))
-        clean, left = self.sift(seconds, held, 0, version)
-        return clean, code_of(left.row, left.day)
+        clean, flawed, left = self.sift(seconds, held, 0, version)
+        return clean, flawed, code_of(left.row, left.day)
 
     def _surroundings(self, seconds: int, table: Table, row: Ints, day: Ints) -> tuple[tuple[Ints, Ints], Mask]:
         """Where days begin and end, and which of them something concerns that only :meth:`decide` knows of."""

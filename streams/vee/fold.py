@@ -31,6 +31,7 @@ from streams.vee.channels import Channels, key_of, names_of
 from streams.vee.clean import Clean
 from streams.vee.days import SHIFT, Days, Decided, code_of
 from streams.vee.emit import FINALS, Emitter
+from streams.vee.flawed import outcome
 from streams.vee.judging import Readings
 from streams.vee.late import LateReads
 from streams.vee.merging import Replacement
@@ -314,9 +315,9 @@ class VeeFold:
                 if len(overtaken):
                     self._publish(seconds, overtaken, emitter)
                     version = self._next("version")  # what follows may change these days again
-                clean, part = self.days.sift(seconds, part, clock, version)
+                clean, flawed, part = self.days.sift(seconds, part, clock, version)
                 decided = self.days.decide(seconds, part, _NOTHING, {}, clock, version) if len(part) else None
-                self._told(seconds, decided, version, emitter, clean)
+                self._told(seconds, outcome(decided, flawed, self.channels, self.group), version, emitter, clean)
 
     def _after_leaving(self) -> int:
         """A version behind one in which days leave their old owner."""
@@ -587,9 +588,9 @@ class VeeFold:
             return
         version = self._next("version")
         for chosen in self.days.chunks(codes >> SHIFT):
-            clean, part = self.days.sift_held(seconds, codes[chosen], version)
+            clean, flawed, part = self.days.sift_held(seconds, codes[chosen], version)
             decided = self.days.decide(seconds, None, _NOTHING, {}, 0, version, look=part) if len(part) else None
-            self._told(seconds, decided, version, emitter, clean)
+            self._told(seconds, outcome(decided, flawed, self.channels, self.group), version, emitter, clean)
 
     def _siblings(self, now: int, emitter: Emitter, *, close: bool) -> None:
         """Tells of days that only some channels of a device have reads for."""

@@ -1,8 +1,9 @@
-"""Days on which no rule has anything to say, in one compiled pass: looked at, taken into the ring, and left to be sent.
+"""Most channel-days in one compiled pass: looked at, taken into the ring, and left to be sent.
 
-What a rule means is said once, in ``streams/vee/rules``; here stands only when it cannot speak. A channel-day of which that is not certain
-is left alone and takes the way of all days (``streams/vee/days.py``). For the others the same must come out, bit for bit, as on
-that way; ``tests/vee/test_clean.py`` holds both against each other.
+What a rule means is said once, in ``streams/vee/rules``. Here stands when it cannot speak, and for the commonest flaws (negative and
+standing out values, days without use, short gaps inside a day) what it says and does then. A channel-day of which that is not certain is
+left alone and takes the way of all days (``streams/vee/days.py``). For the others the same must come out, bit for bit, as on that way;
+``tests/vee/test_clean.py`` holds both against each other.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from schemas.block import FINALIZED, OPEN
+from schemas.block import EXCEPTION, FINALIZED, OPEN
+from schemas.rules import BIT, METHOD
 from streams.vee.history import BLOCK, BLOCKS
 from streams.vee.ring import NEVER, NO_DAY
 from streams.vee.rules.totals import CEILING
@@ -33,6 +35,13 @@ _REGULAR, _BEHIND = 5000, 6000  # conditions in hundredths: measured, and passed
 _OUTAGE, _ESTIMATE, _MEASURED = 2000, 3000, 4500
 _BITS: Final = 63  # days of siblings
 _STATE: Final = np.uint64(0xD6E8FEB86659FD93)
+_UNSEEN: Final = np.uint64(0x9E3779B97F4A7C15)
+_SUSPECT: Final = 4500
+_SAFE: Final = 1 << 40  # as in rules/interval_interpolation.py
+_LONGEST_GAP: Final = 1000
+FLAWS: Final = ("negative-consumption", "interval-spike", "zero-consumption")  # whose findings can be made here, in the order of the groups
+_BITS_OF: Final = tuple(BIT[rule] for rule in FLAWS)
+_INTERPOLATED: Final = METHOD["interval-interpolation"]
 MODE_VALUE, MODE_BAND, MODE_AND, MODE_OR = range(4)
 SIGNS: Final = ("=", "<", "<=", ">", ">=")
 
@@ -111,6 +120,47 @@ class Known(NamedTuple):
     multiplier: Array
     served: Array
     vacant: Array
+    direction: Array
+
+
+class Flaws(NamedTuple):
+    """How days with flaws are answered, where that is as plain as by default (``open``).
+
+    ``severities`` by rule of ``FLAWS``: 0 info, 1 issue. ``exempt`` directions of days without use. ``max_gap`` in slots (0: no gap is
+    filled), and the condition of estimates in hundredths.
+    """
+
+    open: bool
+    severities: Array
+    exempt: Array
+    max_gap: int
+    estimate: int
+
+
+class Found(NamedTuple):
+    """Days with flaws that were decided, and findings of them, in the order they were made; ``size`` says how many there are of both.
+
+    ``part`` of the delivery. ``codes`` in hundredths. ``edited``: final and received values differ. ``rule`` is a place in ``FLAWS``;
+    ``amount``, ``slot`` and ``third`` are what its sentence names.
+    """
+
+    size: Array
+    part: Array
+    values: Array
+    codes: Array
+    methods: Array
+    state: Array
+    told: Array
+    raised: Array
+    edited: Array
+    of: Array
+    rule: Array
+    number: Array
+    first: Array
+    last: Array
+    amount: Array
+    slot: Array
+    third: Array
 
 
 class Limits(NamedTuple):
@@ -140,6 +190,7 @@ class Limits(NamedTuple):
     peaks: bool
     sibling_wait: int  # -1: no such rule
     lateness: int
+    flaws: Flaws
 
 
 @compiled
@@ -539,10 +590,166 @@ def _speaks(
     return bool(_runs(ring, kept, limits, unit, row, day, hot, values, codes, count, low, high))
 
 
+# --- days with flaws ------------------------------------------------------------------------------------------------------------------
+
+
+@compiled
+def _tell(found: Found, limits: Limits, n: int, rule: int, number: int, first: int, last: int, amount: int, slot: int, third: int) -> None:
+    """Adds a finding of the day at ``n``; see :meth:`streams.vee.days.Days._compare` for the mark."""
+    severity, at = limits.flaws.severities[rule], found.size[1]
+    found.of[at], found.rule[at], found.number[at], found.first[at], found.last[at] = n, rule, number, first, last
+    found.amount[at], found.slot[at], found.third[at] = amount, slot, third
+    bit = _BITS_OF[rule]
+    mark = bit + number * 7919 + first * 104_729 + last * 1_299_709 + severity * 32_452_843
+    found.told[n] = (found.told[n] * 31 + mark) & 0x7FFFFFFF
+    found.raised[n] |= bit
+    found.size[1] = at + 1
+
+
+@compiled
+def _received(found: Found, n: int, values: Array, codes: Array, count: int) -> tuple[int, int, int, int, bool]:
+    """The day as received, without unusable values: lowest, highest, how many are measured, how many are gaps; whether that is all."""
+    final, lowered, methods = found.values[n], found.codes[n], found.methods[n]
+    low, high, measured, gaps, plain = 0, 0, 0, 0, True
+    for i in range(len(final)):
+        final[i] = values[i] if codes[i] >= _OUTAGE else 0
+        lowered[i] = codes[i]
+        methods[i] = 0
+        low, high = min(low, final[i]), max(high, final[i])
+    for i in range(count):
+        gaps += 0 < codes[i] < _OUTAGE
+        measured += _REGULAR <= codes[i] < _BEHIND
+        plain = plain and (codes[i] < _OUTAGE or _REGULAR <= codes[i] < _BEHIND)
+    return low, high, measured, gaps, plain and high <= CEILING and low >= -CEILING
+
+
+@compiled
+def _negatives(found: Found, limits: Limits, n: int, count: int, low: int) -> None:
+    """:func:`streams.vee.rules.negative_consumption.negative_consumption` for one day."""
+    final, lowered, issue = found.values[n], found.codes[n], limits.flaws.severities[0] == 1
+    number, first, last = 0, 0, 0
+    for i in range(count):
+        if final[i] < 0:
+            first = i if number == 0 else first
+            number, last = number + 1, i
+            if issue:
+                lowered[i] = _SUSPECT
+    _tell(found, limits, n, 0, number, first, last, low, 0, 0)
+    found.edited[n] = found.edited[n] or issue
+
+
+@compiled
+def _stands_out(found: Found, limits: Limits, n: int, count: int, measured: int) -> None:
+    """:func:`streams.vee.rules.interval_spike.interval_spike` for one day of measured values and gaps."""
+    final, lowered, issue = found.values[n], found.codes[n], limits.flaws.severities[1] == 1
+    percent, least, floor = limits.spikes[0, 0], limits.spikes[0, 1], limits.spikes[0, 2]
+    if measured < least:
+        return
+    top, second, third, peak = -1, -1, -1, 0
+    for i in range(count):
+        value = abs(final[i])
+        if lowered[i] >= _ESTIMATE and value > third:
+            if value > top:
+                top, second, third, peak = value, top, second, i
+            elif value > second:
+                second, third = value, second
+            else:
+                third = value
+    limit = max(floor, third + third * percent // 100)
+    if top <= limit:
+        return
+    number, first, last = 0, 0, 0
+    for i in range(count):
+        if lowered[i] >= _ESTIMATE and abs(final[i]) > limit:
+            first = i if number == 0 else first
+            number, last = number + 1, i
+            if issue:
+                lowered[i] = _SUSPECT
+    _tell(found, limits, n, 1, number, first, last, final[peak], peak, third)
+    found.edited[n] = found.edited[n] or issue
+
+
+@compiled
+def _running(left: int, right: int, k: int, parts: int) -> int:
+    """As in rules/interval_interpolation.py."""
+    return k * left + ((right - left) * k * (k + 1) + parts) // (2 * parts)
+
+
+@compiled
+def _fill(found: Found, limits: Limits, n: int, count: int) -> bool:
+    """:func:`streams.vee.rules.interval_interpolation.interval_interpolation` for gaps inside a day; False where one is left."""
+    final, lowered, methods = found.values[n], found.codes[n], found.methods[n]
+    first = -1
+    for i in range(count):
+        if lowered[i] < _OUTAGE:
+            first = i if first < 0 else first
+        elif first >= 0:
+            left, right, parts = final[first - 1], final[i], i - first + 1
+            if parts - 1 > limits.flaws.max_gap or parts >= _LONGEST_GAP or max(abs(left), abs(right)) >= _SAFE:
+                return False
+            for k in range(1, parts):
+                final[first + k - 1] = _running(left, right, k, parts) - _running(left, right, k - 1, parts)
+                lowered[first + k - 1] = limits.flaws.estimate
+                methods[first + k - 1] = _INTERPOLATED
+            first = -1
+    return True
+
+
+@compiled
+def _flawed(
+    ring: Ring, kept: Kept, known: Known, limits: Limits, found: Found, row: int, day: int, values: Array, codes: Array, count: int,
+    whole: bool,
+) -> bool:  # fmt: skip
+    """Whether a day has no flaws but those that are answered here; its outcome then stands in ``found``, behind those that count."""
+    flaws, n, channel, hot = limits.flaws, found.size[0], ring.channel[row], ring.day.shape[1]
+    unit = known.unit[channel]
+    if not flaws.open or n == len(found.part):
+        return False
+    low, high, measured, gaps, plain = _received(found, n, values, codes, count)
+    if not plain or measured == 0:
+        return False
+    if gaps and not (whole and measured + gaps == count and flaws.max_gap and codes[0] >= _OUTAGE and codes[count - 1] >= _OUTAGE):
+        return False
+    found.told[n], found.raised[n], found.edited[n] = 0, 0, gaps > 0
+    if low < 0 and limits.negative_in[unit, np.int64(known.negative[channel] > 0)]:
+        _negatives(found, limits, n, count, low)
+    if len(limits.spikes):
+        _stands_out(found, limits, n, count, measured)
+    final, lowered = found.values[n], found.codes[n]
+    if _runs(ring, kept, limits, unit, row, day, hot, final, lowered, count, low, high) or not _fill(found, limits, n, count):
+        return False
+    total = 0
+    for i in range(count):
+        total += final[i]
+    if whole:
+        idle = len(limits.zeros) > 0 and limits.zeros_in[0, unit] and abs(total) <= limits.zeros[0] and measured + gaps == count
+        if idle and not flaws.exempt[known.direction[channel]]:
+            _tell(found, limits, n, 2, count, 0, count - 1, 0, 0, 0)
+        if _high_low(ring, kept, limits, unit, row, day, hot, total, measured + gaps, count):
+            return False
+    return True
+
+
+@compiled
+def _seal(found: Found, limits: Limits, begun: int, whole: bool, values: Array, codes: Array, weights: Array) -> np.uint64:
+    """Sets the state of the day behind those that count, and returns its fingerprint: :func:`streams.vee.days._digest` for one day."""
+    n, issue = found.size[0], False
+    for at in range(begun, found.size[1]):
+        issue = issue or limits.flaws.severities[found.rule[at]] == 1
+    found.state[n] = (EXCEPTION if issue else FINALIZED) if whole else OPEN
+    digest, unseen = np.uint64(found.state[n]) * _STATE, np.uint64(0)
+    for i in range(len(values)):
+        digest += np.uint64(found.values[n, i]) * weights[0, i]
+        digest += np.uint64(np.int64(found.codes[n, i]) * 100) * weights[1, i]
+        unseen += np.uint64(values[i]) * weights[1, i]
+        unseen += np.uint64(codes[i]) * weights[0, i]
+    return digest ^ (unseen * _UNSEEN) if found.edited[n] else digest
+
+
 @compiled
 def _put(
     ring: Ring, kept: Kept, limits: Limits, row: int, day: int, inside: bool, whole: bool, count: int, end: int, measured: int,
-    now: int, clock: int, version: int, digest: np.uint64, values: Array, codes: Array, fresh: bool,
+    now: int, clock: int, version: int, digest: np.uint64, raised: int, told: int, values: Array, codes: Array, fresh: bool,
 ) -> bool:  # fmt: skip
     """Writes a day into the ring; returns whether another one left it. ``fresh``: reads came for it now."""
     pos = day % ring.day.shape[1]
@@ -558,7 +765,7 @@ def _put(
     ring.touched[row, pos] = max(ring.touched[row, pos] if inside else 0, now)
     ring.day[row, pos], ring.count[row, pos], ring.closed[row, pos] = day, count, 0
     ring.version[row, pos], ring.digest[row, pos] = version, np.int64(digest)
-    ring.raised[row, pos], ring.told[row, pos], ring.accepted[row, pos] = 0, 0, 0
+    ring.raised[row, pos], ring.told[row, pos], ring.accepted[row, pos] = raised, told, 0
     ring.published[row, pos], ring.held[row, pos] = clock, 0
     _copy(ring.values[row, pos], values)
     _copy(ring.conditions[row, pos], codes)
@@ -568,13 +775,14 @@ def _put(
 @compiled
 def sift(
     parts: Parts, ring: Ring, kept: Kept, known: Known, limits: Limits, often: Array, weights: Array, seconds: int, now: int,
-    clock: int, version: int, clean: Array, counts: Array, replaces: Array, states: Array, left: Array,
+    clock: int, version: int, clean: Array, counts: Array, replaces: Array, states: Array, left: Array, found: Found,
     values: Array, codes: Array, through: Array,
 ) -> int:  # fmt: skip
-    """Takes the parts in whose days no rule can speak; returns how many these are. Parts without slots stand for days that are held.
+    """Takes the parts of days that can be decided here; returns how many these are. Parts without slots stand for days that are held.
 
     ``often`` is room for a number per ring row, all zero: only channels with one part are looked at. ``weights`` (2, slots) are those of
-    the fingerprint. Written of each part: ``clean`` (it is taken), ``counts``, ``replaces``, ``states``, ``left`` (a day left the ring).
+    the fingerprint. Written of each part: ``clean`` (1: taken, no rule can speak; 2: taken, the day is in ``found``), ``counts``,
+    ``replaces``, ``states``, ``left`` (a day left the ring).
     """
     hot, width = ring.day.shape[1], ring.values.shape[2]
     for i in range(width):
@@ -596,29 +804,40 @@ def sift(
         if not _merge(parts, ring, k, inside, values, codes):
             continue
         worst, best, low, high, usable, newest = _glance(values, codes, count)
-        if worst < _REGULAR or best >= _BEHIND or high > CEILING or low < -CEILING:
-            continue
         first = min(ring.first[row], parts.time[k])
         whole = usable == count
         if not whole:
             whole = True
             for i in range(min(max((first - parts.midnight[k]) // seconds, 0), count), count):
                 whole = whole and codes[i] > 0
-        total, size, digest = _sums(values, codes, count, usable == count and worst == best, weights, through)
-        if _speaks(ring, kept, known, limits, row, day, values, codes, count, whole, usable, low, high, total, size):
+        plain = worst >= _REGULAR and best < _BEHIND and high <= CEILING and low >= -CEILING
+        digest, raised, told, begun = np.uint64(0), 0, 0, found.size[1]
+        if plain:
+            total, size, digest = _sums(values, codes, count, usable == count and worst == best, weights, through)
+            plain = not _speaks(ring, kept, known, limits, row, day, values, codes, count, whole, usable, low, high, total, size)
+        if plain:
+            state = FINALIZED if whole else OPEN
+            digest += np.uint64(state) * _STATE
+        elif _flawed(ring, kept, known, limits, found, row, day, values, codes, count, whole):
+            digest = _seal(found, limits, begun, whole, values, codes, weights)
+            state, raised, told = found.state[found.size[0]], found.raised[found.size[0]], found.told[found.size[0]]
+        else:
+            found.size[1] = begun
             continue
-        state = FINALIZED if whole else OPEN
-        digest += np.uint64(state) * _STATE
         if inside and ring.digest[row, pos] == np.int64(digest):
+            found.size[1] = begun
             continue
+        if not plain:
+            found.part[found.size[0]] = k
+            found.size[0] += 1
         taken += 1
-        clean[k], counts[k], states[k], replaces[k] = True, count, state, ring.version[row, pos] if inside else 0
+        clean[k], counts[k], states[k], replaces[k] = 1 if plain else 2, count, state, ring.version[row, pos] if inside else 0
         ring.first[row], ring.last[row] = first, max(ring.last[row], parts.time[k] + (parts.size[k] - 1) * seconds)
         ring.oldest[row] = day if ring.oldest[row] < 0 else min(ring.oldest[row], day)
         measured = parts.end[k] - (count - 1 - newest) * seconds
         left[k] = _put(
-            ring, kept, limits, row, day, inside, whole, count, parts.end[k], measured, now, clock, version, digest, values, codes,
-            parts.size[k] > 0,
+            ring, kept, limits, row, day, inside, whole, count, parts.end[k], measured, now, clock, version, digest, raised, told,
+            values, codes, parts.size[k] > 0,
         )  # fmt: skip
     for row in parts.row:
         often[row] = 0

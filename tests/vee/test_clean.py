@@ -153,3 +153,77 @@ def test_short_and_long_way_come_to_the_same(data: st.DataObject) -> None:
     for hub in hubs:
         hub.tick(close=True)
     same(*hubs)
+
+
+@st.composite
+def flaws(draw: st.DrawFn, size: int) -> list[float | None]:
+    """A day of one channel with one or two of the flaws that the short way answers, or with one that it must leave."""
+    base = draw(st.lists(st.integers(50, 400), min_size=3, max_size=7))
+    values: list[float | None] = [base[k % len(base)] / 1000 for k in range(size)]
+    for _ in range(draw(st.integers(0, 2))):
+        at, what = (
+            draw(st.integers(0, size - 1)),
+            draw(st.sampled_from(["spike", "spikes", "negative", "gap", "long", "idle", "low", "huge"])),
+        )
+        if what == "idle":
+            values = [0.0] * size
+        elif what in ("gap", "long"):
+            length = draw(st.integers(1, 8)) if what == "gap" else draw(st.integers(9, 30))
+            values[at : at + length] = [None] * len(values[at : at + length])
+        else:
+            some = {"spike": [60.0], "spikes": [70.0, -65.0], "negative": [-0.1, -2.5], "low": [0.0] * 9, "huge": [10.0**8]}[what]
+            values[at : at + len(some)] = some[: size - at]
+    return values
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(st.data())
+def test_days_with_flaws_come_to_the_same_on_both_ways(data: st.DataObject) -> None:
+    hubs = both(VeeSettings(future_tolerance=900 * 86_400, hot_days=data.draw(st.sampled_from([2, 3]))))
+    seconds = data.draw(st.sampled_from([900, 900, 1800, 3600]))
+    size, units = 86_400 // seconds, data.draw(st.lists(st.sampled_from(["kWh", "kWh", "Wh", "degC"]), min_size=2, max_size=5))
+    for number in range(len(units)):
+        if data.draw(st.integers(0, 4)) == 0:
+            body = masters(data, number) | {"zone": "UTC", "direction": data.draw(st.sampled_from(["delivered", "received"]))}
+            for hub in hubs:
+                hub.master(**body)
+    for day in range(data.draw(st.integers(1, 4))):
+        rows = []
+        for number, unit in enumerate(units):
+            values, begin = data.draw(flaws(size)), 0
+            if data.draw(st.integers(0, 9)) == 0:  # the day comes in two parts: only the second one has the day whole
+                begin = data.draw(st.integers(1, size - 1))
+                part = interval_row(FIRST + day * 86_400, values[:begin], device=f"M{number}", unit=unit, seconds=seconds)
+                for hub in hubs:
+                    hub.send(part, name=f"p{day}-{number}", received_at=FIRST + day * 86_400)
+            rows.append(
+                interval_row(FIRST + day * 86_400 + begin * seconds, values[begin:], device=f"M{number}", unit=unit, seconds=seconds)
+            )
+        for hub in hubs:
+            hub.send(*rows, name=f"d{day}", received_at=FIRST + day * 86_400)
+    for hub in hubs:
+        hub.tick(close=True)
+    same(*hubs)
+
+
+def test_common_flaws_take_the_short_way_and_others_the_long_one_in_one_delivery() -> None:
+    short, long = both(VeeSettings(future_tolerance=900 * 86_400))
+    told: list[int] = []
+    decide = short.fold.days.decide
+
+    def counted(*given_: Any, **named: Any) -> Any:
+        decided = decide(*given_, **named)
+        told.append(len(decided.channel))
+        return decided
+
+    short.fold.days.decide = counted  # type: ignore[method-assign]
+    plain: list[float | None] = [0.1 + k % 7 / 100 for k in range(96)]
+    days: list[list[float | None]] = [plain.copy() for _ in range(7)]
+    days[0][40], days[1][30], days[3][20:22], days[4][10:60], days[5] = 60.0, -1.0, [None, None], [None] * 50, [0.0] * 96
+    days[6][50], days[6][60] = -2.0, None
+    for hub in (short, long):
+        hub.send(*(interval_row(FIRST, day, device=f"M{6 - k}") for k, day in enumerate(days)), received_at=FIRST)
+    assert told == [1]  # the long gap
+    rules = [entry.body["rule"] for entry in short.log if entry.type == "VeeException"]
+    assert sorted(rules) == ["interval-spike", "missing-quantity", "negative-consumption", "negative-consumption", "zero-consumption"]
+    same(short, long)

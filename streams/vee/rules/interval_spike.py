@@ -41,11 +41,15 @@ def interval_spike(batch: DayBatch, rule: IntervalSpike) -> Findings:
 
     def say(k: int) -> str:
         row, slot = int(rows[k]), int(peak[k])
-        top, next_ = batch.amount(row, int(batch.values[row, slot])), batch.amount(row, int(third[k]))
-        return f"{top} at {batch.moment(row, slot)} against a third highest of {next_}"
+        return words(batch, row, int(batch.values[row, slot]), slot, int(third[k]))
 
     last = width - 1 - bad[:, ::-1].argmax(axis=1)
     return Findings("interval-spike", rows, bad.sum(axis=1), bad.argmax(axis=1), last, say, failed=(rows[where[0]], where[1]))
+
+
+def words(batch: DayBatch, row: int, top: int, slot: int, third: int) -> str:
+    """What is said of a day's highest value."""
+    return f"{batch.amount(row, top)} at {batch.moment(row, slot)} against a third highest of {batch.amount(row, third)}"
 
 
 def _of_deliveries(batch: DayBatch, rule: IntervalSpike) -> Findings:

@@ -31,7 +31,11 @@ def negative_consumption(batch: DayBatch, rule: NegativeConsumption) -> Findings
         if rule.per == "day":
             total = sum(batch.values[row].tolist())
             return f"the day's total is {batch.amount(row, total)}, and the channel does not allow negative consumption"
-        low = int(batch.values[row][bad[row]].min())
-        return f"{count} negative {'interval' if count == 1 else 'intervals'}, the lowest {batch.amount(row, low)}"
+        return words(batch, row, count, int(batch.values[row][bad[row]].min()))
 
     return from_slots("negative-consumption", bad, say)
+
+
+def words(batch: DayBatch, row: int, count: int, low: int) -> str:
+    """What is said of negative intervals."""
+    return f"{count} negative {'interval' if count == 1 else 'intervals'}, the lowest {batch.amount(row, low)}"

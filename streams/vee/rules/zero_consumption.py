@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 
 from schemas import conditions
@@ -10,6 +12,8 @@ from schemas.topology.vee import ZeroConsumption
 from streams.vee.batch import DayBatch, Findings, Ints
 from streams.vee.rules.totals import day_totals
 from streams.vee.service import idle_slots, outside
+
+WORDS: Final = "no consumption in all {} intervals of the day"
 
 
 def zero_consumption(batch: DayBatch, rule: ZeroConsumption) -> list[Findings]:
@@ -32,7 +36,7 @@ def zero_consumption(batch: DayBatch, rule: ZeroConsumption) -> list[Findings]:
             row = int(suspects[k])
             judged[k] = not idle_slots(batch.attributes.periods(row), int(begin[k]), batch.seconds, int(batch.counts[row])).any()
     dark = ((codes < conditions.OUTAGE + 100_000) & inside).any(axis=1)
-    found = [_findings(batch, suspects[judged & ~dark], "no consumption in all {} intervals of the day", "")]
+    found = [_findings(batch, suspects[judged & ~dark], WORDS, "")]
     if rule.with_outage:
         words = "no consumption in all {} intervals of a day with an outage"
         found.append(_findings(batch, suspects[judged & dark], words, rule.with_outage))
