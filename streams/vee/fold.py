@@ -317,7 +317,7 @@ class VeeFold:
                     version = self._next("version")  # what follows may change these days again
                 clean, flawed, part = self.days.sift(seconds, part, clock, version)
                 decided = self.days.decide(seconds, part, _NOTHING, {}, clock, version) if len(part) else None
-                self._told(seconds, outcome(decided, flawed, self.channels, self.group), version, emitter, clean)
+                self._told(seconds, outcome(decided, flawed, self.channels, self.days.groups), version, emitter, clean)
 
     def _after_leaving(self) -> int:
         """A version behind one in which days leave their old owner."""
@@ -590,7 +590,7 @@ class VeeFold:
         for chosen in self.days.chunks(codes >> SHIFT):
             clean, flawed, part = self.days.sift_held(seconds, codes[chosen], version)
             decided = self.days.decide(seconds, None, _NOTHING, {}, 0, version, look=part) if len(part) else None
-            self._told(seconds, outcome(decided, flawed, self.channels, self.group), version, emitter, clean)
+            self._told(seconds, outcome(decided, flawed, self.channels, self.days.groups), version, emitter, clean)
 
     def _siblings(self, now: int, emitter: Emitter, *, close: bool) -> None:
         """Tells of days that only some channels of a device have reads for."""

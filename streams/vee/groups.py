@@ -50,6 +50,22 @@ class Groups:
         """The groups for channel-days, from the codes of what was received (hundredths)."""
         if self.manual is self.initial and self.estimation_group is self.initial:
             return [(self.initial, None)]
+        manual, estimation = self._others(coded)
+        initial = ~manual & ~estimation
+        if initial.all():
+            return [(self.initial, None)]
+        found = ((self.initial, initial), (self.manual, manual), (self.estimation_group, estimation))
+        return [(group, rows) for group, rows in found if rows.any()]
+
+    def initial_load(self, coded: Array) -> Mask:
+        """Which channel-days come first in :meth:`of`."""
+        if self.manual is self.initial and self.estimation_group is self.initial:
+            return np.ones(len(coded), np.bool_)
+        manual, estimation = self._others(coded)
+        return ~manual & ~estimation
+
+    def _others(self, coded: Array) -> tuple[Mask, Mask]:
+        """Channel-days of the roles manual-override and estimation."""
         manual: Mask = np.zeros(len(coded), np.bool_)
         estimation: Mask = manual
         if coded.max(initial=0) >= _EDITED:
@@ -57,9 +73,4 @@ class Groups:
             estimation = np.logical_or.reduce((coded >= _ESTIMATED) & (coded < _BEHIND), axis=1)
         if self.estimation_group is not self.initial:
             estimation = estimation | ~coded.any(axis=1)
-        estimation = estimation & ~manual
-        initial = ~manual & ~estimation
-        if initial.all():
-            return [(self.initial, None)]
-        found = ((self.initial, initial), (self.manual, manual), (self.estimation_group, estimation))
-        return [(group, rows) for group, rows in found if rows.any()]
+        return manual, estimation & ~manual

@@ -224,6 +224,13 @@ def test_common_flaws_take_the_short_way_and_others_the_long_one_in_one_delivery
     for hub in (short, long):
         hub.send(*(interval_row(FIRST, day, device=f"M{6 - k}") for k, day in enumerate(days)), received_at=FIRST)
     assert told == [1]  # the long gap
-    rules = [entry.body["rule"] for entry in short.log if entry.type == "VeeException"]
+    told.clear()
+    edited = days[0].copy()  # a day with values that a person has set, and flaws of its own
+    edited[3] = -4.0
+    for hub in (short, long):
+        rows = [interval_row(FIRST + 86_400, day, device=f"M{6 - k}") for k, day in enumerate(days[1:4])]
+        hub.send(interval_row(FIRST + 86_400, edited, device="M6", codes=[600_000] * 96), *rows, received_at=FIRST + 86_400)
+    assert told == [1]
+    rules = [entry.body["rule"] for entry in short.log if entry.type == "VeeException" and entry.body["start"].timestamp() < FIRST + 86_400]
     assert sorted(rules) == ["interval-spike", "missing-quantity", "negative-consumption", "negative-consumption", "zero-consumption"]
     same(short, long)
