@@ -214,14 +214,33 @@ def inputs(x: Array, memory: Array, fits: Array, fit: Array, age: int, q: Array,
 
 
 @njit(cache=True)
-def odds_of(q: Array, roots: Array, feature: Array, threshold: Array, left: Array, right: Array, value: Array) -> float:
-    """Sum of the leaves that a day falls into."""
+def paths(feature: Array, left: Array, right: Array) -> tuple[Array, Array, int]:
+    """The forest as :func:`odds_of` walks it: per node the input asked about and both nodes below, a leaf's being itself; and its depth."""
+    asked, below, level = np.empty(len(feature), np.int64), np.empty(2 * len(feature), np.int64), np.zeros(len(feature), np.int64)
+    for node in range(len(feature)):  # nodes come before those below them
+        asked[node], below[2 * node], below[2 * node + 1] = max(feature[node], 0), node, node
+        if feature[node] >= 0:
+            below[2 * node], below[2 * node + 1] = left[node], right[node]
+            level[left[node]] = level[right[node]] = level[node] + 1
+    return asked, below, level.max()
+
+
+@njit(cache=True)
+def odds_of(q: Array, roots: Array, asked: Array, threshold: Array, below: Array, depth: int, value: Array, at: Array) -> float:
+    """Sum of the leaves that a day falls into. All trees go down together, so that none waits for the answers of another one.
+
+    ``at`` is room for a node per tree.
+    """
+    trees = len(roots)
+    for tree in range(trees):
+        at[tree] = roots[tree]
+    for _ in range(depth):
+        for tree in range(trees):
+            node = at[tree]
+            at[tree] = below[2 * node + (not q[asked[node]] <= threshold[node])]
     total = 0.0
-    for root in roots:
-        node = root
-        while feature[node] >= 0:
-            node = left[node] if q[feature[node]] <= threshold[node] else right[node]
-        total += value[node]
+    for tree in range(trees):
+        total += value[at[tree]]
     return total
 
 
@@ -314,6 +333,8 @@ def fold_days(
     ``scalars`` per row usual consumption of a day, anchor of the levels and mean odds of a lasting change."""
     hourly, levels = np.empty(HOURS), np.empty(HOURS, np.int64)
     fit, means, together = np.empty(HOURS + 2 * SCALES + 1), np.empty((F, S)), np.empty((S, HOURS + 2 * SCALES + 1))
+    asked, below, depth = paths(feature, left, right)
+    at = np.empty(max(len(acute), len(lasting)), np.int64)
     for d in range(len(rows)):
         r, kind = rows[d], kinds[d]
         v = values[begins[d] : begins[d] + counts[d]]
@@ -346,8 +367,8 @@ def fold_days(
             before[d, f, 0], before[d, f, 1] = memory[r, f, 0], memory[r, f, 4]
             before[d, f, 2], before[d, f, 3] = memory[r, f, 5], means[f, 1]
         levels_before[d] = unit
-        odds[d, ACUTE] = odds_of(q[d], acute, feature, threshold, left, right, value)
-        today = odds_of(q[d], lasting, feature, threshold, left, right, value)
+        odds[d, ACUTE] = odds_of(q[d], acute, asked, threshold, below, depth, value, at)
+        today = odds_of(q[d], lasting, asked, threshold, below, depth, value, at)
         average = scalars[r, 2] + ODDS_RATE * (max(today, LEAST_ODDS) - scalars[r, 2]) if age >= WARM_UP else LEAST_ODDS / 2
         odds[d, LASTING] = max(average, today - SUDDEN)
         for k in range(2):
