@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -112,17 +113,51 @@ class HubClient:
                 raise UsageError(reason_of(answer))
             time.sleep(_pause(answer.headers))
 
+    def lines(self, method: str, path: str, content: Callable[[], Iterator[bytes]], **options: Any) -> Iterator[bytes]:
+        """The lines of an answer that may be long in coming, as they come; ``content`` makes the body, which is sent piece by piece, and
+        made anew for a busy hub. Raises UsageError."""
+        import httpx
+
+        deadline = time.monotonic() + self.patience
+        while True:
+            patient = httpx.Timeout(None, connect=5.0)
+            request = self._client.build_request(method, f"{self.url}{path}", content=content(), timeout=patient, **options)
+            with self._failing(), closing(self._client.send(request, stream=True)) as answer:
+                if answer.is_success:
+                    yield from _split(answer.iter_bytes())
+                    return
+                answer.read()
+            if answer.status_code not in BUSY or time.monotonic() > deadline:
+                raise UsageError(reason_of(answer))
+            time.sleep(_pause(answer.headers))
+
     def _once(self, method: str, path: str, options: Mapping[str, Any]) -> httpx.Response:
+        with self._failing():
+            return self._client.request(method, f"{self.url}{path}", **options)
+
+    @contextmanager
+    def _failing(self) -> Iterator[None]:
+        """Says in one line why a hub cannot be called."""
         import httpx
 
         try:
-            return self._client.request(method, f"{self.url}{path}", **options)
+            yield
         except (httpx.InvalidURL, httpx.UnsupportedProtocol):
             raise UsageError(f"--url {self.url}: write http://host:port or https://host:port") from None
         except (httpx.ConnectError, httpx.ConnectTimeout):
             raise UsageError(f"no hub answers at {self.url}: start one with `mdh up`, or name another with --url") from None
         except httpx.TransportError as error:
             raise UsageError(f"the hub at {self.url} broke off: {error or type(error).__name__}") from None
+
+
+def _split(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """The lines of pieces; the texts in them may hold other characters that end lines."""
+    rest = b""
+    for piece in pieces:
+        *lines, rest = (rest + piece).split(b"\n")
+        yield from lines
+    if rest:
+        yield rest
 
 
 def printable(text: str) -> str:

@@ -85,7 +85,7 @@ def channel_record(item: Any) -> dict[str, Any]:
 def object_of(line: bytes) -> Any:
     """The JSON of one line; numbers with a fraction stay as they were written. Raises ValueError."""
     if len(line) > MAX_LINE:
-        raise ValueError(f"has {len(line)} bytes; {MAX_LINE} are allowed")
+        raise ValueError(f"has more bytes than the {MAX_LINE} that are allowed")
     try:
         return json.loads(line.decode(), object_pairs_hook=_once, parse_constant=_constant, parse_int=_number, parse_float=_Decimal)
     except UnicodeDecodeError as error:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import IO, Any, Final
 from zoneinfo import ZoneInfo
 
-from connectors.enterprise.master import channel_record, moment, object_of
+from connectors.enterprise.master import MAX_LINE, channel_record, moment, object_of
 from connectors.enterprise.persons import Vault
 from schemas import quantity
 from schemas.master import ACTIONS, CHANNEL, KINDS, PERSONAL, checked
@@ -31,16 +31,9 @@ class Document:
 
     @classmethod
     def read(cls, data: bytes) -> Document:
-        """The document of NDJSON bytes."""
-        return cls.of(io.BytesIO(data))
-
-    @classmethod
-    def of(cls, lines: Iterable[bytes], seen: Callable[[bytes], None] = lambda _: None) -> Document:
-        """The document of NDJSON lines, each handed to ``seen`` as it came. Empty ones are skipped; what is wrong concerns a line alone."""
+        """The document of NDJSON bytes. Empty lines are skipped; what is wrong concerns a line alone."""
         document = cls()
-        for number, raw in enumerate(lines, 1):
-            seen(raw)
-            line = (raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw).removesuffix(b"\n")
+        for number, line in numbered(io.BytesIO(data)):
             if not line.strip():
                 continue
             try:
@@ -52,6 +45,18 @@ class Document:
             except ValueError as error:
                 document.errors.append((number, str(error)))
         return document
+
+
+def numbered(data: IO[bytes], seen: Callable[[bytes], object] = lambda _: None) -> Iterator[tuple[int, bytes]]:
+    """Lines with their numbers, without line ends; each byte is handed to ``seen``. Of one that is too long a part, too long still."""
+    number = 0
+    while piece := data.readline(MAX_LINE + 2):
+        seen(piece)
+        number += 1
+        line = piece.removeprefix(b"\xef\xbb\xbf") if number == 1 else piece
+        while not piece.endswith(b"\n") and (piece := data.readline(MAX_LINE + 2)):
+            seen(piece)
+        yield number, line.removesuffix(b"\n")
 
 
 def item_of(line: Any, number: str, zone: str, vault: Vault) -> dict[str, Any]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import asdict
 from datetime import datetime, timedelta
-from itertools import chain
 from typing import IO, Annotated, Any, Final, Literal, cast
 
 import orjson
@@ -18,12 +19,12 @@ from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
 from connectors.enterprise import acts
-from connectors.enterprise.comparison import Comparison, lines_to_apply
-from connectors.enterprise.objects import Document, attributes_of
+from connectors.enterprise.comparison import TOLD, Comparison
+from connectors.enterprise.objects import attributes_of, numbered
 from connectors.enterprise.persons import VaultError
 from connectors.enterprise.service import ItemOutcome, MasterService
 from connectors.head_end import problems
-from connectors.head_end.handlers import MAX_MASTER_BYTES, as_problem
+from connectors.head_end.handlers import as_problem
 from connectors.head_end.listing import Listing, cursor_of, cursor_text, page_query, readable
 from connectors.head_end.problems import ProblemError
 from connectors.head_end.publish import Publisher, PublishError
@@ -31,6 +32,8 @@ from connectors.head_end.spool import spooled
 from schemas.identity import identity
 
 SOURCE: Final = "http"
+MAX_EXTRACT_BYTES: Final = 16 * 1024**3  # it lies on disk while it is compared
+AT_ONCE: Final = 5_000  # items submitted together
 OBJECTS: Final = Listing(
     "master",
     {"kind": "String", "id": "String", "span": "UInt32"},
@@ -85,9 +88,11 @@ class MasterRoutes:
         found = self._submitted(lines, message, user, wait, strict=strict)
         return answer_of(message, found)
 
-    def _submitted(self, lines: list[Any], message: str, user: str, wait: float, *, strict: bool = False) -> list[ItemOutcome]:
+    def _submitted(
+        self, lines: list[Any], message: str, user: str, wait: float, *, strict: bool = False, first: int = 0
+    ) -> list[ItemOutcome]:
         try:
-            return self.service.submit(lines, message, source=SOURCE, user=user, strict=strict, wait=wait)
+            return self.service.submit(lines, message, source=SOURCE, user=user, strict=strict, wait=wait, first=first)
         except PublishError as error:
             raise as_problem(error) from None
         except VaultError as error:
@@ -172,29 +177,62 @@ class MasterRoutes:
         return {"items": [shown(row) for row in rows], "next": following}
 
     def compare(self, data: IO[bytes], at: int, key: str | None, user: str, wait: float, *, apply: bool) -> Iterator[bytes]:
-        """The differences of an extract as NDJSON, then a line of counts; with ``apply`` they are made to go, and what became of it."""
-        digest = hashlib.sha256()
-        document = Document.of(data, digest.update)
-        if document.channels:
-            document.errors += [(number, "an extract holds objects, each with its kind") for number, _ in document.channels]
+        """The differences of an extract as NDJSON, then a line of counts; with ``apply`` they are made to go, and what became of it.
+
+        What is held in memory does not grow with the extract. The iterator is to be read to its end or closed.
+        """
         comparison = Comparison(self.service, at)
-        for number, line in document.objects:
-            comparison.take(number, line)
-        errors = sorted([*document.errors, *comparison.errors])
-        if errors and apply:
-            raise ProblemError(
-                422, "not-valid", f"line {errors[0][0]}: {errors[0][1]}", errors=[f"line {n}: {what}" for n, what in errors[:100]]
-            )
-        found = comparison.differences()
-        summary: dict[str, Any] = {name: comparison.counts[name] for name in ("added", "changed", "ended", "unchanged")}
-        summary["errors"] = [{"line": number, "message": what} for number, what in errors[:100]]
-        if apply:
-            lines = lines_to_apply(found)
-            message = identity("key", SOURCE, key) if key else identity("extract", digest.hexdigest(), at)
-            outcomes = self._submitted(lines, message, user, wait) if lines else []
-            summary |= {"message": message, "outcomes": counted(outcomes)}
-            summary["refused"] = [asdict(one) for one in outcomes if one.outcome in ("refused", "parked")][:100]
-        return (orjson.dumps(one, option=orjson.OPT_APPEND_NEWLINE) for one in chain((one.to_dict() for one in found), [summary]))
+        try:
+            digest = hashlib.sha256()
+            for number, line in numbered(data, digest.update):
+                comparison.take(number, line)
+            errors = comparison.errors
+            if errors and apply:
+                raise ProblemError(
+                    422, "not-valid", f"line {errors[0][0]}: {errors[0][1]}", errors=[f"line {n}: {what}" for n, what in errors]
+                )
+            comparison.compare()
+            summary: dict[str, Any] = {name: comparison.counts[name] for name in ("added", "changed", "ended", "unchanged")}
+            summary["errors"] = [{"line": number, "message": what} for number, what in errors]
+            if apply:
+                message = identity("key", SOURCE, key) if key else identity("extract", digest.hexdigest(), at)
+                summary |= {"message": message, **self._apply(comparison, message, user, wait)}
+        except BaseException:
+            comparison.close()
+            raise
+        return _told(comparison, summary)
+
+    def _apply(self, comparison: Comparison, message: str, user: str, wait: float) -> dict[str, Any]:
+        """Submits what differs, some at a time, and then waits for what becomes of it: how many of each outcome, and what was refused."""
+        deadline, first = time.monotonic() + wait, 0
+        for lines in _batches(comparison.to_apply()):
+            comparison.note(self._submitted(lines, message, user, 0, first=first))
+            first += len(lines)
+        counts: Counter[str] = Counter()
+        refused: list[dict[str, Any]] = []
+        for noted in comparison.noted(AT_ONCE):
+            outcomes = self.service.decided(noted, max(deadline - time.monotonic(), 0)) if wait > 0 else noted
+            counts.update(one.outcome for one in outcomes)
+            refused += [asdict(one) for one in outcomes if one.outcome in ("refused", "parked")][: TOLD - len(refused)]
+        return {"outcomes": dict(counts), "refused": refused}
+
+
+def _told(comparison: Comparison, summary: dict[str, Any]) -> Iterator[bytes]:
+    with closing(comparison):
+        yield from comparison.differences()
+        yield orjson.dumps(summary, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _batches(lines: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """Lines, so many at a time; a group stays together."""
+    batch: list[dict[str, Any]] = []
+    for line in lines:
+        if len(batch) >= AT_ONCE and not (line.get("group") and line["group"] == batch[-1].get("group")):
+            yield batch
+            batch = []
+        batch.append(line)
+    if batch:
+        yield batch
 
 
 def shown(row: dict[str, Any]) -> dict[str, Any]:
@@ -250,8 +288,8 @@ def _lists(here: APIRouter, desk: MasterRoutes) -> None:
     @here.post(
         "/diff",
         summary="Compare a full extract with what the hub has, and make the hub as it says if asked to",
-        description="NDJSON in; one line per difference out, the last line has the counts. An extract is full for each kind in it: "
-        f"one of more than {MAX_MASTER_BYTES // 1024 // 1024} MiB is sent kind by kind.",
+        description="NDJSON in; one line per difference out, the last line has the counts. An extract is full for each kind in it; "
+        f"it may have {MAX_EXTRACT_BYTES // 1024**3} GiB.",
         response_class=Response,
         responses=problems.responses(413, 422),
         openapi_extra={"requestBody": {"required": True, "content": {"application/x-ndjson": {"schema": {"type": "string"}}}}},
@@ -261,7 +299,7 @@ def _lists(here: APIRouter, desk: MasterRoutes) -> None:
         wait: Wait = 30, user: User = "", idempotency_key: Key = None,
     ) -> StreamingResponse:  # fmt: skip
         second = int(time.time() if at is None else at.timestamp())
-        async with spooled(request, MAX_MASTER_BYTES) as data:
+        async with spooled(request, MAX_EXTRACT_BYTES) as data:
             pieces = await run_in_threadpool(desk.compare, data, second, idempotency_key, user, wait, apply=apply)
         return StreamingResponse(pieces, media_type="application/x-ndjson")
 

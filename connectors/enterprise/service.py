@@ -69,15 +69,17 @@ class MasterService:
 
     def submit(
         self, objects: Sequence[Any], message: str, *, source: str, user: str = "", strict: bool = False, wait: float = 10.0,
+        first: int = 0,
     ) -> list[ItemOutcome]:  # fmt: skip
         """Submits objects (as lines have them) in order and waits at most ``wait`` seconds for what becomes of each.
 
-        ``message`` makes it repeatable: the same message, or the same ``item`` ids, change nothing again and give the same answers.
-        ``strict`` refuses what names something unknown instead of parking it. Raises UnavailableError where Kafka does not take it.
+        ``message`` makes it repeatable: the same message, or the same ``item`` ids, change nothing again and give the same answers. It may
+        be submitted in parts: ``first`` is how many objects of it came before. ``strict`` refuses what names something unknown instead of
+        parking it. Raises UnavailableError where Kafka does not take it.
         """
         outcomes: list[ItemOutcome] = []
         items: list[dict[str, Any]] = []
-        for position, line in enumerate(objects):
+        for position, line in enumerate(objects, first):
             number = identity(source, message, position)
             try:
                 item = item_of(line, number, self.zone, self.vault)
@@ -89,7 +91,7 @@ class MasterService:
             outcomes.append(ItemOutcome(item["id"], item["kind"], item["object"], "accepted"))
         items, outcomes = _whole_groups(objects, items, outcomes)
         self._publish(items, message, source, acting(user), strict=strict)
-        return self._decided(outcomes, wait) if items and wait > 0 else outcomes
+        return self.decided(outcomes, wait) if items and wait > 0 else outcomes
 
     def outcomes(self, message: str) -> list[ItemOutcome]:
         """What became of the items of a message, as far as it is stored."""
@@ -113,7 +115,7 @@ class MasterService:
             futures.append(self.writer.write(self.topic, value, key=KEY, headers=headers))
         wait_for(futures, self.writer.timeout + 5)
 
-    def _decided(self, outcomes: list[ItemOutcome], wait: float) -> list[ItemOutcome]:
+    def decided(self, outcomes: list[ItemOutcome], wait: float) -> list[ItemOutcome]:
         """The outcomes, once they are stored or time is up. What is parked is asked once more: a later item may have released it."""
         deadline, pause = time.monotonic() + wait, PAUSE
         known: dict[str, ItemOutcome] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json as notation
 import sys
 import time
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +17,7 @@ from mdh.errors import UsageError
 from mdh.running import HubClient, hub_url, printable
 
 LINES_AT_ONCE = 20_000
+PIECE = 1024 * 1024  # of an extract on its way
 SHOWN = 50
 
 Url = Annotated[str | None, typer.Option(help="The gateway of the hub; default: MDH_URL, else the hub of .mdh, else port 8080.")]
@@ -94,18 +96,19 @@ def diff(file: Extract, url: Url = None, json: Json = False, at: At = None) -> N
 
     An extract is full for each kind it holds: what it does not name of these would end. `mdh master load --apply FILE` does it.
     """
+    summary: dict[str, Any] = {}
     with HubClient(hub_url(url)) as hub:
-        *found, summary = _compared(hub, _content(file), at, apply=False)
+        for one in _compared(hub, [file], at, apply=False):
+            if "change" not in one:
+                summary = one
+            if json:
+                print(notation.dumps(one))
+            elif "change" in one:
+                _print_difference(one)
     for error in summary["errors"]:
         print(f"mdh: {file}:{error['line']}: {printable(error['message'])}", file=sys.stderr)
-    if json:
-        for one in [*found, summary]:
-            print(notation.dumps(one))
-    else:
-        for one in found:
-            _print_difference(one)
-        counts = ", ".join(f"{summary[name]} {name}" for name in ("added", "changed", "ended", "unchanged"))
-        print(counts)
+    if not json:
+        print(", ".join(f"{summary[name]} {name}" for name in ("added", "changed", "ended", "unchanged")))
     if summary["errors"]:
         raise UsageError(f"{len(summary['errors'])} lines are not valid")
 
@@ -170,9 +173,10 @@ def export(
 
 def _apply(files: list[Path], url: str | None, at: datetime | None) -> None:
     begun = time.monotonic()
-    content = b"\n".join(_content(path) for path in files)
+    summary: dict[str, Any] = {}
     with HubClient(hub_url(url)) as hub:
-        *_, summary = _compared(hub, content, at, apply=True)
+        for one in _compared(hub, files, at, apply=True):
+            summary = one  # the last line
     told = {name: summary[name] for name in ("added", "changed", "ended", "unchanged", "outcomes")}
     for one in summary["refused"]:
         print(f"mdh: {printable(one['kind'])} {printable(one['id'])}: {one['outcome']}: {printable(one['reason'])}", file=sys.stderr)
@@ -182,11 +186,33 @@ def _apply(files: list[Path], url: str | None, at: datetime | None) -> None:
         raise UsageError(f"{refused} changes were refused")
 
 
-def _compared(hub: HubClient, content: bytes, at: datetime | None, *, apply: bool) -> list[dict[str, Any]]:
+def _compared(hub: HubClient, files: list[Path], at: datetime | None, *, apply: bool) -> Iterator[dict[str, Any]]:
+    """The lines of the answer, as they come; the last one has the counts."""
+    for path in files:
+        _check(path)
     params = {"apply": apply, **({"at": f"{at.isoformat()}+00:00"} if at else {}), "wait": 60}
     headers = {"Content-Type": "application/x-ndjson"}
-    answer = hub.call("POST", "/v1/master/diff", content=content, headers=headers, params=params)
-    return [notation.loads(line) for line in answer.text.splitlines()]
+    for line in hub.lines("POST", "/v1/master/diff", lambda: _pieces(files), headers=headers, params=params):
+        yield notation.loads(line)
+
+
+def _pieces(files: list[Path]) -> Iterator[bytes]:
+    """Files one behind the other."""
+    for path in files:
+        with path.open("rb") as file:
+            while piece := file.read(PIECE):
+                yield piece
+        yield b"\n"
+
+
+def _check(path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            blank = not any(piece.strip() for piece in iter(lambda: file.read(PIECE), b""))
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from error
+    if blank:
+        raise UsageError(f"{path}: the file is empty")
 
 
 def _content(path: Path) -> bytes:
