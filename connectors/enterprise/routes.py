@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict
 from datetime import datetime, timedelta
+from itertools import chain
 from typing import IO, Annotated, Any, Final, Literal, cast
 
 import orjson
@@ -33,6 +34,7 @@ from schemas.identity import identity
 
 SOURCE: Final = "http"
 MAX_EXTRACT_BYTES: Final = 16 * 1024**3  # it lies on disk while it is compared
+PIECE: Final = 64 * 1024  # of an answer
 AT_ONCE: Final = 5_000  # items submitted together
 OBJECTS: Final = Listing(
     "master",
@@ -218,9 +220,16 @@ class MasterRoutes:
 
 
 def _told(comparison: Comparison, summary: dict[str, Any]) -> Iterator[bytes]:
+    """The answer in pieces of many lines: each piece costs a change of threads."""
+    piece = bytearray()
     with closing(comparison):
-        yield from comparison.differences()
-        yield orjson.dumps(summary, option=orjson.OPT_APPEND_NEWLINE)
+        for line in chain(comparison.differences(), [orjson.dumps(summary, option=orjson.OPT_APPEND_NEWLINE)]):
+            piece += line
+            if len(piece) >= PIECE:
+                yield bytes(piece)
+                piece.clear()
+    if piece:
+        yield bytes(piece)
 
 
 def _batches(lines: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
