@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import subprocess
@@ -23,7 +24,6 @@ from schemas.codec import Codec
 from schemas.identity import partition_of
 from schemas.topology import load_topology
 from streams.runtime.lane import ID, PAYLOAD, RECEIPT
-from tests.torment.processes import Process, start
 
 RATE = 0.004  # of injected failures, twice for each transaction; workers commit small batches here
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,13 +44,17 @@ class Chain:
         self.producer = Producer({"bootstrap.servers": self.bootstrap, "linger.ms": 5})
         self.watch = Watch(self.bootstrap)
 
-    def worker(self, torment: float) -> Process:
+    def worker(self, torment: float) -> subprocess.Popen[bytes]:
         agents = ["--agents", ",".join(TOPOLOGY.agents)]  # one worker for all, those that run apart too
         command = ["worker", *agents, "--broker", self.bootstrap, "--torment", str(torment), "--data-dir", str(self.folder / "worker")]
-        return start("mdh", command, self.folder / "worker.log")
+        return self._start("worker", [sys.executable, "-m", "mdh", *command])
 
-    def sink(self) -> Process:
-        return start("tests.torment.sink_main", [self.bootstrap, str(self.folder / "store")], self.folder / "sink.log")
+    def sink(self) -> subprocess.Popen[bytes]:
+        return self._start("sink", [sys.executable, "-m", "tests.torment.sink_main", self.bootstrap, str(self.folder / "store")])
+
+    def _start(self, name: str, command: list[str]) -> subprocess.Popen[bytes]:
+        with (self.folder / f"{name}.log").open("ab") as output:
+            return subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output, env={**os.environ, "MDH_LOG_LEVEL": "info"})
 
     def send(self, topic: str, key: str, value: bytes, id: str, **headers: str) -> str:
         """Writes one record as the outside does; returns its id."""
@@ -175,7 +179,7 @@ class Tormentor:
         process.terminate()
         try:
             process.wait(30)
-        except TimeoutError:
+        except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
 
