@@ -13,7 +13,7 @@ from connectors.prepaid.questions import MOST_DAYS, Questions
 from schemas.quantity import MICRO, text_of
 from schemas.topology.prepaid import Tariff
 from schemas.units import convert, resolve
-from streams.prepaid.charging import EPOCH, Day, Month, PriceList, month_of
+from streams.prepaid.charging import EPOCH, Day, Month, Months, PriceList
 from streams.prepaid.ledger import chain_hash
 from streams.prepaid.money import rounded
 
@@ -154,17 +154,17 @@ class Explaining:
             raise ProblemError(422, "not-valid", f"tariff: {error}") from None
         own = next((PriceList(t, self.settings.currency) for t in self.settings.tariffs if t.id == about["tariff"]), None)
         begin, end = (first - EPOCH).days, (last - EPOCH).days + 1
-        months = []
+        months, here = [], Months(self.settings)
         sums = {"asked": 0, "own": 0}
         while begin < end:
-            start, behind = month_of(begin, self.settings.cycle_day)
+            start, behind = here.of(begin)
             until = min(behind, end)
             line: dict[str, Any] = {"month": _date(start), "from": _date(begin), "to": _date(until - 1)}
             for name, prices in (("asked", asked), ("own", own)):
                 if prices is not None:
                     factor = prices.of(until - 1).factor
                     days = self._days(account, prices.unit, begin, until, "" if factor is None else factor.by)
-                    month = Month(start, behind, days, until, 0, closed=begin == start and until == behind)
+                    month = Month(start, behind, days, until, 0, closed=begin == start and until == behind, part=here.part((start, behind)))
                     charges = {component: rounded(exact) for component, exact in prices.charges(month, begin).items()}
                     sums[name] += sum(charges.values())
                     text = self.settings.currency.text

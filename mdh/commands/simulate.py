@@ -43,7 +43,11 @@ def main(
     truth: Annotated[Path | None, typer.Option(help="Where the injected faults are written (NDJSON).")] = None,
     master: Annotated[bool, typer.Option(help="Send master data of the known meters first (hub and folder only).")] = True,
     cis: Annotated[
-        str | None, typer.Option(help="Play a CIS instead, a whole conversation with a running hub: sap, oracle or cim.")
+        str | None,
+        typer.Option(
+            help="Play a CIS instead, a whole conversation with a running hub: sap, oracle or cim; sap-charges, oracle-charges: "
+            "what a prepaid month came to."
+        ),
     ] = None,
     customer: Annotated[bool, typer.Option("--customer", help="Play a prepaid customer: a balance used up, a payment.")] = False,
     devices: Annotated[bool, typer.Option("--devices", help="Play a head end that carries out device commands.")] = False,
@@ -138,21 +142,22 @@ def _converse(cis: str, url: str | None, prefix: str) -> None:
 
     import httpx
 
-    from connectors.enterprise.simulator.ccb import Ccb, sync_to_bill
+    from connectors.enterprise.simulator import ccb, sap
     from connectors.enterprise.simulator.cim import Cim, meter_to_reading
     from connectors.enterprise.simulator.customer import to_zero_and_back
     from connectors.enterprise.simulator.hub import Hub, SimulationError
-    from connectors.enterprise.simulator.sap import Sap, meter_to_cash
     from mdh.running import credentials, hub_url
 
     stories: dict[str, Callable[[Hub, str], dict[str, object]]] = {
-        "sap": lambda hub, meter: meter_to_cash(Sap(hub), meter),
-        "oracle": lambda hub, meter: sync_to_bill(Ccb(hub), meter),
+        "sap": lambda hub, meter: sap.meter_to_cash(sap.Sap(hub), meter),
+        "sap-charges": lambda hub, meter: sap.month_to_charge(sap.Sap(hub), meter),
+        "oracle": lambda hub, meter: ccb.sync_to_bill(ccb.Ccb(hub), meter),
+        "oracle-charges": lambda hub, meter: ccb.month_to_charge(ccb.Ccb(hub), meter),
         "customer": to_zero_and_back,
         "cim": lambda hub, meter: meter_to_reading(Cim(hub), meter),
     }
     if cis not in stories:
-        raise UsageError(f"--cis must be sap, oracle or cim, not {cis!r}")
+        raise UsageError(f"--cis must be one of {', '.join(s for s in stories if s != 'customer')}, not {cis!r}")
     meter = f"{prefix}{time.time_ns() // 1_000_000 % 10_000_000_000:010d}"
     with httpx.Client(base_url=hub_url(url), timeout=60, trust_env=False, headers=credentials()) as client:
         hub = Hub(client, patience=180, say=lambda line: print(line, file=sys.stderr, flush=True))

@@ -310,6 +310,13 @@ class Quiet(Section):
     end: TimeOfDay = Field(alias="to")
 
 
+class CycleChange(Section):
+    """Another cycle day, from a date on. The month under way ends where the first one of the new cycle day begins."""
+
+    since: date = Field(alias="from", description="Holds from the first such day of the month on or after this date")
+    cycle_day: int = Field(ge=1, le=28)
+
+
 class PrepaidSettings(Section):
     """The prepaid engine."""
 
@@ -320,6 +327,9 @@ class PrepaidSettings(Section):
         default="daily", description="daily: a day is charged when it is over; continuous: as its consumption becomes known"
     )
     cycle_day: int = Field(default=1, ge=1, le=28, description="Day of the month on which slabs and fixed charges begin anew")
+    cycle_changes: tuple[CycleChange, ...] = Field(
+        default=(), description="Other cycle days by date, in their order; `cycle_day` holds for all months before the first"
+    )
     provisional_after: Seconds = Field(
         default=43_200, ge=0, description="After a day's end, consumption not known by then is charged provisionally"
     )
@@ -348,6 +358,7 @@ class PrepaidSettings(Section):
         for rule in self.assign:
             if rule.tariff not in ids:
                 raise ValueError(f"there is no tariff {rule.tariff!r}; known: {', '.join(sorted(ids)) or 'none'}")
+        check_dated([change.since for change in self.cycle_changes])
         for text, per_unit in self._amounts():
             (self.currency.rate if per_unit else self.currency.whole)(text)
         return self

@@ -13,7 +13,7 @@ from schemas.topology.prepaid import PrepaidSettings
 from schemas.units import convert, resolve
 from streams import calendar
 from streams.prepaid.accounts import Accounts
-from streams.prepaid.charging import Day, Month, PriceList, Tally, month_of
+from streams.prepaid.charging import Day, Month, Months, Part, PriceList, Tally
 from streams.prepaid.ledger import Ledger, day_number, day_text, time_of
 from streams.prepaid.money import divide, rounded
 
@@ -46,6 +46,7 @@ class Billing:
     def __init__(self, settings: PrepaidSettings, accounts: Accounts, ledger: Ledger) -> None:
         self.settings, self.accounts, self.ledger = settings, accounts, ledger
         self.prices = {tariff.id: PriceList(tariff, settings.currency) for tariff in settings.tariffs}
+        self.months = Months(settings)
         self._joined: dict[tuple[tuple[int, str], ...], PriceList] = {}
         self.charges: list[dict[str, Any]] = []  # what is to be told to the CIS, until someone takes it
         self._daily: dict[int, int] = {}  # mean charge of an account's last days, as long as they stay
@@ -69,7 +70,7 @@ class Billing:
         factor = None if priced else prices.of(number).factor
         if not priced and (factor is None or resolve(event["unit"]).dimension != resolve(factor.by).dimension):
             return [], ""
-        first, end = month_of(number, self.settings.cycle_day)
+        first, end = self.months.of(number)
         if first < self._oldest(row):
             return [], f"{event['day']} is too far back: charges of its month are final"
         month = self._month(account, first)
@@ -122,11 +123,11 @@ class Billing:
         self.accounts.touch(row)
 
     def _oldest(self, row: int) -> int:
-        return self._oldest_of(month_of(int(self.accounts.table["through"][row]), self.settings.cycle_day)[0])
+        return self._oldest_of(self.months.of(int(self.accounts.table["through"][row]))[0])
 
     def _months_back(self, first: int) -> int:
         for _ in range(self.settings.correctable):
-            first = month_of(first - 1, self.settings.cycle_day)[0]
+            first = self.months.of(first - 1)[0]
         return first
 
     def _month(self, account: str, first: int) -> Known:
@@ -177,7 +178,8 @@ class Billing:
         row = table.index[account]
         prices = self._prices(row)
         assert prices is not None, "callers charge only what has a price"
-        every, sure = self._tallies(row, month, prices, number)
+        part = self.months.part(span)
+        every, sure = self._tallies(row, month, prices, number, part)
         if not (self.settings.emergency.pauses_fixed and table["owed"][row] > 0):
             month["fixed"] = max(month["fixed"], every.last + 1 if every.count else span[0])
         first = max(span[0], int(table["first"][row]))
@@ -186,7 +188,7 @@ class Billing:
 
         def costs(tally: Tally, closed: bool = False) -> dict[str, int]:
             # what fell due before enrolment is nobody's: fixed charges begin with the first day
-            whole = Month(span[0], span[1], {}, month["fixed"], int(table["load"][row]), closed)
+            whole = Month(span[0], span[1], {}, month["fixed"], int(table["load"][row]), closed, part)
             return {name: rounded(exact) for name, exact in prices.total(tally, whole, first).items()}
 
         target = costs(every, closed)
@@ -222,34 +224,34 @@ class Billing:
             postings.append(self.ledger.post(account, name, debit, credit, abs(change), part=part, component=component, **about))
         return postings
 
-    def _tallies(self, row: int, month: Known, prices: PriceList, number: int) -> tuple[Tally, Tally]:
+    def _tallies(self, row: int, month: Known, prices: PriceList, number: int, part: Part | None) -> tuple[Tally, Tally]:
         """What the days of a month that count come to, and those of them that are certain.
 
         The month keeps both up to the day before the newest one (``walk``). So a day at the end costs the same on any day of the month;
         a correction of an earlier one, or other prices, walk through the month anew.
         """
         days, walk = month["days"], month.get("walk")
-        newest, mark = str(number), self._mark(prices)
+        newest, mark = str(number), self._mark(prices, part)
         if walk is None or walk["of"] != mark or number < walk["to"]:
             counted = sorted(int(n) for n, sources in days.items() if self._charged(row, int(n), sources))
             every = sure = Tally()
             for day in counted[:-1]:
-                sure = self._add(prices, every, sure, day, month)
+                sure = self._add(prices, every, sure, day, month, part)
             to = counted[-1] if counted else -1
         else:
             every, to = _tally(walk["all"]), walk["to"]
             sure = every if walk["sure"] is None else _tally(walk["sure"])
             if number > to and newest in days:
                 if to >= 0:
-                    sure = self._add(prices, every, sure, to, month)
+                    sure = self._add(prices, every, sure, to, month, part)
                 to = number
         month["walk"] = {"of": mark, "to": to, "all": _packed(every), "sure": None if sure is every else _packed(sure)}
         if to >= 0:
-            sure = self._add(prices, every, sure, to, month)
+            sure = self._add(prices, every, sure, to, month, part)
         return every, sure
 
     @staticmethod
-    def _add(prices: PriceList, every: Tally, sure: Tally, number: int, month: Known) -> Tally:
+    def _add(prices: PriceList, every: Tally, sure: Tally, number: int, month: Known, part: Part | None) -> Tally:
         """Takes a day in; returns the tally of what is certain, which is ``every`` itself while all of it is."""
         sources = month["days"][str(number)]
         day, doubtful = _sum(sources), _doubtful(sources)
@@ -258,12 +260,12 @@ class Billing:
         if sure is every and doubtful:
             sure = copy(every)
         elif sure is not every and not doubtful:
-            prices.add(sure, number, day)
-        prices.add(every, number, day)
+            prices.add(sure, number, day, part)
+        prices.add(every, number, day, part)
         return sure
 
-    def _mark(self, prices: PriceList) -> str:
-        return f"{prices.mark}/{self.settings.charging}"
+    def _mark(self, prices: PriceList, part: Part | None) -> str:
+        return f"{prices.mark}/{self.settings.charging}" + (f"/{part[0]}/{part[1]}" if part else "")
 
     def _pace(self, row: int, number: int, amount: int) -> None:
         """Notes what a day cost; corrections of days before the newest do not change the pace."""
@@ -313,7 +315,7 @@ class Billing:
 
     def tell(self, row: int, last: int, at: int, *, whole: bool) -> None:
         """Tells what the month of a day came to, unless it was told; ``whole``: only where the day is its last one."""
-        account, span = self.accounts.table.keys[row], month_of(last, self.settings.cycle_day)
+        account, span = self.accounts.table.keys[row], self.months.of(last)
         if whole and last + 1 != span[1]:
             return
         month = self.accounts.get("m", account, span[0])
@@ -345,7 +347,7 @@ class Billing:
     def _provide(self, row: int, at: int) -> list[dict[str, Any]]:
         table = self.accounts.table
         account, number = table.keys[row], int(table["through"][row])
-        first, end = month_of(number, self.settings.cycle_day)
+        first, end = self.months.of(number)
         month = self._month(account, first)
         known = month["days"].get(str(number), {})
         charged = self._charged(row, number, known)
@@ -358,7 +360,7 @@ class Billing:
         prices = self._prices(row)
         if prices is None:
             return late
-        if charged and month["fixed"] > number and month["walk"]["of"] == self._mark(prices):
+        if charged and month["fixed"] > number and month["walk"]["of"] == self._mark(prices, self.months.part((first, end))):
             return late  # it was charged when it was told of
         kind = "TRUE_UP" if correction else ""
         return late + self.charge(account, month, (first, end), kind, cause=f"day/{account}/{number}", at=at, number=number)
@@ -366,7 +368,7 @@ class Billing:
     def _average(self, account: str, first: int) -> dict[str, int]:
         if self.settings.provisional == "none":
             return {}
-        before = month_of(first - 1, self.settings.cycle_day)[0]
+        before = self.months.of(first - 1)[0]
         days: list[tuple[int, dict[str, int]]] = []
         for begin in (first, before):
             known = self.accounts.get("m", account, begin)
@@ -377,9 +379,9 @@ class Billing:
 
     def _forget(self, account: str, row: int, number: int, at: int) -> list[dict[str, Any]]:
         """At the first day of a month, the month that can no longer be corrected is dropped; what still waits in it is charged."""
-        if month_of(number, self.settings.cycle_day)[0] != number:
+        if self.months.of(number)[0] != number:
             return []
-        span = month_of(self._oldest(row) - 1, self.settings.cycle_day)
+        span = self.months.of(self._oldest(row) - 1)
         known, postings = self.accounts.get("m", account, span[0]), list[dict[str, Any]]()
         if known is not None:
             if self._prices(row) is not None and known["fixed"] < span[1]:
@@ -399,15 +401,15 @@ class Billing:
 
     def _last_days(self, row: int) -> list[int]:
         """The last day charged of each month that may still change, oldest first."""
-        table, cycle = self.accounts.table, self.settings.cycle_day
+        table = self.accounts.table
         number, oldest, found = int(table["through"][row]) - 1, self._oldest(row), list[int]()
         while number >= max(oldest, int(table["first"][row])):
             found.append(number)
-            number = month_of(number, cycle)[0] - 1
+            number = self.months.of(number)[0] - 1
         return found[::-1]
 
     def _again(self, row: int, number: int, cause: str, at: int) -> list[dict[str, Any]]:
-        account, span = self.accounts.table.keys[row], month_of(number, self.settings.cycle_day)
+        account, span = self.accounts.table.keys[row], self.months.of(number)
         found = self.accounts.get("m", account, span[0])
         if found is None or self._prices(row) is None:
             return []
@@ -432,9 +434,9 @@ class Billing:
         account, postings = table.keys[row], list[dict[str, Any]]()
         table["last"][row] = last
         self.accounts.touch(row)
-        first = month_of(last + 1, self.settings.cycle_day)[0]
+        first = self.months.of(last + 1)[0]
         while first <= int(table["seen"][row]) // 86_400 + 1 or first < int(table["through"][row]):
-            month, span = self.accounts.get("m", account, first), month_of(first, self.settings.cycle_day)
+            month, span = self.accounts.get("m", account, first), self.months.of(first)
             if month is not None and self._prices(row) is not None:
                 told = {**month["days"], **month.get("beside", {})}
                 self._drop(account, month, [number for number in told if int(number) > last])

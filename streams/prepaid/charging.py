@@ -16,12 +16,14 @@ from typing import Final
 
 from schemas.identity import identity
 from schemas.quantity import parse
-from schemas.topology.prepaid import Currency, PowerFactor, Subsidy, Tariff, TariffVersion
+from schemas.topology.prepaid import Currency, PowerFactor, PrepaidSettings, Subsidy, Tariff, TariffVersion
 from streams.determinants.usage.reactive import apparent_power_factor, power_factor
 from streams.prepaid.money import EXACT, divide, part_of, share
 
 EPOCH: Final = date(1970, 1, 1)
+_EVER: Final = -(2**31)
 Exact = int  # 10⁻¹² of the currency's smallest unit
+Part = tuple[int, int]  # days of a month, and how many it would have if the cycle day did not change within it
 
 
 @dataclass(slots=True)
@@ -49,6 +51,12 @@ class Month:
     fixed_until: int  # fixed charges are due for the days before this one
     load: int = 0  # sanctioned load, 10⁻⁶ kW
     closed: bool = False  # it is over and nothing of it is missing: the minimum bill counts
+    part: Part | None = None  # where it is cut by a change of the cycle day; amounts and bounds are those of the whole one
+
+    @property
+    def length(self) -> int:
+        """Days that amounts per month are for."""
+        return self.end - self.first if self.part is None else self.part[1]
 
 
 @dataclass(slots=True)
@@ -126,13 +134,14 @@ class Grant:
 
     def amount(self, month: Month, since: int, consumed: int, energy: Exact) -> Exact:
         """What is given for a month so far, as a positive number."""
-        if self.lapses_above is not None and consumed > self.lapses_above:
+        lapses, up_to = _of(self.lapses_above, month.part), _of(self.up_to, month.part)
+        if lapses is not None and consumed > lapses:
             return 0
         if self.share is None and self.per_unit is None:
-            return divide(self.per_month * max(0, min(month.fixed_until, month.end) - since), month.end - month.first)
+            return divide(self.per_month * max(0, min(month.fixed_until, month.end) - since), month.length)
         if consumed <= 0:
             return 0
-        covered = consumed if self.up_to is None else min(consumed, self.up_to)
+        covered = consumed if up_to is None else min(consumed, up_to)
         if self.per_unit is not None:
             return covered * self.per_unit
         return part_of(divide(energy * covered, consumed), self.share or 0)
@@ -182,14 +191,14 @@ class PriceList:
         """
         tally = Tally()
         for number in sorted(month.days):
-            self.add(tally, number, month.days[number])
+            self.add(tally, number, month.days[number], month.part)
         return self.total(tally, month, month.first if fixed_from is None else fixed_from)
 
-    def add(self, tally: Tally, number: int, day: Day) -> None:
-        """Takes the next day in, which lies behind all that were taken before."""
+    def add(self, tally: Tally, number: int, day: Day, part: Part | None = None) -> None:
+        """Takes the next day in, which lies behind all that were taken before; ``part`` where a change of the cycle day cuts its month."""
         prices = self.of(number)
         consumed = day.consumed
-        tally.energy += _energy(day, consumed, prices, tally.consumed)
+        tally.energy += _energy(day, consumed, prices, tally.consumed, part)
         tally.export -= day.received * prices.export
         tally.consumed += consumed
         tally.peak = max(tally.peak, day.demand)
@@ -215,7 +224,7 @@ class PriceList:
             _add(found, f"subsidy/{grant.id}", -grant.amount(month, since, tally.consumed, tally.energy))
         if month.closed and prices.minimum:
             before = sum(amount for name, amount in found.items() if name != "export")
-            _add(found, "minimum", max(0, prices.minimum - before))
+            _add(found, "minimum", max(0, divide(prices.minimum * (month.end - month.first), month.length) - before))
         untaxed = list(found.items())
         for name, parts, kinds in prices.taxes:
             base = sum([amount for component, amount in untaxed if _taxed_as(component) in kinds])
@@ -233,7 +242,7 @@ class PriceList:
             days[whole] = days.get(whole, 0) + min(until, end) - since
             since = min(until, end)
         for whole, count in days.items():
-            _add(found, "fixed", divide(whole * count, month.end - month.first))
+            _add(found, "fixed", divide(whole * count, month.length))
 
 
 def _add(found: dict[str, Exact], name: str, amount: Exact) -> None:
@@ -247,14 +256,20 @@ def _taxed_as(component: str) -> str:
     return "energy" if kind in ("minimum", "power-factor", "reactive") else kind
 
 
-def _energy(day: Day, quantity: int, prices: Prices, before: int) -> Exact:
+def _energy(day: Day, quantity: int, prices: Prices, before: int, part: Part | None) -> Exact:
     if not prices.slabs:
         rates, rate = prices.rates, prices.rate
         return sum([amount * rates.get(tou, rate) for tou, amount in day.lines.items()])
+    slabs = prices.slabs if part is None else tuple((_of(bound, part), rate) for bound, rate in prices.slabs)
     total = sum([amount * prices.adders.get(tou, 0) for tou, amount in day.lines.items()])
     if quantity < 0:  # goes back down the steps it came up
-        return total - _climb(prices.slabs, before + quantity, -quantity)
-    return total + _climb(prices.slabs, before, quantity)
+        return total - _climb(slabs, before + quantity, -quantity)
+    return total + _climb(slabs, before, quantity)
+
+
+def _of(bound: int | None, part: Part | None) -> int | None:
+    """A bound of a whole month in one that is cut."""
+    return bound if bound is None or part is None else divide(bound * part[0], part[1])
 
 
 def _climb(slabs: tuple[tuple[int | None, int], ...], at: int, quantity: int) -> Exact:
@@ -269,9 +284,44 @@ def _climb(slabs: tuple[tuple[int | None, int], ...], at: int, quantity: int) ->
     return total
 
 
+class Months:
+    """The billing months: from the cycle day of one calendar month to that of the next.
+
+    Where the cycle day changes, the month under way ends at the first begin of the new one, so it is shorter.
+    """
+
+    def __init__(self, settings: PrepaidSettings) -> None:
+        self._steps = [(_EVER, settings.cycle_day)]  # first day, cycle day
+        for change in settings.cycle_changes:
+            begin, end = _around((change.since - EPOCH).days, change.cycle_day)
+            first = begin if begin == (change.since - EPOCH).days else end
+            while len(self._steps) > 1 and self._steps[-1][0] >= first:  # it never holds
+                self._steps.pop()
+            self._steps.append((first, change.cycle_day))
+        self.of = cache(self._of)
+
+    def _of(self, day: int) -> tuple[int, int]:
+        """The month of a local day: its first day and the one behind its last, days since 1970."""
+        number = self._step(day)
+        first, end = _around(day, self._steps[number][1])
+        later = self._steps[number + 1][0] if number + 1 < len(self._steps) else end
+        return max(first, self._steps[number][0]), min(end, later)
+
+    def part(self, span: tuple[int, int]) -> Part | None:
+        """How much of a whole month one is; None: all."""
+        begin, end = _around(span[0], self._steps[self._step(span[0])][1])
+        return None if span == (begin, end) else (span[1] - span[0], end - begin)
+
+    def settled(self, day: int) -> list[list[int]]:
+        """First days and cycle days of all that has begun by a day: months are kept by them, so they stay."""
+        return [list(step) for step in self._steps if step[0] <= day]
+
+    def _step(self, day: int) -> int:
+        return max(number for number, (first, _) in enumerate(self._steps) if first <= day)
+
+
 @cache
-def month_of(day: int, cycle_day: int) -> tuple[int, int]:
-    """The billing month of a local day: its first day and the one behind its last, days since 1970."""
+def _around(day: int, cycle_day: int) -> tuple[int, int]:
     at = EPOCH + timedelta(days=day)
     first = at.replace(day=cycle_day)
     if at < first:

@@ -18,7 +18,7 @@ from streams.prepaid.ledger import Ledger, time_of
 from streams.prepaid.requests import Requests
 from streams.prepaid.supply import Outputs, Supply
 from streams.runtime.fold import Message, Output, Result
-from streams.runtime.state import State
+from streams.runtime.state import LayoutError, State
 
 TOPICS: Final = {
     "Posting": "prepaid.ledger",
@@ -31,7 +31,9 @@ TOPICS: Final = {
 }
 CONVERSATIONS: Final = 0  # the partition in which the enterprise agent has all its conversations
 HOUR: Final = 3600
+DAY: Final = 86_400
 NOW: Final = "now"
+CYCLE: Final = "cycle"  # the cycle days that have held until now
 STOPPED: Final = "stopped"
 MOST_DAYS: Final = 800  # of one account charged by one tick, after a long silence
 
@@ -45,12 +47,20 @@ class PrepaidFold:
 
     def __init__(self, settings: PrepaidSettings, zone: str, partition: int) -> None:
         self.settings, self.partition = settings, partition
-        self.state = State(make_table)
+        self.state = State(make_table, verify=self._verify)
         self.accounts = Accounts(self.state)
         self.ledger = Ledger(self.accounts, settings.currency.code)
         self.billing = Billing(settings, self.accounts, self.ledger)
         self.supply = Supply(settings, self.accounts, self.billing, partition)
         self.requests = Requests(settings, self.accounts, self.ledger, self.billing, self.supply, zone)
+
+    def _verify(self) -> None:
+        held = self.accounts.get(CYCLE)
+        if held is not None and held != self.billing.months.settled(_begun(self.now)):
+            raise LayoutError(
+                "prepaid.cycle_day and cycle_changes: what held until now is other than before, and charges are kept by month: "
+                "leave it as it was and add a change whose `from` lies ahead"
+            )
 
     @property
     def now(self) -> int:
@@ -160,6 +170,8 @@ class PrepaidFold:
         if now <= before:
             return
         self.accounts.put(now, NOW)
+        if before // DAY != now // DAY and (cycle := self.billing.months.settled(_begun(now))) != self.accounts.get(CYCLE):
+            self.accounts.put(cycle, CYCLE)
         if self.accounts.get(STOPPED):
             return
         table = self.accounts.table
@@ -246,6 +258,11 @@ class PrepaidFold:
             "measured_until": time_of(measured) if measured else None, "postings": postings,
             "hash": table["chain"][row].tobytes().hex() if postings else "",
         }  # fmt: skip
+
+
+def _begun(now: int) -> int:
+    """The last local day that has begun anywhere."""
+    return now // DAY + 1
 
 
 def _parked(value: Any) -> Any:

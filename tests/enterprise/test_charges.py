@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import orjson
@@ -13,12 +15,18 @@ from lxml import etree
 from connectors import safe_xml
 from connectors.enterprise.ccb.documents import NAMESPACE
 from connectors.enterprise.ccb.documents import written as to_ccb
+from connectors.enterprise.ccb.routes import routes
+from connectors.enterprise.intake import Intake
 from connectors.enterprise.sap.schemas import message_validator
 from connectors.enterprise.sap.writing import written as to_sap
+from connectors.kafka.mock import MockBroker
 from schemas.codec import Codec
-from schemas.topology.enterprise import System
+from schemas.topology.enterprise import EnterpriseSettings, System
+from schemas.topology.rights import Grant, RightsSettings
 from tests.enterprise.test_fold import NOW, Talk
+from tests.enterprise.test_sap_door import FakeWriter
 from tests.prepaid.driver import Driver, settings
+from tests.rights.kit import World as Door
 
 CODEC = Codec()
 WAIT = 86_400
@@ -140,3 +148,37 @@ def test_the_engine_tells_a_month_when_it_is_over_and_whenever_it_changes() -> N
     posted = sum(-posting["change"] for posting in to.said["Posting"] if posting["component"])
     assert posted == 900 + 36
     to.check()
+
+
+def test_the_route_takes_what_ccb_says_from_those_who_may_and_nothing_else(tmp_path: Path) -> None:
+    writer = FakeWriter()
+    settings = EnterpriseSettings(systems={"sap": System(protocol="sap"), "ccb": System(protocol="ccb"), "other": System(protocol="ccb")})
+    part: Any = SimpleNamespace(settings=settings, intake=Intake(writer, CODEC, lambda: NOW), zone="UTC")  # type: ignore[arg-type]
+    with MockBroker() as broker:
+        door = Door(broker, tmp_path, RightsSettings(mode="enforced"), routers=[routes(part)])
+        door.user("cis", Grant(role="integrator"), machine=True)
+        door.user("anna", Grant(role="analyst"))
+        client, cis, path = door.browser(), door.token("cis"), "/v1/ccb/charges/c1/lifecycle"
+        try:
+            said = {"action": "used-on-bill", "bill": "B1", "note": "May"}
+            assert client.patch(path, json=said).status_code == 401
+            refused = client.patch(path, json=said, headers=door.token("anna"))
+            assert (refused.status_code, refused.json()["permission"]) == (403, "usage.billed")
+            for wrong in ({}, {"action": "paint"}, {"action": "accept", "colour": "red"}, {"action": "accept", "note": "x" * 1001}):
+                assert client.patch(path, json=wrong, headers=cis).status_code == 422, wrong
+            for system in ("sap", "nobody"):
+                answer = client.patch(path, params={"system": system}, json=said, headers=cis)
+                assert (answer.status_code, "speaks ccb" in answer.json()["detail"]) == (422, True)
+            assert writer.requests == [], "nothing was taken of what was refused"
+
+            for system in ("ccb", "ccb", "other"):
+                answer = client.patch(path, params={"system": system}, json=said, headers=cis)
+                assert (answer.status_code, answer.json()) == (202, {"charge": "c1"})
+            first, again, other = writer.requests
+            (item,) = first["items"]
+            assert (first["system"], first["kind"], first["bulk"]) == ("ccb", "charge-lifecycle", False)
+            assert item["body"] == {"id": "c1", "charge": "c1", "action": "used-on-bill", "bill": "B1", "note": "May"}
+            assert again["items"][0]["id"] == item["id"], "said again it is the same"
+            assert other["items"][0]["id"] != item["id"]
+        finally:
+            door.close()

@@ -12,10 +12,11 @@ import pytest
 from connectors import safe_xml
 from connectors.clickhouse import migrate
 from connectors.clickhouse.store import open_store
-from connectors.enterprise.simulator.ccb import Ccb, sync_to_bill
+from connectors.enterprise.simulator.ccb import Ccb, month_to_charge, sync_to_bill
 from connectors.enterprise.simulator.cim import Cim, link, meter, meter_to_reading, usage_point
 from connectors.enterprise.simulator.hub import Hub
-from connectors.enterprise.simulator.sap import Sap, device, meter_to_cash, order
+from connectors.enterprise.simulator.sap import CHARGE, Sap, device, meter_to_cash, order
+from connectors.enterprise.simulator.sap import month_to_charge as sap_month_to_charge
 from schemas.topology import load_topology
 from tests.enterprise.world import World, world
 
@@ -52,6 +53,47 @@ def test_from_a_new_meter_to_the_bill(hub: World) -> None:
     assert slots in (92, 96, 100)
     assert Decimal(story["sum"]) == Decimal(slots) / 10
     assert Decimal(story["reading"]["MeterReadingResultValue"]) == Decimal("1234.567") + Decimal(slots) / 10, "cut to three decimals"
+
+
+def test_a_prepaid_month_reaches_sap_until_it_is_confirmed_and_again_with_its_late_reads(hub: World) -> None:
+    heard: list[str] = []
+    moved: list[int] = []
+
+    def idle() -> None:
+        told = hub.messages("charge")
+        if told and not moved:  # nobody has confirmed it for a day
+            moved.append(len(sap.charges(told[0]["items"][0]["body"]["account"])))
+            hub.tick(hub.now + hub.topology.enterprise.charge_wait)
+        hub.tick()
+
+    sap = Sap(Hub(hub.client, idle=idle, patience=240, say=heard.append))
+    sap.forgets[CHARGE] = 1
+    story = sap_month_to_charge(sap, "M3000001")
+    assert story["provisional"][1] is False
+    told = [(one.version, one.replaces) for one in sap.charges("PODM3000001") if one.id in (story["first"], story["last"])]
+    assert told[:2] == [(1, ""), (1, "")], "told again under the same id"
+    ids = [words["MessageHeader"]["UUID"] for root, words in sap.inbox if root.service == CHARGE]
+    assert ids[0] == ids[1]
+    assert told[-1][0] > 1
+    assert told[-1][1]
+    assert sap.forgets[CHARGE] == 0
+
+
+def test_a_prepaid_month_reaches_ccb_and_what_it_says_of_it_counts(hub: World) -> None:
+    heard: list[str] = []
+    ccb = Ccb(Hub(hub.client, idle=hub.tick, patience=240, say=heard.append))
+    story = month_to_charge(ccb, "E3000001")
+    assert heard[-1] == "used on bill"
+    assert Decimal(story["quantity"]) in (Decimal("11.5"), 12, Decimal("12.5")), "a day of 23, 24 or 25 hours at half a kW"
+    last = next(one for one in ccb.charges("USE3000001") if one.id == story["last"])
+    for action, id in (("reject", last.id), ("accept", story["first"]), ("accept", "nothing")):
+        answer = hub.client.patch(f"/v1/ccb/charges/{id}/lifecycle", json={"action": action})
+        assert answer.status_code == 202
+
+    def refused() -> list[str]:
+        return sorted(one["items"][0]["category"] for one in hub.messages("charge-lifecycle-answer", "ccb") if one["items"][0]["category"])
+
+    assert hub.until(lambda: len(found := refused()) == 3 and found) == ["PRE.CVE", "PRE.IDE", "PRE.IDE"]
 
 
 def test_from_a_meter_of_cim_to_its_readings_and_what_was_refused_is_tried_again(hub: World) -> None:

@@ -24,6 +24,9 @@ from connectors.head_end.reading import StoreReader
 from connectors.kafka.client import consumer, producer
 from connectors.kafka.mock import MockBroker
 from connectors.kafka.settings import KafkaSettings
+from connectors.prepaid.part import Prepaid
+from connectors.prepaid.part import routes as prepaid_routes
+from connectors.subscribers.secrets import Secrets
 from connectors.todo.part import TodoDesk
 from connectors.todo.routes import routes as todo_routes
 from mdh.agents import plans_and_folds
@@ -31,6 +34,7 @@ from schemas.codec import Codec
 from schemas.topology import Topology
 from streams.runtime.lane import Record
 from streams.runtime.replay import Pipeline
+from tests.prepaid.hub import FakeMaster
 
 CODEC = Codec()
 
@@ -141,10 +145,11 @@ def world(topology: Topology, store: Store, folder: Path) -> Iterator[World]:
         reader = StoreReader(store, topology.partitions)
         part = Enterprise(topology, kafka, CODEC, reader, writer, folder)
         todo = TodoDesk(topology, reader, writer, CODEC, patience=120)
+        prepaid = Prepaid(topology, reader, writer, CODEC, FakeMaster(), Secrets(None, {}), folder)  # type: ignore[arg-type]
         publisher = Publisher(writer, "hes.reads", max_payload_bytes=4 * 1024 * 1024)
         sink = Sink.from_topology(store, kafka, topology, codec=CODEC, pace=Pace(seconds=0.05))
         nobody: Any = None
-        app = create_app(Desk(publisher, reader, nobody, list), [routes(part), todo_routes(todo)])
+        app = create_app(Desk(publisher, reader, nobody, list), [routes(part), todo_routes(todo), prepaid_routes(prepaid)])
         stop = threading.Event()
         threads = [threading.Thread(target=loop, args=(stop,), daemon=True) for loop in (sink.run, *part.loops().values())]
         for thread in threads:

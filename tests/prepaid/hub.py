@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import queue
+import re
 import threading
+import zlib
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -191,6 +193,17 @@ def finals_of(account: str, day: str, values: list[int], *, device: str = "d1", 
         "day": (local - date(1970, 1, 1)).days, "start": start, "values": values, "direction": 1, "state": 1,
     }  # fmt: skip
     return finals([row])
+
+
+def text_of(pdf: bytes) -> str:
+    """The texts of a PDF with plain fonts."""
+    parts = []
+    for stream in re.findall(rb"stream\r?\n(.*?)\r?\nendstream", pdf, re.S):
+        try:
+            parts.append(zlib.decompress(stream).decode("latin-1"))
+        except zlib.error:
+            parts.append(stream.decode("latin-1"))
+    return " ".join(re.findall(r"\(((?:[^()\\]|\\.)*)\)", " ".join(parts)))
 
 
 @contextmanager

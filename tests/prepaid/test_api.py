@@ -14,7 +14,7 @@ from prometheus_client import REGISTRY
 from connectors.clickhouse import rows
 from connectors.prepaid.proving import Prover
 from tests.prepaid.driver import TARIFF
-from tests.prepaid.hub import Hub, finals_of, running
+from tests.prepaid.hub import Hub, finals_of, running, text_of
 
 SETTINGS = {"emergency": {"limit": "5", "below": "1"}, "four_eyes_above": "10", "provisional": "none", "topup_most": "100"}
 
@@ -250,20 +250,6 @@ def test_the_statement_as_csv_and_pdf(hub: Hub) -> None:
     text = text_of(pdf.content)
     for word in ("Kontoauszug", "paper", "Anfangsstand", "15.50", "Aufladung", "2026-03-03"):
         assert word in text, word
-
-
-def text_of(pdf: bytes) -> str:
-    """The texts of a PDF with plain fonts."""
-    import re
-    import zlib
-
-    parts = []
-    for stream in re.findall(rb"stream\r?\n(.*?)\r?\nendstream", pdf, re.S):
-        try:
-            parts.append(zlib.decompress(stream).decode("latin-1"))
-        except zlib.error:
-            parts.append(stream.decode("latin-1"))
-    return " ".join(re.findall(r"\(((?:[^()\\]|\\.)*)\)", " ".join(parts)))
 
 
 def test_replay_tells_each_posting_with_the_reads_behind_it(hub: Hub) -> None:

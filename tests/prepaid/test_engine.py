@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Any
 
+import pytest
+from pydantic import ValidationError
+
+from schemas.topology.prepaid import PrepaidSettings
+from streams.prepaid.fold import PrepaidFold
+from streams.runtime.state import LayoutError
 from tests.prepaid.driver import TARIFF, Driver, second, settings
 
 CUT = {"grace": "1d", "max_read_age": "2d", "command_life": "15m", "retries": 1, "reconnect_above": "1", "protected": []}
@@ -472,6 +479,81 @@ def test_months_begin_on_the_day_of_the_cycle() -> None:
         driver.use(day, "10")
     assert _charges(driver) == 400, "two days of the old month, two of the new one, all in the first step"
     assert {p["month"] for p in driver.said["Posting"]} == {"2026-02-10", "2026-03-10"}
+
+
+CUT: dict[str, Any] = {
+    "slabs": [{"up_to": "31", "rate": "0.10"}, {"rate": "1"}], "fixed": "31.00", "minimum": "93.00",
+    "subsidies": [{"id": "relief", "per_month": "3.10"}],
+}  # fmt: skip
+
+
+def cycles(*changes: tuple[str, int], **more: Any) -> PrepaidSettings:
+    told = [{"from": since, "cycle_day": day} for since, day in changes]
+    return settings(tariffs=[{"id": "home", "versions": [CUT]}], cycle_changes=told, provisional="none", **more)
+
+
+def by_month(driver: Driver) -> dict[str, dict[str, int]]:
+    """What was charged, by month and component."""
+    found: dict[str, dict[str, int]] = {}
+    for posting in driver.said["Posting"]:
+        if posting["component"]:
+            month = found.setdefault(posting["month"], {})
+            month[posting["component"]] = month.get(posting["component"], 0) - posting["change"]
+    return found
+
+
+def test_another_cycle_day_cuts_the_month_under_way_and_all_that_is_told_by_the_month() -> None:
+    driver = Driver(cycles(("2026-03-05", 11)), at="2026-02-28T12:00")
+    driver.ask("enrol", terms={"from": "2026-03-01", "opening": 100_000})
+    for day in driver.days("2026-03-01", 12):
+        driver.use(day, "2")
+    driver.tick("2026-03-13T13:00")
+    found = by_month(driver)
+    assert found["2026-03-01"] == {
+        "energy": 10 * 10 + 10 * 100,  # ten days of 31: the first step ends at 10 kWh
+        "fixed": 1000, "subsidy/relief": -100, "minimum": 3000 - 2000,
+    }  # fmt: skip
+    assert found["2026-03-11"] == {"energy": 4 * 10, "fixed": 200, "subsidy/relief": -20}
+    assert [(one["month"], one["first"], one["last"]) for one in driver.said["PrepaidCharge"]] == [
+        ("2026-03-01", "2026-03-01", "2026-03-10")
+    ]  # fmt: skip
+    driver.use("2026-03-02", "3", version=2)
+    assert {posting["kind"] for posting in driver.last["Posting"]} == {"TRUE_UP"}
+    assert by_month(driver)["2026-03-01"]["energy"] == 1200
+    driver.tick("2026-04-12T13:00")
+    assert set(by_month(driver)) == {"2026-03-01", "2026-03-11", "2026-04-11"}
+    driver.check()
+
+
+def test_a_change_told_within_the_month_it_cuts_evens_out_what_was_charged() -> None:
+    driver = Driver(cycles(), at="2026-02-28T12:00")
+    driver.ask("enrol", terms={"from": "2026-03-01", "opening": 100_000})
+    for day in driver.days("2026-03-01", 7):
+        driver.use(day, "2")
+    assert by_month(driver)["2026-03-01"]["energy"] == 140
+    driver.settings = cycles(("2026-03-08", 11))
+    driver.restart()
+    for day in driver.days("2026-03-08", 3):
+        driver.use(day, "2")
+    assert by_month(driver)["2026-03-01"]["energy"] == 10 * 10 + 10 * 100
+    driver.check()
+
+
+def test_cycle_days_that_have_held_stay_and_later_ones_may_change() -> None:
+    driver = Driver(cycles(("2026-03-05", 11)), at="2026-02-28T12:00")
+    driver.tick("2026-03-20T01:00")
+    rows = {key: value for key, value in driver.rows.items() if value is not None}
+    for other in (
+        cycles(),
+        cycles(("2026-03-05", 12)),
+        cycles(("2026-03-05", 11), ("2026-03-15", 18)),
+        cycles(("2026-03-05", 11), cycle_day=2),
+    ):
+        with pytest.raises(LayoutError, match="add a change whose `from` lies ahead"):
+            PrepaidFold(other, driver.zone, 0).state.load_all(rows)
+    PrepaidFold(cycles(("2026-03-05", 11), ("2026-03-22", 25)), driver.zone, 0).state.load_all(rows)
+    with pytest.raises(ValidationError, match="in the order of their dates"):
+        cycles(("2026-03-05", 11), ("2026-03-05", 12))
 
 
 def test_prices_put_right_count_for_the_whole_month() -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import io
+from datetime import date
 from decimal import Decimal, localcontext
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +16,11 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from connectors.clickhouse import rows
 from schemas.topology.prepaid import Tariff
 from tests.prepaid.driver import Driver, settings
+from tests.prepaid.hub import finals_of, running, text_of
+from tests.store.conftest import days
 
 FACTOR: dict[str, Any] = {
     "steps": [
@@ -170,3 +177,38 @@ def test_charges_are_those_of_the_whole_month_in_any_order(days: list[tuple[str,
             to.restart()
     assert charges(to) == worked_out(days)
     to.check()
+
+
+def test_what_if_and_statement_tell_the_power_factor(tmp_path: Path) -> None:
+    """The store has what the engine was told, so a trial of the account's own tariff comes to its postings."""
+    day = "2026-03-02"
+    kwh, kvarh = [10_000_000] * 8 + [0] * 16, 60_000_000
+    with running(tmp_path, tariffs=[{"id": "home", "versions": [VERSION]}]) as hub:
+        hub.enrol("a1", first_day=day)
+        hub.store.insert_arrow("final_days", rows.final_days([finals_of("a1", day, kwh)]))
+        number = (date.fromisoformat(day) - date(1970, 1, 1)).days
+        stored = [("1.8.0", "kWh", sum(kwh)), ("3.8.0", "kvarh", kvarh)]
+        about = {"device": "d1", "account": "a1", "day": number, "tou": [0]}
+        found = [about | {"channel": channel, "unit": unit, "quantities": [amount]} for channel, unit, amount in stored]
+        hub.store.insert_arrow("determinant_days", rows.determinant_days([days([one], [""]) for one in found]))
+        with hub.engine as to:
+            to.use(day, "80", demand=Decimal(10))
+            reactive(to, day, "60")
+        expected = {name: f"{Decimal(amount).scaleb(-2)}" for name, amount in worked_out([("80", "60", "10")]).items()}
+        asked = {"tariff": {"id": "plain", "versions": [{"rate": "0.20"}]}, "first": day, "last": day}
+        answer = hub.client.post("/v1/prepaid/accounts/a1/try", json=asked).json()
+        (month,) = answer["months"]
+        assert month["own"]["charges"] == expected
+        assert month["asked"]["charges"] == {"energy": "16.00"}
+        asked["tariff"] = {"id": "factor", "versions": [{"rate": "0.20", "power_factor": {"free": "0.5", "rate": "0.10"}}]}
+        (month,) = hub.client.post("/v1/prepaid/accounts/a1/try", json=asked).json()["months"]
+        assert month["asked"]["charges"] == {"energy": "16.00", "reactive": "2.00"}
+
+        path, span = "/v1/prepaid/accounts/a1/statement", {"from": "2026-01-01", "to": "2026-12-31"}
+        lines = list(csv.DictReader(io.StringIO(hub.client.get(path, params=span).content.decode("utf-8-sig"))))
+        assert {line["component"] for line in lines if line["kind"] == "POWER_FACTOR"} == {"power-factor"}
+        sums = {name: -sum(Decimal(line["amount"]) for line in lines if line["component"] == name) for name in expected}
+        assert {name: f"{amount:f}" for name, amount in sums.items()} == expected
+        pdf = text_of(hub.client.get(path, params={**span, "format": "pdf", "language": "de"}).content)
+        for word in ("Leistungsfaktor", expected["power-factor"], expected["reactive"]):
+            assert word in pdf, word

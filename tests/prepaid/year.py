@@ -21,7 +21,7 @@ from streams.prepaid.fold import PrepaidFold
 from streams.prepaid.ledger import chain_hash
 from streams.runtime.fold import Message
 from tests.prepaid.driver import CODEC, settings
-from tests.prepaid.reference import bill
+from tests.prepaid.reference import Changes, bill, span_of
 
 TARIFFS: list[dict[str, Any]] = [
     {
@@ -57,6 +57,9 @@ TARIFFS: list[dict[str, Any]] = [
 FIRST = date(2024, 2, 20)  # a leap day is near
 ZONES = ("Europe/Berlin", "America/New_York", "Asia/Kolkata", "Australia/Lord_Howe")
 CYCLES = (1, 10, 28)
+CHANGED: dict[int, Changes] = {
+    1: ((date(2024, 6, 20), 3), (date(2024, 11, 1), 20))
+}  # cycle days by seed: a month cut to 23 days, one to 17
 GRACE, HYSTERESIS, LOW = 86_400, 100, 500
 SILENT = (90, 102)  # days on which nothing comes from some meters
 PARTS = 6  # intervals of a day that is told piece by piece
@@ -148,10 +151,11 @@ class Year:
     def __init__(self, seed: int, accounts: int, days: int, kills: int = 20) -> None:
         self.rng, self.days, self.kills = random.Random(seed), days, kills
         self.zone = ZONES[seed % len(ZONES)]
+        self.cycle = CYCLES[seed % len(CYCLES)], CHANGED.get(seed % len(ZONES), ())
         self.settings = settings(
             tariffs=TARIFFS, assign=[{"tariff": t["id"], "rates": [t["id"]]} for t in TARIFFS], correctable=6, hysteresis="1",
             thresholds=[{"id": "low", "amount": "5"}, {"id": "days", "days": 3}],
-            cycle_day=CYCLES[seed % len(CYCLES)],
+            cycle_day=self.cycle[0], cycle_changes=[{"from": str(since), "cycle_day": day} for since, day in self.cycle[1]],
             emergency={"limit": "10", "below": "3", "pauses_fixed": True}, recovery={"per_day": "0.35", "share_of_topup": 15},
             disconnection={
                 "grace": "1d", "protected": [{"days": ["sat-sun"]}, {"days": ["mon-fri"], "from": "16:00"}], "fee": "2.50",
@@ -232,22 +236,16 @@ class Year:
         charged = 0
         for first, last in [*life.spans, *([(life.since, through)] if life.since is not None else [])]:
             while first <= last:  # month by month: those that are over seldom change
-                end = min(last, self.month_of(first)[1] - timedelta(days=1))
+                end = min(last, span_of(first, *self.cycle)[1] - timedelta(days=1))
                 if (first, end) not in life.months:
                     life.months[first, end] = sum(self._bill(life, life.sure, first, end).values())
                 charged += life.months[first, end]
                 first = end + timedelta(days=1)
         return self.ledger.other[account] - charged
 
-    def month_of(self, day: date) -> tuple[date, date]:
-        """First day of a billing month, and of the one behind it."""
-        first = day.replace(day=self.settings.cycle_day)
-        first = first if first <= day else (first.replace(day=1) - timedelta(days=1)).replace(day=self.settings.cycle_day)
-        return first, (first.replace(day=1) + timedelta(days=32)).replace(day=self.settings.cycle_day)
-
     def _bill(self, life: Life, usage: dict[date, Told], first: date, last: date) -> dict[date, int]:
         own = {day: {name: Fraction(part, 1_000_000) for name, part in told.items()} for day, told in usage.items() if first <= day <= last}
-        return bill(life.tariff, own, first, last, whole=True, cycle=self.settings.cycle_day)
+        return bill(life.tariff, own, first, last, whole=True, cycle=self.cycle[0], changes=self.cycle[1])
 
     def start(self, day: date) -> int:
         return int(calendar.start_of(self.zone, (day - date(1970, 1, 1)).days))

@@ -88,8 +88,12 @@ def routes(part: Enterprise | None) -> APIRouter:
             raise ProblemError(404, "not-found", "There is no usage request of this id; one just taken appears within seconds.")
         return {**found[0], "detail": orjson.loads(found[0]["detail"])}
 
-    @router.patch("/charges/{id}/lifecycle", status_code=202, summary="Say what became of a billable charge of a prepaid account",
-                  responses=problems.responses(404, 422, 503))  # fmt: skip
+    @router.patch(
+        "/charges/{id}/lifecycle", status_code=202, summary="Say what became of a billable charge of a prepaid account",
+        description="What is said of a charge that is not known, or that a newer version has replaced, is refused in an acknowledgement "
+        "(PRE.IDE), and so is the rejection of one that stands on a bill (PRE.CVE).",
+        responses=problems.responses(422, 503),
+    )  # fmt: skip
     async def charge(id: str, asked: ChargeLifecycle, system: Annotated[str, Query(max_length=255)] = "ccb") -> dict[str, str]:
         assert part is not None
         body = {"id": id, "charge": id, "action": asked.action, "bill": asked.bill, "note": asked.note}

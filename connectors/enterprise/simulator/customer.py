@@ -17,12 +17,26 @@ PAYMENT: Final = Decimal(20)
 NEVER: Final = "prepaid.disconnection of topology.yaml (grace, protected, enabled) keeps supply on"
 
 
+def path_of(account: str) -> str:
+    """Where an account is in the API."""
+    return f"/v1/prepaid/accounts/{quote(account, safe='')}"
+
+
+def become_prepaid(hub: Hub, account: str, terms: dict[str, str]) -> None:
+    """Makes an account prepaid and waits until it is. Raises SimulationError."""
+    path = path_of(account)
+    answer = hub.client.post(f"{path}/mode", json={"mode": "PREPAID", **terms})
+    if answer.status_code not in (200, 201, 202):
+        raise SimulationError(f"POST {path}/mode was answered with {answer.status_code}: {answer.text[:500]}")
+    hub.wait("the account", lambda: hub.client.get(path).status_code == 200)
+
+
 class Customer:
     """One account with its meter."""
 
     def __init__(self, hub: Hub, name: str) -> None:
         self.hub, self.account, self.meter = hub, f"A{name}", f"P{name}"
-        self.path = f"/v1/prepaid/accounts/{quote(self.account, safe='')}"
+        self.path = path_of(self.account)
 
     def enrol(self, today: datetime) -> None:
         """A meter at a service point, and an account that begins the day before with a small balance."""
@@ -34,11 +48,8 @@ class Customer:
         if taken["errors"]:
             raise SimulationError(f"master data: {taken['errors'][0]['message']}")
         first = (today - timedelta(days=1)).date().isoformat()
-        terms = {"mode": "PREPAID", "opening": OPENING, "first_day": first, "zone": ZONE, "device": self.meter, "reason": "simulated"}
-        answer = self.hub.client.post(f"{self.path}/mode", json=terms)
-        if answer.status_code not in (200, 201, 202):
-            raise SimulationError(f"POST {self.path}/mode was answered with {answer.status_code}: {answer.text[:500]}")
-        self.hub.wait("the account", lambda: self.hub.client.get(self.path).status_code == 200)
+        terms = {"opening": OPENING, "first_day": first, "zone": ZONE, "device": self.meter, "reason": "simulated"}
+        become_prepaid(self.hub, self.account, terms)
 
     def use(self, today: datetime) -> None:
         """A day of hourly consumption, as the head end sends it."""

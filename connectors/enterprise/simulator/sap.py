@@ -6,6 +6,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
@@ -15,11 +16,14 @@ from connectors import safe_xml
 from connectors.enterprise.sap.catalog import HEADER, LOG, Root, catalog, confirmation_of
 from connectors.enterprise.sap.documents import build, envelope, message_dict
 from connectors.enterprise.sap.schemas import message_validator
+from connectors.enterprise.simulator.charges import Charge, prepaid_month
 from connectors.enterprise.simulator.devices import Fleet, HttpDoor, Manner, step
 from connectors.enterprise.simulator.hub import Hub, SimulationError
 
 Words = dict[str, Any]
 ZONE: Final = "Europe/Berlin"
+CHARGE: Final = "UtilitiesPrepaymentChargeERPCreateRequest"
+PROFILE: Final = "1-0:1.29.0"
 
 
 class Sap:
@@ -28,6 +32,7 @@ class Sap:
     def __init__(self, hub: Hub, system: str = "sap", name: str = "SAPCLNT800") -> None:
         self.hub, self.system, self.name = hub, system, name
         self.inbox: list[tuple[Root, Words]] = []  # items got: what they are, header and payload by element name
+        self.forgets: dict[str, int] = {}  # items it will take without confirming them, by service
         self._seen: set[str] = set()
         self._cursor: str | None = None
 
@@ -98,6 +103,9 @@ class Sap:
 
     def _confirm(self, root: Root, words: Words) -> None:
         """Says that a result was taken."""
+        if self.forgets.get(root.service, 0):
+            self.forgets[root.service] -= 1
+            return
         answer = catalog().roots[confirmation_of(root.service)]
         header = {**self.header(), "ReferenceUUID": words[HEADER]["UUID"]}
         log = {"BusinessDocumentProcessingResultCode": "3", "Item": [{"TypeID": "OK", "SeverityCode": "1", "Note": "taken"}]}
@@ -115,6 +123,13 @@ class Sap:
         self.fetch()
         found = [words[root.payload.name] for root, words in self.inbox if root.service == service and not root.answer]
         return [payload for payload in found if all(payload.get(name) == value for name, value in fields.items())]
+
+    def charges(self, account: str) -> list[Charge]:
+        """Charges of a contract, in the order in which they came; one that is told again is there again."""
+        return [_charge(payload) for payload in self.told(CHARGE, UtilitiesContractID=account)]
+
+    def accept(self, charge: Charge) -> None:
+        """Nothing: what was taken is confirmed as it comes."""
 
     def confirmed(self, what: str, uuid_: str) -> Words:
         """Waits for the confirmation of an item and checks that it is good. Raises SimulationError with its log."""
@@ -266,3 +281,18 @@ def send_reads(hub: Hub, meter: str, day: str, zone: ZoneInfo) -> None:
     }  # fmt: skip
     register = {"device": meter, "channel": "1-0:1.8.0", "unit": "kWh", "readings": readings}
     hub.reads({"source": "simulated", "reads": [profile, register]}, "simulated")
+
+
+def month_to_charge(sap: Sap, meter: str, today: datetime | None = None) -> dict[str, Any]:
+    """From a new meter to what a prepaid month came to: told, confirmed, told anew with late reads. Raises SimulationError."""
+    install(sap, meter)
+    return prepaid_month(sap, f"POD{meter}", meter, PROFILE, ZONE, today) | {"meter": meter}
+
+
+def _charge(payload: Words) -> Charge:
+    changed = sum((Decimal(one["ChangeAmount"]) for one in payload["Item"]), Decimal(0))
+    quantity = sum((Decimal(one["Quantity"]) for one in payload.get("Consumption", [])), Decimal(0))
+    return Charge(
+        payload["ID"], int(payload["VersionID"]), payload.get("PredecessorID", ""), payload["StartDate"], Decimal(payload["TotalAmount"]),
+        changed, quantity, payload["ProvisionalIndicator"] == "true",
+    )  # fmt: skip
