@@ -481,7 +481,7 @@ def test_months_begin_on_the_day_of_the_cycle() -> None:
     assert {p["month"] for p in driver.said["Posting"]} == {"2026-02-10", "2026-03-10"}
 
 
-CUT: dict[str, Any] = {
+MONTHLY: dict[str, Any] = {
     "slabs": [{"up_to": "31", "rate": "0.10"}, {"rate": "1"}], "fixed": "31.00", "minimum": "93.00",
     "subsidies": [{"id": "relief", "per_month": "3.10"}],
 }  # fmt: skip
@@ -489,7 +489,7 @@ CUT: dict[str, Any] = {
 
 def cycles(*changes: tuple[str, int], **more: Any) -> PrepaidSettings:
     told = [{"from": since, "cycle_day": day} for since, day in changes]
-    return settings(tariffs=[{"id": "home", "versions": [CUT]}], cycle_changes=told, provisional="none", **more)
+    return settings(tariffs=[{"id": "home", "versions": [MONTHLY]}], cycle_changes=told, provisional="none", **more)
 
 
 def by_month(driver: Driver) -> dict[str, dict[str, int]]:
