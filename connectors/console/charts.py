@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from markupsafe import Markup, escape
 
-from connectors.console.curve import Curve
+from connectors.console.curve import Curve, Cut
 from connectors.console.surroundings import Line
 
 WIDTH: Final = 960
@@ -48,14 +48,19 @@ class Series:
     values: Sequence[float]
 
 
-def stacked(labels: Sequence[str], series: Sequence[Series], title: str, *, height: int = 160, width: int = 480) -> Markup:
-    """Stacked bars, one per label. Each bar says its figures when it is pointed at; empty Markup without any value."""
+def stacked(
+    labels: Sequence[str], series: Sequence[Series], title: str, hrefs: Sequence[str], *, height: int = 160, width: int = 480
+) -> Markup:
+    """Stacked bars, one per label, each a link to what is behind it. Each says its figures; empty Markup without any value.
+
+    Only the first bar is a stop of the Tab key: arrow keys go on from there.
+    """
     totals = [sum(values) for values in zip(*(one.values for one in series), strict=True)] if labels else []
     if not any(totals):
         return Markup()
     top, left, floor = ceiling(max(totals)), 46, height - 22
     step = (width - left) / len(labels)
-    out = [_open(width, height, title)]
+    out = [_open(width, height, title, "bars", "group")]
     for part in (0, 0.5, 1):
         y = floor - (floor - 8) * part
         out.append(f'<line class="grid" x1="{left}" x2="{width}" y1="{y:.1f}" y2="{y:.1f}"/>')
@@ -64,7 +69,8 @@ def stacked(labels: Sequence[str], series: Sequence[Series], title: str, *, heig
     for place, label in enumerate(labels):
         x, y = left + place * step, float(floor)
         told = "; ".join(f"{one.name} {one.values[place]:,.0f}" for one in series if one.values[place])
-        out.append(f"<g><title>{escape(label)}: {escape(told)}</title>")
+        said, stop = escape(f"{label}: {told}"), "" if place == 0 else ' tabindex="-1"'
+        out.append(f'<a href="{escape(hrefs[place])}" aria-label="{said}"{stop}><title>{said}</title>')
         out.append(f'<rect class="hit" x="{x:.1f}" y="8" width="{step:.1f}" height="{floor - 8}"/>')
         for one in series:
             tall = (floor - 8) * one.values[place] / top
@@ -73,7 +79,7 @@ def stacked(labels: Sequence[str], series: Sequence[Series], title: str, *, heig
                 out.append(
                     f'<rect class="fill-{one.style}" x="{x + step * 0.1:.1f}" y="{y:.2f}" width="{step * 0.8:.1f}" height="{tall:.2f}"/>'
                 )
-        out.append("</g>")
+        out.append("</a>")
         if place % every == 0:
             out.append(f'<text class="tick" x="{x + step / 2:.1f}" y="{height - 6}" text-anchor="middle">{escape(label)}</text>')
     return Markup("".join([*out, "</svg>"]))
@@ -87,15 +93,18 @@ class Beside:
     temperature: Line | None = None
 
 
-def curve_chart(curve: Curve, zone: ZoneInfo, title: str, words: dict[str, str], beside: Beside | None = None) -> Markup:
+def curve_chart(
+    curve: Curve, zone: ZoneInfo, title: str, words: dict[str, str], beside: Beside | None = None, cut: Cut | None = None
+) -> Markup:
     """A load curve: final values by quality, what came where it differs, the expected band, neighbours, registers, events, outages.
 
-    Readings of a register are a line on a scale of its own at the right; the temperature is a strip below.
+    Readings of a register are a line on a scale of its own at the right; the temperature is a strip below. With ``cut`` the scale ends at
+    its limit: what goes beyond is drawn at the edge and marked.
     """
     beside = beside or Beside()
-    scale = _Scale.of(curve, zone, beside.neighbours)
+    scale = _Scale.of(curve, zone, beside.neighbours, cut)
     tall = HEIGHT + (STRIP if beside.temperature else 0)
-    out = [_open(WIDTH, tall, title, "curve")]
+    out = [_open(WIDTH, tall, title, "curve", "img")]
     out += _frame(scale, curve.unit)
     out += _shades(scale, curve, words)
     out += _band(scale, curve)
@@ -104,6 +113,7 @@ def curve_chart(curve: Curve, zone: ZoneInfo, title: str, words: dict[str, str],
     out += _received(scale, curve)
     out += _finals(scale, curve)
     out += _marks(scale, curve)
+    out += _beyond(scale, curve, cut, words)
     if beside.temperature:
         out += _temperature(scale, beside.temperature, words["temperature"])
     floor = tall - (4 if beside.temperature else BOTTOM)
@@ -121,24 +131,28 @@ class _Scale:
     zone: ZoneInfo
 
     @classmethod
-    def of(cls, curve: Curve, zone: ZoneInfo, neighbours: Line | None) -> _Scale:
+    def of(cls, curve: Curve, zone: ZoneInfo, neighbours: Line | None, cut: Cut | None) -> _Scale:
         seen = [curve.value[curve.has], curve.received[curve.sent]]
         if neighbours is not None:
             seen.append(neighbours.value[~np.isnan(neighbours.value)])
         peak = max((float(part.max()) for part in seen if part.size), default=0.0)
         band = float(np.nanmax(curve.upper)) if curve.upper.size and not np.isnan(curve.upper).all() else 0.0
         least = min((float(part.min()) for part in seen if part.size), default=0.0)
-        return cls(curve.begin, curve.end, -ceiling(-least) if least < 0 else 0.0, ceiling(max(peak, band)), zone)
+        low, high = -ceiling(-least) if least < 0 else 0.0, ceiling(max(peak, band))
+        if cut is not None:
+            low, high = max(low, -cut.limit), min(high, cut.limit)
+        return cls(curve.begin, curve.end, low, high, zone)
 
     def x(self, at: float) -> float:
         return LEFT + (WIDTH - LEFT - RIGHT) * (at - self.begin) / max(self.end - self.begin, 1)
 
     def y(self, value: float) -> float:
-        return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (value - self.low) / (self.high - self.low)
+        inside = min(max(value, self.low), self.high)
+        return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (inside - self.low) / (self.high - self.low)
 
 
-def _open(width: int, height: int, title: str, style: str = "bars") -> str:
-    return f'<svg class="{style}" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title)}">'
+def _open(width: int, height: int, title: str, style: str, role: str) -> str:
+    return f'<svg class="{style}" viewBox="0 0 {width} {height}" role="{role}" aria-label="{escape(title)}">'
 
 
 def _short(value: float) -> str:
@@ -294,6 +308,18 @@ def _marks(scale: _Scale, curve: Curve) -> list[str]:
         x = scale.x(at)
         out.append(f'<g class="event"><title>{escape(kind)}</title><line x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{floor}"/>')
         out.append(f'<circle cx="{x:.1f}" cy="{TOP}" r="4"/></g>')
+    return out
+
+
+def _beyond(scale: _Scale, curve: Curve, cut: Cut | None, words: dict[str, str]) -> list[str]:
+    """Arrow heads at the edge where values go beyond a scale that is cut, with the furthest of each run."""
+    out = []
+    for first, last in _runs(cut.beyond) if cut is not None else ():
+        part = np.concatenate((curve.value[first : last + 1], curve.received[first : last + 1]))
+        value = float(part[np.nanargmax(np.abs(part))])
+        x = (scale.x(int(curve.start[first])) + scale.x(int(curve.start[last]) + curve.seconds)) / 2
+        head = f"M{x:.1f} {TOP - 10} l6 9 h-12 z" if value > 0 else f"M{x:.1f} {HEIGHT - BOTTOM + 10} l6 -9 h-12 z"
+        out.append(f'<path class="beyond" d="{head}"><title>{escape(words["beyond"])}: {number(value)} {escape(curve.unit)}</title></path>')
     return out
 
 

@@ -44,6 +44,9 @@ SELECT rule, severity, status, start, end, detail, count, id, version FROM excep
 WHERE device = {device:String} AND channel = {channel:String} AND start < {last:DateTime('UTC')} AND end > {first:DateTime('UTC')}
 ORDER BY start, rule LIMIT 500
 """
+ORDINARY: Final = 90  # percentile of the values shown that counts as ordinary
+FAR: Final = 5.0  # times the ordinary: who goes beyond it would flatten all others
+REACH: Final = 3.0  # times the ordinary: up to where a scale reaches then
 Floats = npt.NDArray[np.float64]
 
 
@@ -98,6 +101,40 @@ class Curve:
         """The class of quality of each slot."""
         codes, places = np.unique(self.condition, return_inverse=True)
         return np.array([quality(int(code)) for code in codes] or [""], dtype=object)[places]
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Values that would flatten all others: the slots that go beyond ``limit`` (in the unit, to either side of zero).
+
+    ``value`` is the furthest of them, ``at`` the start of its slot in UTC seconds.
+    """
+
+    limit: float
+    beyond: npt.NDArray[np.bool_]
+    value: float
+    at: int
+
+
+def cut(curve: Curve, neighbours: Floats | None = None) -> Cut | None:
+    """Where a scale is cut so that the ordinary values stay readable; None where nothing goes far beyond them.
+
+    Ordinary is the largest of the expected band, of the neighbours, and of all but the highest tenth of the values themselves.
+    """
+    highest = np.fmax(curve.value, curve.received)
+    lowest = np.fmin(curve.value, curve.received)
+    reach = np.fmax(np.abs(highest), np.abs(lowest))
+    known = reach[~np.isnan(reach)]
+    if not known.size:
+        return None
+    beside = [np.abs(part[~np.isnan(part)]) for part in (curve.lower, curve.upper, *(() if neighbours is None else (neighbours,)))]
+    ordinary = max(float(np.percentile(known, ORDINARY)), *(float(part.max()) for part in beside if part.size), 0.0)
+    if ordinary <= 0 or float(known.max()) <= FAR * ordinary:
+        return None
+    place = int(np.nanargmax(reach))
+    value = highest[place] if abs(highest[place]) >= abs(lowest[place]) else lowest[place]
+    limit = float(f"{REACH * ordinary:.2g}")
+    return Cut(limit, reach > limit, float(value), int(curve.start[place]))
 
 
 def load_curve(

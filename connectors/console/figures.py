@@ -217,28 +217,42 @@ def reads(reader: Rows, span: Span, area: Within) -> Content:
     labels, due, got = list(told), sum(row[1] for row in told.values()), sum(row[2] for row in told.values())
 
     def lacking(first: int) -> str:
-        last = first + (3600 if hours else 86_400)
-        times = (f"{datetime.fromtimestamp(at, UTC):%Y-%m-%dT%H:%M:%SZ}" for at in (first, last))
-        return link("exceptions", rule="missing-quantity", **dict(zip(("from", "to"), times, strict=True)))
+        last = datetime.fromtimestamp(first, UTC) + timedelta(hours=1) if hours else _next_day(first, span.zone)
+        return link("exceptions", rule="missing-quantity", **_bounds(datetime.fromtimestamp(first, UTC), last))
 
     return Content(
         tiles=(
             Tile(t("reads.received"), count(got), link("meters", heard="fresh")),
             Tile(t("reads.expected"), count(due), link("meters")),
             Tile(t("reads.missing"), count(due - got), link("exceptions", rule="missing-quantity", status="open")),
-            Tile(t("reads.share"), share(got, due), tone="bad" if due and got / due < 0.98 else "good"),
+            Tile(
+                t("reads.share"), share(got, due), link("exceptions", rule="missing-quantity", **_bounds(span.since, span.until)),
+                "bad" if due and got / due < 0.98 else "good",
+            ),
         ),
         chart=stacked(
             [label.rpartition(" ")[0] if hours else label for label in labels],
             (Series(t("reads.received"), "regular", [row[2] for row in told.values()]),
              Series(t("reads.missing"), "missing", [row[1] - row[2] for row in told.values()])),
             t("reads.title"),
+            [lacking(row[0]) for row in told.values()],
         ),
         legend=(("regular", t("reads.received")), ("missing", t("reads.missing"))),
         columns=(t("column.time_local"), t("reads.expected"), t("reads.received")),
         rows=[((label, lacking(row[0])), count(row[1]), count(row[2])) for label, row in told.items()],
         folded=True,
     )  # fmt: skip
+
+
+def _bounds(since: datetime, until: datetime) -> dict[str, str]:
+    """A span as lists are filtered by it."""
+    return {"from": f"{since:%Y-%m-%dT%H:%M:%SZ}", "to": f"{until:%Y-%m-%dT%H:%M:%SZ}"}
+
+
+def _next_day(first: int, zone: ZoneInfo) -> datetime:
+    """The local midnight behind a second, in UTC: days on which clocks change are not of 24 hours."""
+    day = datetime.fromtimestamp(first, zone).date() + timedelta(days=1)
+    return datetime(day.year, day.month, day.day, tzinfo=zone).astimezone(UTC)
 
 
 _QUALITY: Final = """
@@ -259,26 +273,24 @@ _KINDS: Final = ("regular", "estimate", "suspect", "edited", "outage", "missing"
 
 def vee(reader: Rows, span: Span, area: Within) -> Content:
     """What VEE made of the reads, day by day, and how much is estimated."""
-    bound = {**span.over(max(span.days, 7)).bound, **area.parameters}
-    rows = reader.rows(_QUALITY.replace("INSIDE", area.on("service_point")), bound)
+    span = span.over(max(span.days, 7))
+    rows = reader.rows(_QUALITY.replace("INSIDE", area.on("service_point")), {**span.bound, **area.parameters})
     sums = {kind: sum(row[kind] for row in rows) for kind in _KINDS}
     whole = sum(sums.values())
     labels = [f"{row['day']:%d %b}" for row in rows]
+    hrefs = [link("exceptions", **{"from": row["day"], "to": row["day"] + timedelta(days=1)}) for row in rows]
+    days = {"from": f"{span.since:%Y-%m-%d}", "to": f"{span.until:%Y-%m-%d}"}
     return Content(
         tiles=(
-            Tile(t("vee.estimated"), share(sums["estimate"], whole)),
+            Tile(t("vee.estimated"), share(sums["estimate"], whole), link("meters", estimated="1", **days)),
             Tile(t("quality.suspect"), count(sums["suspect"]), link("exceptions", status="open")),
             Tile(t("quality.missing"), count(sums["missing"]), link("exceptions", rule="missing-quantity", status="open")),
         ),
-        chart=stacked(labels, [Series(t(f"quality.{kind}"), kind, [row[kind] for row in rows]) for kind in _KINDS], t("vee.title")),
+        chart=stacked(labels, [Series(t(f"quality.{kind}"), kind, [row[kind] for row in rows]) for kind in _KINDS], t("vee.title"), hrefs),
         legend=[(kind, t(f"quality.{kind}")) for kind in _KINDS if sums[kind]],
         columns=(t("column.day"), *(t(f"quality.{kind}") for kind in _KINDS)),
         rows=[
-            (
-                (label, link("exceptions", **{"from": row["day"], "to": row["day"] + timedelta(days=1)})),
-                *(count(row[kind]) for kind in _KINDS),
-            )
-            for label, row in zip(labels, rows, strict=True)
+            ((label, href), *(count(row[kind]) for kind in _KINDS)) for label, href, row in zip(labels, hrefs, rows, strict=True)
         ],
         folded=True,
     )

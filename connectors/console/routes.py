@@ -22,8 +22,8 @@ from starlette.exceptions import HTTPException
 
 from connectors.clickhouse.store import StoreError
 from connectors.console import figures, fleet, meter, queue, settings
-from connectors.console.charts import LEFT, RIGHT, WIDTH, Beside, curve_chart
-from connectors.console.curve import Curve
+from connectors.console.charts import LEFT, RIGHT, WIDTH, Beside, curve_chart, number
+from connectors.console.curve import Curve, Cut, cut
 from connectors.console.lists import LISTS, List, moment, page
 from connectors.console.part import MENU, USUAL, Console
 from connectors.console.surroundings import Line
@@ -194,7 +194,7 @@ def _todos(router: APIRouter, pages: Pages) -> None:
         if todo["device"] and todo["channel"]:
             begin, end = _asked_span(request, queue.around(todo["start"], todo["end"], place))
             curve, beside, _ = console.curve(todo["device"], todo["channel"], (begin, end), place)
-            drawn = _drawn(curve, beside, place, f"{todo['device']} {todo['channel']}", {"open": id})
+            drawn = _drawn(curve, beside, place, f"{todo['device']} {todo['channel']}", {"open": id}, _whole(request))
         return _text(
             pages.show(
                 request, "todo.html", todo=todo, place=place, curve=curve, history=service.history(id)[::-1], roles=console.roles(),
@@ -215,8 +215,13 @@ def _asked_span(request: Request, usual: tuple[datetime, datetime]) -> tuple[dat
     return max(begin, end - timedelta(days=92)), end
 
 
-def _drawn(curve: Curve, beside: Beside, place: ZoneInfo, name: str, query: dict[str, str]) -> dict[str, Any]:
-    """What the template of a curve needs beside the curve: picture, values to point at, and links to other spans."""
+def _whole(request: Request) -> bool:
+    """Whether a curve is wanted over the whole range of its values, however few are far away."""
+    return request.query_params.get("scale") == "whole"
+
+
+def _drawn(curve: Curve, beside: Beside, place: ZoneInfo, name: str, query: dict[str, str], whole: bool) -> dict[str, Any]:
+    """What the template of a curve needs beside the curve: picture, values to point at, and links to other spans and the other scale."""
     begin, end = datetime.fromtimestamp(curve.begin, UTC), datetime.fromtimestamp(curve.end, UTC)
     title = t(
         "curve.title",
@@ -224,12 +229,26 @@ def _drawn(curve: Curve, beside: Beside, place: ZoneInfo, name: str, query: dict
         channel="",
         **{"from": f"{begin.astimezone(place):%Y-%m-%d %H:%M}", "to": f"{end.astimezone(place):%Y-%m-%d %H:%M}"},
     )
-    words = {key: t(f"curve.{key}") for key in ("outage", "register", "temperature")} | {"missing": t("quality.missing")}
+    words = {key: t(f"curve.{key}") for key in ("outage", "register", "temperature", "beyond")} | {"missing": t("quality.missing")}
+    far = cut(curve, beside.neighbours.value if beside.neighbours else None)
+    said = _said(far, curve, place) if far and not whole else ""
+    spanned = {**query, "from": f"{begin:%Y-%m-%dT%H:%M:00Z}", "to": f"{end:%Y-%m-%dT%H:%M:00Z}"}
     kinds = list(dict.fromkeys(str(kind) for kind in curve.kind if kind not in ("regular", "none")))
     return {
-        "svg": curve_chart(curve, place, title, words, beside), "kinds": kinds, "points": Markup(_points(curve, beside, place)),
-        "moves": _moves(begin, end, query), "beside": beside, "edges": (LEFT, WIDTH - RIGHT, WIDTH),
+        "svg": curve_chart(curve, place, f"{title}. {said}" if said else title, words, beside, None if whole else far), "kinds": kinds,
+        "points": Markup(_points(curve, beside, place)), "moves": _moves(begin, end, {**query, "scale": "whole"} if whole else query),
+        "beside": beside, "edges": (LEFT, WIDTH - RIGHT, WIDTH), "beyond": said,
+        "scales": {"whole": whole, "other": urlencode(spanned if whole else {**spanned, "scale": "whole"})} if far else None,
     }  # fmt: skip
+
+
+def _said(far: Cut, curve: Curve, place: ZoneInfo) -> str:
+    """In words that a scale is cut, and what is beyond it."""
+    at = datetime.fromtimestamp(far.at, place)
+    return t(
+        "curve.cut", n=int(far.beyond.sum()), limit=f"{number(far.limit)} {curve.unit}", value=f"{number(far.value)} {curve.unit}",
+        at=f"{at:%Y-%m-%d %H:%M} {at.tzname()}",
+    )  # fmt: skip
 
 
 def _moves(begin: datetime, end: datetime, query: dict[str, str]) -> list[tuple[str, str]]:
@@ -335,7 +354,7 @@ def _meters(router: APIRouter, pages: Pages) -> None:
         begin, end = _asked_span(request, (last - timedelta(days=7), last))
         curve, beside, _ = pages.console.curve(device, chosen["channel"], (begin, end), place, chosen["seconds"])
         reads = meter.intervals(pages.console.reader, device, chosen["channel"], begin, end, 2000)
-        drawn = _drawn(curve, beside, place, f"{device} {chosen['channel']}", {"channel": chosen["channel"]})
+        drawn = _drawn(curve, beside, place, f"{device} {chosen['channel']}", {"channel": chosen["channel"]}, _whole(request))
         return {"curve": curve, "reads": reads, "span": (begin, end), **drawn}
 
 

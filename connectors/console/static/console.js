@@ -109,6 +109,16 @@ if (widgets) {
     if (event.target.matches("[data-wide]")) event.target.setAttribute("aria-pressed", card.classList.toggle("wide-widget"));
     if (event.target.matches("[data-retry]")) load(card);
   });
+  widgets.addEventListener("keydown", (event) => {
+    const bar = event.target.closest("svg.bars a"), by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (!bar || !by) return;
+    const all = $$("a", bar.closest("svg")), next = all[all.indexOf(bar) + by];
+    event.preventDefault();
+    if (!next) return;
+    bar.setAttribute("tabindex", "-1");
+    next.removeAttribute("tabindex");
+    next.focus();
+  });
   async function load(card) {
     const body = $(".body", card);
     try {
@@ -176,12 +186,16 @@ async function show(query, merge = false) {
   const wanted = merge ? whole : query;
   if (detail && card) {
     for (const name of ["from", "to"]) if (query.get(name)) whole.set(name, query.get(name));
+    if (!merge && query.get("scale")) whole.set("scale", query.get("scale")); else if (!merge) whole.delete("scale");
     await open(card.dataset.card, whole);
   } else location.search = wanted.toString();
 }
 document.addEventListener("click", (event) => {
   const link = event.target.closest("[data-span]");
-  if (link && $("[data-card]")) { event.preventDefault(); show(new URLSearchParams(link.getAttribute("href").slice(1))); }
+  if (!link || !$("[data-card]")) return;
+  event.preventDefault();
+  const held = document.activeElement === link;
+  show(new URLSearchParams(link.getAttribute("href").slice(1))).then(() => { if (held) $(`[data-span="${link.dataset.span}"]`)?.focus(); });
 });
 curves();
 
@@ -242,7 +256,7 @@ async function open(id, query) {
   row?.setAttribute("aria-current", "true");
   row?.scrollIntoView({ block: "nearest" });
   const asked = new URLSearchParams(query ?? location.search);
-  if (!query) { asked.delete("from"); asked.delete("to"); }
+  if (!query) for (const name of ["from", "to", "scale"]) asked.delete(name);
   asked.set("open", id);
   history.replaceState(null, "", "?" + asked);
   detail.setAttribute("aria-busy", "true");
