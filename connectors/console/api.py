@@ -14,7 +14,7 @@ from connectors.console.lists import EVENTS, moment
 from connectors.console.part import USUAL, Console
 from connectors.console.settings import check
 from connectors.console.shelf import Arrangement
-from connectors.console.words import quality, zone_of
+from connectors.console.words import local, quality, zone_of
 from connectors.head_end.documents import Page
 from connectors.head_end.listing import page_of, readable
 from connectors.head_end.problems import ProblemError, responses
@@ -50,6 +50,7 @@ class Why(BaseModel):
 def api(console: Console | None) -> APIRouter:
     """All doors; without a console they are only described."""
     router = APIRouter(prefix="/v1")
+    _times(router)
     _dashboard(router, console)
     _meters(router, console)
     _proposals(router, console)
@@ -60,6 +61,22 @@ def _there(console: Console | None) -> Console:
     if console is None:
         raise ProblemError(503, "no-console", "This gateway has no console.")
     return console
+
+
+def _times(router: APIRouter) -> None:
+    @router.get("/local-times", tags=["console"], summary="Local times in UTC", responses=responses(422),
+                description="Times are ISO, without offset those of the zone. One that does not exist or comes twice when clocks change is "
+                "refused, unless the zone's short name behind it tells which is meant: `2026-10-25 02:30 CET`.")  # fmt: skip
+    def times(
+        at: Annotated[list[str], Query(min_length=1, max_length=20)], zone: Annotated[str, Query(max_length=64)] = "UTC"
+    ) -> dict[str, Any]:
+        place = zone_of(zone)
+        if place.key != zone:
+            raise ProblemError(422, "not-valid", f"zone: {zone} is no IANA zone such as Europe/Madrid")
+        found = [(text, moment("at", text[:60], place)) for text in at]
+        if not all(one for _, one in found):
+            raise ProblemError(422, "not-valid", "at: a time is missing")
+        return {"times": [{"given": text, "utc": readable({"at": one})["at"], "local": local(one, place)} for text, one in found if one]}
 
 
 def _dashboard(router: APIRouter, console: Console | None) -> None:

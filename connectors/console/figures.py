@@ -289,9 +289,7 @@ def vee(reader: Rows, span: Span, area: Within) -> Content:
         chart=stacked(labels, [Series(t(f"quality.{kind}"), kind, [row[kind] for row in rows]) for kind in _KINDS], t("vee.title"), hrefs),
         legend=[(kind, t(f"quality.{kind}")) for kind in _KINDS if sums[kind]],
         columns=(t("column.day"), *(t(f"quality.{kind}") for kind in _KINDS)),
-        rows=[
-            ((label, href), *(count(row[kind]) for kind in _KINDS)) for label, href, row in zip(labels, hrefs, rows, strict=True)
-        ],
+        rows=[((label, href), *(count(row[kind]) for kind in _KINDS)) for label, href, row in zip(labels, hrefs, rows, strict=True)],
         folded=True,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, Final
 
 from connectors.head_end.listing import Rows, clickhouse_time
@@ -61,6 +61,25 @@ def _inside(area: Within) -> str:
 def side_of(row: Mapping[str, Any]) -> str:
     """Which side a row of :func:`communication` is about; empty for the whole."""
     return next((side for side in SIDES if row[f"by_{side}"] == 0), "")
+
+
+_ESTIMATED: Final = """
+SELECT device, argMax(point, day) AS service_point, argMax(holder, day) AS account, max(start) AS last, sum(n) AS estimated,
+    sum(due) AS expected
+FROM (
+    SELECT device, day, day_start AS start, service_point AS point, account AS holder,
+        arrayCount(c -> c >= 300000 AND c < 450000, conditions) AS n, arrayCount(c -> c > 0, conditions) AS due
+    FROM final_days FINAL
+    WHERE INSIDE AND seconds > 0 AND day >= {since:Date32} AND day < {until:Date32}
+    SETTINGS do_not_merge_across_partitions_select_final = 1
+) GROUP BY device HAVING estimated > 0 ORDER BY estimated DESC, device LIMIT {most:UInt32}
+"""
+
+
+def estimated(reader: Rows, since: date, until: date, most: int, area: Within) -> list[dict[str, Any]]:
+    """Meters with estimated interval values on local days [since, until): how many, of how many that were due; the most first."""
+    sql = _ESTIMATED.replace("INSIDE", area.on("service_point"))
+    return reader.rows(sql, {**area.parameters, "since": since.isoformat(), "until": until.isoformat(), "most": most})
 
 
 def meters(reader: Rows, filters: Mapping[str, str], until: datetime, most: int, area: Within) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, tzinfo
@@ -16,6 +17,7 @@ from connectors.usage.routes import USAGE
 from schemas.rules import RULES, SEVERITIES
 
 PAGE: Final = 100
+_MARKED: Final = re.compile(r"(.*:\d\d) ([A-Za-z]{2,6}|[+-]\d{2,4})")  # a time and the short name of its zone
 EVENTS: Final = Listing(
     "device_events", {"at": TIME, "device": "String", "id": "String"}, "at", "at", ("kind", "severity", "source", "code"), ("device",),
     backward=True,
@@ -82,11 +84,32 @@ def page(reader: Rows, spec: List, query: Mapping[str, str], cursor: str | None,
 
 
 def moment(name: str, text: str | None, zone: tzinfo = UTC) -> datetime | None:
-    """A time of an address; one without offset is one of ``zone``. Raises Problem 422."""
+    """A time that people gave: ISO with an offset, or local time of ``zone``, with the zone's short name behind it or without.
+
+    A date alone is the begin of that local day. Raises Problem 422, also for a local time that there is not or that comes twice when
+    clocks change, unless the short name tells which is meant.
+    """
     if not text:
         return None
+    marked = _MARKED.fullmatch(text.strip())
+    local, mark = (marked[1], marked[2]) if marked else (text.strip(), "")
     try:
-        at = datetime.fromisoformat(text)
+        at = datetime.fromisoformat(local)
     except ValueError:
-        raise ProblemError(422, "not-valid", f"{name}: {text} is no time such as 2026-03-29T00:00:00Z") from None
-    return at if at.tzinfo else at.replace(tzinfo=zone)
+        raise ProblemError(422, "not-valid", f"{name}: {text[:60]} is no time such as 2026-03-29T00:00:00Z") from None
+    if at.tzinfo:
+        return at
+    twice = [at.replace(tzinfo=zone, fold=fold) for fold in (0, 1)]
+    if len(local) <= len("2026-03-29"):
+        return twice[0]
+    there = [one for one in twice if one.astimezone(UTC).astimezone(zone).replace(tzinfo=None) == at]
+    meant = {one.astimezone(UTC): one for one in there if mark in ("", one.tzname())}
+    if len(meant) == 1:
+        return next(iter(meant.values()))
+    shown = f"{name}: {at:%Y-%m-%d %H:%M}"
+    if not there:
+        raise ProblemError(422, "not-valid", f"{shown} does not exist in {zone}: clocks are put forward over it.")
+    ways = " or ".join(dict.fromkeys(f"{at:%H:%M} {one.tzname()} ({one.astimezone(UTC):%H:%MZ})" for one in there))
+    if not meant:
+        raise ProblemError(422, "not-valid", f"{shown} in {zone} is {ways}, not {mark[:20]}.")
+    raise ProblemError(422, "not-valid", f"{shown} comes twice in {zone} when clocks are put back: write {ways}.")

@@ -71,10 +71,12 @@ def environment() -> Environment:
     made.tests["time"] = lambda value: isinstance(value, date)
     made.filters.update(
         when=words.when,
+        local=words.local,
         age=words.age,
         due=words.due,
         quantity=words.quantity,
         count=words.count,
+        share=words.share,
         money=words.money,
         quality=words.quality,
         size=words.size,

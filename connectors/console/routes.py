@@ -27,7 +27,7 @@ from connectors.console.curve import Curve, Cut, cut
 from connectors.console.lists import LISTS, List, moment, page
 from connectors.console.part import MENU, USUAL, Console
 from connectors.console.surroundings import Line
-from connectors.console.words import aware, catalogue, quality, share, zone_of
+from connectors.console.words import aware, catalogue, local, quality, share, zone_of
 from connectors.head_end.problems import ProblemError
 from connectors.rights import scope
 from connectors.rights.policy import rule_of
@@ -238,16 +238,16 @@ def _drawn(curve: Curve, beside: Beside, place: ZoneInfo, name: str, query: dict
         "svg": curve_chart(curve, place, f"{title}. {said}" if said else title, words, beside, None if whole else far), "kinds": kinds,
         "points": Markup(_points(curve, beside, place)), "moves": _moves(begin, end, {**query, "scale": "whole"} if whole else query),
         "beside": beside, "edges": (LEFT, WIDTH - RIGHT, WIDTH), "beyond": said,
+        "shown": (local(begin, place), local(end, place)),
         "scales": {"whole": whole, "other": urlencode(spanned if whole else {**spanned, "scale": "whole"})} if far else None,
     }  # fmt: skip
 
 
 def _said(far: Cut, curve: Curve, place: ZoneInfo) -> str:
     """In words that a scale is cut, and what is beyond it."""
-    at = datetime.fromtimestamp(far.at, place)
     return t(
         "curve.cut", n=int(far.beyond.sum()), limit=f"{number(far.limit)} {curve.unit}", value=f"{number(far.value)} {curve.unit}",
-        at=f"{at:%Y-%m-%d %H:%M} {at.tzname()}",
+        at=local(datetime.fromtimestamp(far.at, UTC), place),
     )  # fmt: skip
 
 
@@ -275,8 +275,7 @@ def _points(curve: Curve, beside: Beside, place: ZoneInfo) -> str:
         curve.start.tolist(), curve.value.tolist(), curve.received.tolist(), curve.condition.tolist(), curve.lower.tolist(),
         curve.upper.tolist(), near, warm, strict=True,
     ):  # fmt: skip
-        local = datetime.fromtimestamp(at, place)
-        text = f"{local:%Y-%m-%d %H:%M} {local.tzname()}: " + ("–" if value != value else f"{value:g} {curve.unit}")
+        text = f"{local(datetime.fromtimestamp(at, UTC), place)}: " + ("–" if value != value else f"{value:g} {curve.unit}")
         text += f" ({t('quality.' + quality(condition))})"
         if got == got and got != value:
             text += f", {t('column.received').lower()} {got:g} {curve.unit}"
@@ -300,17 +299,32 @@ def _at_slots(curve: Curve, line: Line) -> list[float]:
     return values
 
 
+def _days(request: Request) -> tuple[date, date]:
+    """The local days of ``from`` and ``to``, the last exclusive: usually the seven before today, 92 at most. Raises Problem 422."""
+    end = moment("to", request.query_params.get("to")) or datetime.now(UTC)
+    begin = moment("from", request.query_params.get("from")) or end - timedelta(days=7)
+    last = max(end.date(), begin.date() + timedelta(days=1))
+    return max(begin.date(), last - timedelta(days=92)), last
+
+
 def _meters(router: APIRouter, pages: Pages) -> None:
     @router.get("/console/meters")
     def meters(request: Request, q: str = "") -> Response:
         text, reader = q.strip()[:255], pages.console.reader
         filters = {name: request.query_params[name][:255] for name in (*fleet.SIDES, "heard") if request.query_params.get(name)}
         area = scope.here()
-        found = fleet.meters(reader, filters, datetime.now(UTC), meter.FOUND + 1, area) if filters else meter.search(reader, text, area)
+        days = _days(request) if request.query_params.get("estimated") else None
+        if days:
+            filters = {"days": f"{days[0]} – {days[1] - timedelta(days=1)}"}
+            found = fleet.estimated(reader, *days, meter.FOUND + 1, area)
+        elif filters:
+            found = fleet.meters(reader, filters, datetime.now(UTC), meter.FOUND + 1, area)
+        else:
+            found = meter.search(reader, text, area)
         if text and len(found) == 1:
             return RedirectResponse(f"/console/meters/{quote(found[0]['device'], safe='')}", 303)
         return pages.show(
-            request, "meters.html", "meters", q=text, filters=filters, found=found[: meter.FOUND], more=len(found) > meter.FOUND
+            request, "meters.html", "meters", q=text, filters=filters, found=found[: meter.FOUND], more=len(found) > meter.FOUND, days=days
         )
 
     @router.get("/console/meters/{device}/reads.{kind}")
@@ -369,7 +383,7 @@ def _list(router: APIRouter, pages: Pages, name: str, spec: List) -> None:
         times = {name: moment(name, query.get(name), zone) for name in ("from", "to")}
         return pages.show(
             request, "list.html", name, spec=spec, rows=rows, following=following, query=query, cursor=cursor or "", methods=METHODS,
-            choices=spec.choices, times={name: f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}" for name, at in times.items() if at},
+            choices=spec.choices, times={name: local(at, zone) for name, at in times.items() if at},
         )  # fmt: skip
 
 

@@ -86,6 +86,12 @@ def when(at: datetime | date | str | None, zone: ZoneInfo | str | None = None, *
     return Markup('<time datetime="{}">{} <span class="zone">{}</span></time>').format(exact, shown, local.tzname())
 
 
+def local(at: datetime, zone: ZoneInfo | str | None) -> str:
+    """A moment as people write it in local time, with the zone's short name: as :func:`connectors.console.lists.moment` reads it."""
+    there = aware(at).astimezone(zone if isinstance(zone, ZoneInfo) else zone_of(zone))
+    return f"{there:%Y-%m-%d %H:%M} {there.tzname()}"
+
+
 def age(at: datetime | None, now: datetime) -> str:
     """How long ago, in the largest unit that says enough."""
     if at is None:

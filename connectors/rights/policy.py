@@ -239,6 +239,7 @@ ROUTES: Final[dict[str, Rule | str]] = {
     "POST /console/rules/check": _question("rules.read"),
     "GET /console/operations": _list("operations.read"),
     "GET /console/users": "users.read",
+    "GET /v1/local-times": _list("todos.read"),
     "GET /v1/dashboard": _list("dashboard.read"),
     "PUT /v1/dashboard": Rule("dashboard.write", scoped=True, audited=False),
     "GET /v1/dashboard/{widget}": _list("dashboard.read"),

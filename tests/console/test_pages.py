@@ -114,6 +114,86 @@ def test_a_meter_is_found_by_device_service_point_and_account(web: httpx.Client)
     assert web.get("/console/meters/nobody").status_code == 404
 
 
+def test_a_spike_does_not_flatten_the_curve_unless_the_whole_range_is_asked_for(web: httpx.Client) -> None:
+    def look(query: str) -> tuple[Any, str]:
+        page = tree(web.get(f"/console/todos/t0/card{query}").text)
+        return page, " ".join(page.xpath("//p[@class='notice']")[0].text_content().split())
+
+    page, said = look("")
+    assert "Values beyond it: 1, the furthest 9.8 kWh" in said
+    assert "9.8 kWh" in page.xpath("//*[@class='beyond']/title/text()")[0]
+    assert "9.8 kWh" in page.xpath("//svg[@role='img']/@aria-label")[0], "who hears the picture is told too"
+    assert max(float(text) for text in page.xpath("//svg//text[@text-anchor='end' and @class='tick']/text()")) < 3
+    other = page.xpath("//a[@data-span='scale']/@href")[0]
+    assert "scale=whole" in other
+    whole, said = look(other)
+    assert not whole.xpath("//*[@class='beyond']")
+    assert "The whole range is shown" in said
+    assert "10" in whole.xpath("//svg//text[@class='tick']/text()")
+    assert "scale" not in whole.xpath("//a[@data-span='scale']/@href")[0]
+    assert all("scale=whole" in href for href in whole.xpath("//nav/a[@data-span]/@href")), "zooming keeps the scale"
+    assert not tree(web.get("/console/todos/t1/card").text).xpath("//a[@data-span='scale']"), "ordinary values need no other scale"
+
+
+@pytest.mark.parametrize("name", ["reads", "vee"])
+def test_bars_lead_where_the_rows_of_their_table_lead(web: httpx.Client, name: str) -> None:
+    for days in (2, 7):
+        widget = tree(web.get(f"/console/widgets/{name}?days={days}").text)
+        bars, rows = widget.xpath("//svg//a/@href"), widget.xpath("//details//td[1]/a/@href")
+        assert bars
+        assert bars == rows
+        assert len(widget.xpath("//svg//a[not(@tabindex)]")) == 1, "one stop of the Tab key per chart"
+        assert all(widget.xpath("//svg//a/@aria-label"))
+        assert web.get(bars[-1]).status_code == 200
+
+
+def test_the_tiles_complete_and_estimated_lead_to_what_is_behind_them(served: Served, web: httpx.Client) -> None:
+    complete = tree(web.get("/console/widgets/reads?days=7").text).xpath("//div[dt='Complete']//a/@href")[0]
+    listed = tree(web.get(complete).text)
+    assert listed.xpath("//input[@name='rule']/@value") == ["missing-quantity"]
+    href = tree(web.get("/console/widgets/vee?days=7").text).xpath("//div[dt='Estimated']//a/@href")[0]
+    found = tree(web.get(href).text).xpath("//main//tbody/tr")
+    assert [row.xpath("./td[1]")[0].text_content() for row in found] == ["M1000"]
+    rows = served.store.query_rows(
+        "SELECT countIf(condition >= 300000 AND condition < 450000) AS n FROM intervals WHERE device = 'M1000' AND day >= today() - 8"
+    )
+    assert found[0].xpath("./td")[3].text_content() == str(rows[0]["n"])
+    assert web.get(found[0].xpath(".//a/@href")[0]).status_code == 200
+    assert web.get("/console/meters?estimated=1&from=yesterday").status_code == 422
+
+
+def test_local_times_become_utc_or_are_refused_in_words(web: httpx.Client) -> None:
+    def ask(*at: str, zone: str = "Europe/Madrid") -> httpx.Response:
+        return web.get("/v1/local-times", params={"at": list(at), "zone": zone})
+
+    answer = ask("2026-10-25 02:30 CEST", "2026-10-25 02:30 CET", "2026-07-01T12:00", "2026-07-01T12:00Z", "2026-03-29").json()["times"]
+    assert [one["utc"] for one in answer] == [
+        "2026-10-25T00:30:00Z", "2026-10-25T01:30:00Z", "2026-07-01T10:00:00Z", "2026-07-01T12:00:00Z", "2026-03-28T23:00:00Z",
+    ]  # fmt: skip
+    assert answer[1]["local"] == "2026-10-25 02:30 CET"
+    for text, words in (
+        ("2026-10-25 02:30", "comes twice in Europe/Madrid when clocks are put back: write 02:30 CEST (00:30Z) or 02:30 CET (01:30Z)"),
+        ("2026-03-29 02:30", "does not exist in Europe/Madrid"),
+        ("2026-07-01 12:00 CET", "is 12:00 CEST (10:00Z), not CET"),
+        ("noon", "noon is no time such as"),
+    ):
+        refused = ask(text)
+        assert refused.status_code == 422
+        assert words in refused.json()["detail"]
+    assert ask("2026-07-01", zone="Mars/Olympus").status_code == 422
+
+
+def test_orders_ask_for_local_times_of_the_service_point(web: httpx.Client) -> None:
+    form = tree(web.get("/console/todos/t0/card").text).xpath("//form[@data-resolve]")[0]
+    assert form.get("data-zone") == "Europe/Madrid"
+    assert [label.text for label in form.xpath(".//label[input[@data-local]]")] == ["From (Europe/Madrid)", "To (Europe/Madrid)"]
+    figure = tree(web.get("/console/todos/t0/card").text).xpath("//figure")[0]
+    assert figure.get("data-from").split()[1:] in (["00:00", "CET"], ["00:00", "CEST"])
+    bulk = tree(web.get("/console/exceptions?from=2026-07-01T12:00:00Z").text).xpath("//form[@data-order]")[0]
+    assert bulk.get("data-zone") == "UTC"
+    assert bulk.xpath(".//input[@name='select.from']/@value") == ["2026-07-01 12:00 UTC"]
+
+
 def test_exports_hold_what_the_store_holds(served: Served, web: httpx.Client) -> None:
     stored = served.store.query_rows(
         "SELECT start, value FROM intervals WHERE device = 'M1001' AND start >= now() - INTERVAL 7 DAY ORDER BY start"

@@ -415,31 +415,46 @@ document.addEventListener("change", (event) => {
 document.addEventListener("click", (event) => {
   if (!event.target.closest("[data-span-shown]")) return;
   const form = event.target.closest("form"), figure = $("figure.chart");
-  const iso = (second) => new Date(Number(second) * 1000).toISOString().replace(".000Z", "Z");
-  form.elements.start.value = iso(figure.dataset.begin);
-  form.elements.end.value = iso(figure.dataset.end);
+  form.elements.start.value = figure.dataset.from;
+  form.elements.end.value = figure.dataset.to;
   values(form);
   $("[data-apply]", form).disabled = true;
 });
 
-// What the intervals of a span hold now, to be written over
+// Times of a form that are given in local time, in UTC by the names of their fields. The hub converts them: it refuses a time that does
+// not exist or comes twice when clocks change
+async function instants(form) {
+  const fields = [...form.elements].filter((field) => field.matches("[data-local]") && field.value.trim());
+  if (!fields.length) return {};
+  const asked = new URLSearchParams([["zone", form.dataset.zone], ...fields.map((field) => ["at", field.value.trim()])]);
+  const told = await api("GET", `/v1/local-times?${asked}`);
+  return Object.fromEntries(fields.map((field, place) => [field.name, told.times[place].utc]));
+}
+
+// What the intervals of a span hold now, to be written over; an order waits until it is there
+let filled = Promise.resolve();
 function values(form) {
+  filled = filled.then(() => fill(form)).catch((error) => { $("[data-preview]", form).textContent = error.message; });
+}
+async function fill(form) {
   const field = form.elements.values, points = $("figure.chart script");
   if (!field || form.elements.action.value !== "edit" || !points) return;
   const told = JSON.parse(points.textContent);
-  const second = (name, other) => (form.elements[name].value ? Date.parse(form.elements[name].value) / 1000 : Number(other));
+  const times = await instants(form);
+  const second = (name, other) => (times[name] ? Date.parse(times[name]) / 1000 : Number(other));
   const begin = second("start", form.dataset.start), end = Math.max(second("end", form.dataset.end), begin + 1);
   field.value = told.start.map((at, place) => (at >= begin && at < end ? told.value[place] ?? "-" : null)).filter((one) => one !== null).join(", ");
 }
 
-function order(form, dry) {
+async function order(form, dry) {
+  await filled;
   const action = form.elements.action.value;
   const body = { action, user: me(), reason: form.elements.reason.value, version: Number(form.dataset.version), dry_run: dry };
   if (action === "estimate") body.method = form.elements.method.value;
   if (action === "edit" && form.elements.values) {
     body.values = form.elements.values.value.split(",").map((text) => (/^\s*[-–]?\s*$/.test(text) ? null : text.trim()));
   } else if (action === "edit") body.reading = form.elements.reading.value.trim();
-  for (const name of ["start", "end"]) if (form.elements[name]?.value) body[name] = form.elements[name].value;
+  Object.assign(body, await instants(form));
   return api("POST", `/v1/todos/${encodeURIComponent(form.dataset.resolve)}/resolve`, body);
 }
 
@@ -506,10 +521,10 @@ document.addEventListener("click", async (event) => {
 });
 
 // The fields of a form as JSON: dots in names lead inside, numbers are places of lists; what is left empty is left out
-function body(form) {
+function body(form, times = {}) {
   const made = {};
   for (const field of form.elements) {
-    const value = field.type === "checkbox" ? (field.checked ? true : "") : field.value.trim();
+    const value = field.type === "checkbox" ? (field.checked ? true : "") : times[field.name] ?? field.value.trim();
     if (!field.name || value === "") continue;
     const path = field.name.split(".");
     path.reduce((place, name, depth) => {
@@ -522,7 +537,7 @@ function body(form) {
 }
 for (const form of $$("form[data-order]")) {
   const dry = form.dataset.dry, done = $("[data-do]", form), out = $("[data-said]", form);
-  const ask = async (more) => api(form.dataset.method ?? "POST", form.dataset.order, { ...body(form), ...more });
+  const ask = async (more) => api(form.dataset.method ?? "POST", form.dataset.order, { ...body(form, await instants(form)), ...more });
   if (done) form.addEventListener("input", () => { done.disabled = true; });
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
