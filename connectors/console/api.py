@@ -10,7 +10,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from connectors.console import figures, fleet, meter
-from connectors.console.lists import EVENTS, moment
+from connectors.console.lists import EVENTS, days_of, moment
 from connectors.console.part import USUAL, Console
 from connectors.console.settings import check
 from connectors.console.shelf import Arrangement
@@ -114,16 +114,23 @@ def _told(content: figures.Content) -> dict[str, Any]:
 
 
 def _meters(router: APIRouter, console: Console | None) -> None:
-    @router.get("/meters", tags=["meters"], summary="Meters by name, service point, account, or by how they are reached")
-    def meters(q: Text = None, head_end: Text = None, dcu: Text = None, region: Text = None, heard: Text = None) -> dict[str, Any]:
+    @router.get("/meters", tags=["meters"], summary="Meters by name, place, account, how they are reached, or with estimated values",
+                responses=responses(422, 503))  # fmt: skip
+    def meters(
+        q: Text = None, head_end: Text = None, dcu: Text = None, region: Text = None, heard: Text = None,
+        estimated: Annotated[bool, Query(description="those with estimated values on the days from `from` until `to`")] = False,
+        since: Annotated[str | None, Query(alias="from")] = None, until: Annotated[str | None, Query(alias="to")] = None,
+    ) -> dict[str, Any]:  # fmt: skip
         reader = _there(console).reader
         sides = {"head_end": head_end, "dcu": dcu, "region": region, "heard": heard}
         filters = {name: value for name, value in sides.items() if value}
         area = scope.here()
-        rows = (
-            fleet.meters(reader, filters, datetime.now(UTC), meter.FOUND + 1, area)
-            if filters else meter.search(reader, (q or "").strip(), area)
-        )  # fmt: skip
+        if estimated:
+            rows = fleet.estimated(reader, *days_of(since, until, datetime.now(UTC)), meter.FOUND + 1, area)
+        elif filters:
+            rows = fleet.meters(reader, filters, datetime.now(UTC), meter.FOUND + 1, area)
+        else:
+            rows = meter.search(reader, (q or "").strip(), area)
         return {"items": [readable(row) for row in rows[: meter.FOUND]], "more": len(rows) > meter.FOUND}
 
     @router.get("/meters/{device}", tags=["meters"], summary="Everything about a meter, the newest rows of each part",

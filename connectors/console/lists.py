@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
@@ -113,3 +113,11 @@ def moment(name: str, text: str | None, zone: tzinfo = UTC) -> datetime | None:
     if not meant:
         raise ProblemError(422, "not-valid", f"{shown} in {zone} is {ways}, not {mark[:20]}.")
     raise ProblemError(422, "not-valid", f"{shown} comes twice in {zone} when clocks are put back: write {ways}.")
+
+
+def days_of(since: str | None, until: str | None, now: datetime) -> tuple[date, date]:
+    """The days of a span, the last exclusive: usually the seven before today, 92 at most. Raises Problem 422."""
+    end = moment("to", until) or now
+    begin = moment("from", since) or end - timedelta(days=7)
+    last = max(end.date(), begin.date() + timedelta(days=1))
+    return max(begin.date(), last - timedelta(days=92)), last

@@ -24,7 +24,7 @@ from connectors.clickhouse.store import StoreError
 from connectors.console import figures, fleet, meter, queue, settings
 from connectors.console.charts import LEFT, RIGHT, WIDTH, Beside, curve_chart, number
 from connectors.console.curve import Curve, Cut, cut
-from connectors.console.lists import LISTS, List, moment, page
+from connectors.console.lists import LISTS, List, days_of, moment, page
 from connectors.console.part import MENU, USUAL, Console
 from connectors.console.surroundings import Line
 from connectors.console.words import aware, catalogue, local, quality, share, zone_of
@@ -299,21 +299,14 @@ def _at_slots(curve: Curve, line: Line) -> list[float]:
     return values
 
 
-def _days(request: Request) -> tuple[date, date]:
-    """The local days of ``from`` and ``to``, the last exclusive: usually the seven before today, 92 at most. Raises Problem 422."""
-    end = moment("to", request.query_params.get("to")) or datetime.now(UTC)
-    begin = moment("from", request.query_params.get("from")) or end - timedelta(days=7)
-    last = max(end.date(), begin.date() + timedelta(days=1))
-    return max(begin.date(), last - timedelta(days=92)), last
-
-
 def _meters(router: APIRouter, pages: Pages) -> None:
     @router.get("/console/meters")
     def meters(request: Request, q: str = "") -> Response:
         text, reader = q.strip()[:255], pages.console.reader
         filters = {name: request.query_params[name][:255] for name in (*fleet.SIDES, "heard") if request.query_params.get(name)}
         area = scope.here()
-        days = _days(request) if request.query_params.get("estimated") else None
+        asked = request.query_params
+        days = days_of(asked.get("from"), asked.get("to"), datetime.now(UTC)) if asked.get("estimated") else None
         if days:
             filters = {"days": f"{days[0]} – {days[1] - timedelta(days=1)}"}
             found = fleet.estimated(reader, *days, meter.FOUND + 1, area)

@@ -15,6 +15,7 @@ import uvicorn
 
 from connectors.clickhouse import migrate
 from connectors.clickhouse.store import Store, open_store
+from connectors.console.api import api
 from connectors.console.part import Console
 from connectors.console.routes import routes
 from connectors.head_end.desk import Desk
@@ -37,7 +38,7 @@ def serve(store: Store) -> tuple[Served, uvicorn.Server, threading.Thread]:
     """The console over a store, on any free port."""
     reader = StoreReader(store, 4)
     console = Console(reader, load_topology())
-    app = create_app(Desk(cast(Any, None), reader, cast(Any, None), list), [routes(console)])
+    app = create_app(Desk(cast(Any, None), reader, cast(Any, None), list), [routes(console), api(console)])
     listening = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_config=None))
     thread = threading.Thread(target=lambda: server.run(sockets=[listening]), daemon=True)

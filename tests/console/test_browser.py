@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 
@@ -53,6 +54,48 @@ def test_no_screen_is_wider_than_a_phone(served: Served, page: Page) -> None:
         wide[path] = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
     page.set_viewport_size({"width": 1366, "height": 850})
     assert {path: more for path, more in wide.items() if more > 0} == {}
+
+
+def test_the_scale_is_switched_with_the_keyboard_and_kept_while_zooming(served: Served, page: Page) -> None:
+    page.goto(f"{served.url}/console/todos?open=t0")
+    switch = page.locator("[data-span=scale]")
+    expect(switch).to_have_text("Show the whole range")
+    switch.press("Enter")
+    expect(switch).to_have_text("Show the ordinary range")
+    expect(switch).to_be_focused()
+    assert "scale=whole" in page.url
+    page.locator("[data-span=in]").press("Enter")
+    expect(page.locator("[data-span=in]")).to_be_focused()
+    expect(page.locator("svg.curve .beyond")).to_have_count(0)
+    assert "scale=whole" in page.url
+    page.reload()
+    expect(switch).to_have_text("Show the ordinary range")
+    switch.press("Enter")
+    expect(page.locator("svg.curve .beyond")).to_have_count(1)
+    assert "scale" not in page.url
+
+
+def test_arrow_keys_go_from_bar_to_bar(served: Served, page: Page) -> None:
+    page.goto(f"{served.url}/console/?days=7")
+    bars = page.locator("#w-vee svg.bars a")
+    bars.first.focus()
+    page.keyboard.press("ArrowRight")
+    expect(bars.nth(1)).to_be_focused()
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/console/exceptions?from=*")
+
+
+def test_times_of_an_order_are_local_and_what_comes_twice_is_told(served: Served, page: Page) -> None:
+    page.goto(f"{served.url}/console/todos?open=t0")
+    form = page.locator("[data-resolve]")
+    form.locator("[name=action]").select_option("edit")
+    expect(form.locator("[name=values]")).to_have_value("9.8")
+    form.locator("[data-span-shown]").click()
+    expect(form.locator("[name=start]")).to_have_value(re.compile(r"^\d{4}-\d\d-\d\d 00:00 CES?T$"))
+    expect(form.locator("[name=values]")).to_have_value(re.compile(r"^([\d.]+, ){200}"))
+    form.locator("[name=start]").fill("2026-10-25 02:30")
+    form.locator("[name=preview]").click()
+    expect(form.locator("[data-preview]")).to_contain_text("comes twice in Europe/Madrid")
 
 
 def test_keys_move_through_the_queue(served: Served, page: Page) -> None:
