@@ -119,7 +119,7 @@ class Cut:
 def cut(curve: Curve, neighbours: Floats | None = None) -> Cut | None:
     """Where a scale is cut so that the ordinary values stay readable; None where nothing goes far beyond them.
 
-    Ordinary is the largest of the expected band, of the neighbours, and of all but the highest tenth of the values themselves.
+    Ordinary is the largest of the expected band, and of all but the highest tenth of the values themselves and of the neighbours.
     """
     highest = np.fmax(curve.value, curve.received)
     lowest = np.fmin(curve.value, curve.received)
@@ -127,8 +127,10 @@ def cut(curve: Curve, neighbours: Floats | None = None) -> Cut | None:
     known = reach[~np.isnan(reach)]
     if not known.size:
         return None
-    beside = [np.abs(part[~np.isnan(part)]) for part in (curve.lower, curve.upper, *(() if neighbours is None else (neighbours,)))]
-    ordinary = max(float(np.percentile(known, ORDINARY)), *(float(part.max()) for part in beside if part.size), 0.0)
+    band = np.fmax(np.abs(curve.lower), np.abs(curve.upper))
+    near = np.abs(neighbours) if neighbours is not None else known[:0]
+    parts = ((known, ORDINARY), (band[~np.isnan(band)], 100), (near[~np.isnan(near)], ORDINARY))
+    ordinary = max(float(np.percentile(part, most)) for part, most in parts if part.size)
     if ordinary <= 0 or float(known.max()) <= FAR * ordinary:
         return None
     place = int(np.nanargmax(reach))

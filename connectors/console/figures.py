@@ -168,7 +168,10 @@ def fleet(reader: Rows, span: Span, area: Within) -> Content:
     rows = communication(reader, span.until, area)
     whole = next((row for row in rows if not side_of(row)), dict.fromkeys(("meters", *BANDS), 0))
     tiles = [Tile(t("fleet.meters"), count(whole["meters"]), link("meters"))]
-    tiles += [Tile(t(f"fleet.{band}"), count(whole[band]), link("meters", heard=band), "bad" if band == "silent" else "") for band in BANDS]
+    tiles += [
+        Tile(t(f"fleet.{band}"), count(whole[band]), link("meters", heard=band), "bad" if band == "silent" and whole[band] else "")
+        for band in BANDS
+    ]
     tiles.append(Tile(t("fleet.channels"), count(known[0]["n"]), link("master", kind="channel")))
     tables = [_by_side(side, [row for row in rows if side_of(row) == side]) for side in SIDES]
     return Content(tiles=tiles, also=[table for table in tables if any(cells[0][0] for cells in table.rows)])
@@ -220,14 +223,15 @@ def reads(reader: Rows, span: Span, area: Within) -> Content:
         last = datetime.fromtimestamp(first, UTC) + timedelta(hours=1) if hours else _next_day(first, span.zone)
         return link("exceptions", rule="missing-quantity", **_bounds(datetime.fromtimestamp(first, UTC), last))
 
+    lacking_at_all = link("exceptions", rule="missing-quantity", **_bounds(span.since, span.until))
     return Content(
         tiles=(
             Tile(t("reads.received"), count(got), link("meters", heard="fresh")),
             Tile(t("reads.expected"), count(due), link("meters")),
             Tile(t("reads.missing"), count(due - got), link("exceptions", rule="missing-quantity", status="open")),
             Tile(
-                t("reads.share"), share(got, due), link("exceptions", rule="missing-quantity", **_bounds(span.since, span.until)),
-                "bad" if due and got / due < 0.98 else "good",
+                t("reads.share"), share(got, due), lacking_at_all if due else "",
+                ("bad" if got / due < 0.98 else "good") if due else "",
             ),
         ),
         chart=stacked(
@@ -282,7 +286,7 @@ def vee(reader: Rows, span: Span, area: Within) -> Content:
     days = {"from": f"{span.since:%Y-%m-%d}", "to": f"{span.until:%Y-%m-%d}"}
     return Content(
         tiles=(
-            Tile(t("vee.estimated"), share(sums["estimate"], whole), link("meters", estimated="1", **days)),
+            Tile(t("vee.estimated"), share(sums["estimate"], whole), link("meters", estimated="1", **days) if whole else ""),
             Tile(t("quality.suspect"), count(sums["suspect"]), link("exceptions", status="open")),
             Tile(t("quality.missing"), count(sums["missing"]), link("exceptions", rule="missing-quantity", status="open")),
         ),

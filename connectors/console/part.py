@@ -72,6 +72,7 @@ def environment() -> Environment:
     made.filters.update(
         when=words.when,
         local=words.local,
+        in_zone=words.in_zone,
         age=words.age,
         due=words.due,
         quantity=words.quantity,

@@ -141,6 +141,13 @@ def _front(router: APIRouter, pages: Pages) -> None:
     def login(request: Request) -> Response:
         return pages.show(request, "login.html", "login")
 
+    @router.get("/console/refused")
+    def refused(request: Request) -> Response:
+        refusal = getattr(request.state, "refusal", None)
+        if refusal is None:
+            raise HTTPException(404)
+        return pages.failed(request, refusal.status, "error.denied", refusal.detail)
+
     @router.get("/console/static/{name}")
     def static(name: str) -> Response:
         if name not in {path.name for path in STATIC.iterdir()}:

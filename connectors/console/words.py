@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -13,6 +14,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import yaml
 from markupsafe import Markup
 
+_ISO: Final = re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d)?Z")
 HERE: Final = Path(__file__).resolve().parent
 BANDS: Final = (  # upper bound of a condition, exclusive, and the class of its colour
     (100_000, "invalid"),
@@ -90,6 +92,11 @@ def local(at: datetime, zone: ZoneInfo | str | None) -> str:
     """A moment as people write it in local time, with the zone's short name: as :func:`connectors.console.lists.moment` reads it."""
     there = aware(at).astimezone(zone if isinstance(zone, ZoneInfo) else zone_of(zone))
     return f"{there:%Y-%m-%d %H:%M} {there.tzname()}"
+
+
+def in_zone(text: str, zone: ZoneInfo | str | None) -> str:
+    """A text of the store with the UTC times it names in local time."""
+    return _ISO.sub(lambda found: local(datetime.fromisoformat(found[0]), zone), text or "")
 
 
 def age(at: datetime | None, now: datetime) -> str:

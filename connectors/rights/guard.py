@@ -38,6 +38,9 @@ QUIET: Final = 60.0  # seconds in which the same refusal is told once
 log = structlog.get_logger(__name__)
 
 
+REFUSED: Final = "/console/refused"  # says in words what the state of a request holds as refusal
+
+
 class Guard:
     """ASGI middleware."""
 
@@ -77,6 +80,11 @@ class Guard:
             self._tell_refusal(who, rule, key or "unknown", method, path, refusal)
             if refusal.status == 401 and path.startswith("/console") and "text/html" in headers.get("accept", ""):
                 await RedirectResponse("/console/login", 303)(scope, receive, send)
+                return
+            if refusal.status == 403 and method == "GET" and path.startswith("/console/") and "text/html" in headers.get("accept", ""):
+                scope.setdefault("state", {}).update(principal=who, rights=self.rights, rule_key=f"GET {REFUSED}", refusal=refusal)
+                with as_principal(who):  # people get a page that says so
+                    await self.app({**scope, "path": REFUSED, "raw_path": REFUSED.encode()}, receive, send)
                 return
             await self._answer(scope, receive, send, refusal)
             return

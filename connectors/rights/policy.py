@@ -217,6 +217,7 @@ ROUTES: Final[dict[str, Rule | str]] = {
     "GET /": OPEN,
     "GET /console": OPEN,
     "GET /console/login": OPEN,
+    "GET /console/refused": OPEN,
     "GET /console/static/{name}": OPEN,
     "GET /console/": _list("dashboard.read"),
     "GET /console/widgets/{name}": _list("dashboard.read"),

@@ -351,6 +351,16 @@ def test_a_clerk_of_an_area_sees_and_gets_only_what_is_in_it(people: People) -> 
         assert api.post(f"/v1/todos/{outside['id']}/complete", json={}).status_code == 404
 
 
+def test_a_page_one_may_not_see_says_so_in_words(people: People) -> None:
+    with people.page("ann", "/console/users") as page:
+        expect(page.locator("h1")).to_be_visible()
+        expect(page.locator("main")).to_contain_text("You may not see this. This needs the permission users.read")
+        expect(page.locator("nav.menu")).to_contain_text("To-Dos")
+        assert page.request.get("/console/users", headers={"accept": "text/html"}).status == 403
+        assert page.request.get("/console/users", headers={"accept": "*/*"}).json()["permission"] == "users.read"
+        assert page.request.get("/console/refused").status == 404
+
+
 def test_dead_letters_are_sent_again(people: People) -> None:
     with people.page("root", "/console/operations") as page:
         reloads(page, page.locator("[data-api='/v1/dead-letters/replay']").first)

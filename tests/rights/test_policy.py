@@ -78,7 +78,9 @@ def test_only_health_documentation_and_login_are_open() -> None:
 
     first = {key.split(" ")[1].split("/")[1] for key in opened}
     assert first == {"", "console", "health", "docs", "openapi.json", "assets", "portal", "v1"}
-    assert {key.split(" ")[1] for key in opened if "/console" in key} == {"/console", "/console/login", "/console/static/{name}"}
+    assert {key.split(" ")[1] for key in opened if "/console" in key} == {
+        "/console", "/console/login", "/console/refused", "/console/static/{name}"
+    }  # fmt: skip
     assert {key.split(" ")[1] for key in opened if "/v1/" in key} == {
         "/v1/session", "/v1/session/first", "/v1/session/reset", "/v1/session/oidc", "/v1/session/oidc/callback"
     }  # fmt: skip
