@@ -93,6 +93,7 @@ def test_times_of_an_order_are_local_and_what_comes_twice_is_told(served: Served
     form.locator("[data-span-shown]").click()
     expect(form.locator("[name=start]")).to_have_value(re.compile(r"^\d{4}-\d\d-\d\d 00:00 CES?T$"))
     expect(form.locator("[name=values]")).to_have_value(re.compile(r"^([\d.]+, ){200}"))
+    page.fill("[data-my-name]", "maria")
     form.locator("[name=start]").fill("2026-10-25 02:30")
     form.locator("[name=preview]").click()
     expect(form.locator("[data-preview]")).to_contain_text("comes twice in Europe/Madrid")
