@@ -18,6 +18,10 @@ from pathlib import Path
 
 import pytest
 
+from connectors.kafka.client import producer
+from connectors.kafka.settings import KafkaSettings
+from schemas.topology import Topology
+
 LONGEST = (  # begun first when several processes share the tests, so that none of them is left with a long one at the end
     "torment/test_torment.py", "torment/test_prepaid.py", "simulation/test_demo.py", "chain/test_files_through_hub.py",
     "console/test_running.py", "store/test_sink.py", "embedded/test_prepaid_story.py", "todo/test_door.py", "vee/test_clean.py",
@@ -100,6 +104,15 @@ def make_topics(broker: str) -> Iterator[Callable[..., None]]:
     yield make
     for future in admin.delete_topics(made).values() if made else ():
         future.exception(30)
+
+
+def begin_topics(settings: KafkaSettings, topology: Topology) -> None:
+    """Makes every partition of the topics of a topology on a mock broker, which does so with the first record."""
+    made = producer(settings)
+    for name, topic in topology.topics.items():
+        for number in range(topic.partitions if topic.records else 0):
+            made.produce(name, b"", partition=number)
+    assert made.flush(60) == 0
 
 
 def _start_keeper(folder: Path) -> None:

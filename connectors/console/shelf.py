@@ -14,6 +14,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
 from connectors.head_end.handlers import RETRY_AFTER, carried_out
+from connectors.head_end.orders import being_decided
 from connectors.head_end.problems import ProblemError
 from connectors.head_end.publish import Writer
 from connectors.head_end.versions import ACTIVE, Entry, Versions, folding
@@ -100,11 +101,11 @@ class Shelf(Versions[Entry]):
         if before is not None and before.active and self._clock() * 1000 - before.at < TAKEN * 1000:
             if (before.actor, before.spec) == (user, wanted):
                 return
-            raise _taken()
+            raise being_decided()
         try:
             self.put(id, wanted, "decide", actor=user, before=before)
         except ProblemError as error:
-            raise _taken() if error.kind == "conflict" else error from None
+            raise being_decided() if error.kind == "conflict" else error from None
 
     def release(self, order: str, user: str) -> None:
         """Gives back an order that came to no decision. Raises Problem 503."""
@@ -118,10 +119,6 @@ class Shelf(Versions[Entry]):
 
     def close(self) -> None:
         """Nothing is held."""
-
-
-def _taken() -> ProblemError:
-    return ProblemError(409, "decided", "Somebody else is deciding this order right now.")
 
 
 def new_id(*parts: str) -> str:

@@ -123,7 +123,7 @@ class OrderBook:
         """
         with self._lock:
             if id_ in self._deciding:
-                raise ProblemError(409, "decided", "Somebody else is deciding this order right now.")
+                raise being_decided()
             self._deciding.add(id_)
         try:
             order = self._decidable(id_, user, approve=approve)
@@ -166,8 +166,8 @@ class OrderBook:
     def waiting(self) -> list[str]:
         """Orders that wait for a second person, the oldest first, 100 at most."""
         with self._lock:
-            here = [id_ for id_ in self._asked if id_ not in self._decided]
-        there = self.reader.rows("SELECT DISTINCT bulk FROM audit WHERE bulk IN {ids:Array(String)}", {"ids": here}) if here else ()
+            asked = [id_ for id_ in self._asked if id_ not in self._decided]
+        there = self.reader.rows("SELECT DISTINCT bulk FROM audit WHERE bulk IN {ids:Array(String)}", {"ids": asked}) if asked else ()
         stored = {row["bulk"] for row in there}  # of these the store tells, others may have been decided by another process
         rows = self.reader.rows(  # asked last: what was not stored a moment ago must not be missed by both questions
             "SELECT bulk FROM audit WHERE bulk != '' AND command = '' AND startsWith(action, {kind:String}) GROUP BY bulk "
@@ -175,13 +175,18 @@ class OrderBook:
             {"kind": f"{self.kind}-"},
         )
         listed = [row["bulk"] for row in rows if row["bulk"] not in self._decided]
-        return listed + [id_ for id_ in here if id_ not in stored and id_ not in listed]
+        return listed + [id_ for id_ in asked if id_ not in stored and id_ not in listed]
 
 
 def in_sight(order: Order) -> None:
     """Raises ProblemError 404, as for one that is not there, where an order reaches outside the area of the one who asks."""
     if not here().covers(order.area):
         raise _unknown()
+
+
+def being_decided() -> ProblemError:
+    """Somebody else holds an order."""
+    return ProblemError(409, "decided", "Somebody else is deciding this order right now.")
 
 
 def _unknown() -> ProblemError:

@@ -59,8 +59,8 @@ _STEERING: Final = (ExecuteGroup, GroupMatrix, ExceptionHandler, SuccessfulTermi
 
 
 @dataclass(slots=True)
-class Clean:
-    """Channel-days that are decided and in the ring, one per channel, ordered by ring row. ``cell``: row of the ring's matrices."""
+class Taken:
+    """Channel-days that are decided and in the ring, one per channel; ``row`` is that of the ring."""
 
     seconds: int
     row: Ints
@@ -70,30 +70,28 @@ class Clean:
     counts: Ints
     replaces: Ints
     state: Array
-    cell: Ints
-    values: Ints  # ring cells × slots
-    codes: Array  # in hundredths
 
     def __len__(self) -> int:
         return len(self.row)
 
 
 @dataclass(slots=True)
-class Flawed:
-    """Channel-days with flaws that are decided and in the ring, one per channel, and what was found of them.
+class Clean(Taken):
+    """Channel-days without flaws, ordered by ring row. ``cell``: row of the ring's matrices."""
+
+    cell: Ints
+    values: Ints  # ring cells × slots
+    codes: Array  # in hundredths
+
+
+@dataclass(slots=True)
+class Flawed(Taken):
+    """Channel-days with flaws, and what was found of them.
 
     ``values``, ``codes`` (hundredths) and ``methods`` are final, ``received`` and ``received_codes`` what came. Findings: ``of`` which day,
     ``rule`` as a place in ``kernel.FLAWS``, and what its sentence names.
     """
 
-    seconds: int
-    row: Ints
-    channel: Ints
-    day: Ints
-    start: Ints
-    counts: Ints
-    replaces: Ints
-    state: Array
     values: Ints
     codes: Array
     methods: Array
@@ -109,9 +107,6 @@ class Flawed:
     amount: Ints
     slot: Ints
     third: Ints
-
-    def __len__(self) -> int:
-        return len(self.row)
 
 
 def known(settings: VeeSettings, rules: list[Any]) -> bool:

@@ -15,13 +15,13 @@ from typing import Any
 import httpx
 import orjson
 
-from connectors.kafka.client import producer
 from connectors.kafka.mock import MockBroker
 from connectors.kafka.settings import KafkaSettings
 from mdh.agents import plans_and_folds
 from mdh.commands.hub import HubProcess
 from schemas.topology import load_topology
 from streams.runtime.replay import Pipeline
+from tests.brokers import begin_topics
 from tests.enterprise.world import CODEC, World
 
 
@@ -55,11 +55,7 @@ def running(folder: Path, **settings: Any) -> Iterator[Running]:
     topology = topology.model_copy(update=changed)
     with MockBroker() as broker, socket.create_server(("127.0.0.1", 0)) as listening:
         kafka = KafkaSettings(bootstrap=broker.bootstrap)
-        first = producer(kafka)
-        for name, topic in topology.topics.items():
-            for number in range(topic.partitions if topic.records else 0):
-                first.produce(name, b"", partition=number)
-        assert first.flush(60) == 0
+        begin_topics(kafka, topology)
         nobody: Any = None
         pipeline = Pipeline(plans_and_folds(topology, [name for name in topology.agents if name != "insights"]), CODEC)
         world = World(topology, kafka, nobody, nobody, nobody, nobody, pipeline, 0)

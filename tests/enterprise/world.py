@@ -34,6 +34,7 @@ from schemas.codec import Codec
 from schemas.topology import Topology
 from streams.runtime.lane import Record
 from streams.runtime.replay import Pipeline
+from tests.brokers import begin_topics
 from tests.prepaid.hub import FakeMaster
 
 CODEC = Codec()
@@ -136,11 +137,7 @@ def world(topology: Topology, store: Store, folder: Path) -> Iterator[World]:
     """A hub over a store."""
     with MockBroker() as broker:
         kafka = KafkaSettings(bootstrap=broker.bootstrap)
-        first = producer(kafka)
-        for name, topic in topology.topics.items():
-            for number in range(topology.partitions if topic.records else 0):
-                first.produce(name, b"", partition=number)
-        assert first.flush(10) == 0
+        begin_topics(kafka, topology)
         writer = Writer(kafka, max_bytes=4 * 1024 * 1024, timeout=60)
         reader = StoreReader(store, topology.partitions)
         part = Enterprise(topology, kafka, CODEC, reader, writer, folder)

@@ -23,7 +23,6 @@ from connectors.head_end.desk import Desk
 from connectors.head_end.gateway import create_app
 from connectors.head_end.publish import Writer
 from connectors.head_end.reading import StoreReader
-from connectors.kafka.client import producer
 from connectors.kafka.mock import MockBroker
 from connectors.kafka.settings import KafkaSettings
 from connectors.rights import policy, scope
@@ -33,6 +32,7 @@ from mdh.parts import PARTS, RIGHTS_PART, Surroundings, build_parts
 from schemas.codec import Codec
 from schemas.topology import load_topology
 from schemas.topology.rights import Grant
+from tests.brokers import begin_topics
 from tests.console.estate import ZONE, put
 from tests.rights.test_policy import doors, whole_app
 
@@ -159,11 +159,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
     with MockBroker() as broker, pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
         patch.setenv("MDH_RIGHTS_MODE", "enforced")
         kafka = KafkaSettings(bootstrap=broker.bootstrap)
-        made = producer(kafka)
-        for name, topic in topology.topics.items():
-            for number in range(topic.partitions if topic.records else 0):
-                made.produce(name, b"", partition=number)
-        assert made.flush(10) == 0
+        begin_topics(kafka, topology)
         writer = Writer(kafka, max_bytes=1_000_000, timeout=30)
         parts: list[Any] = build_parts(Surroundings(topology, kafka, codec, store, reader, writer, folder))
         rights, followed = parts[RIGHTS_PART].rights, ("rights", "sessions", "audit", "console", "delivery-registry", "registry")
