@@ -23,15 +23,13 @@ def main(
 
     Each takes its share of the partitions: start more to share the load. State lives in Kafka, so a worker may be killed at any time.
     """
-    from faust import Worker
-
     from mdh.agents import plans_and_folds
     from mdh.contracts import codec_of
     from mdh.logs import configure
     from mdh.settings import load_settings
     from mdh.telemetry import announce
     from schemas.topology import TopologyError, load_topology
-    from streams.runtime.app import AgentSpec, RuntimeSettings, create_app
+    from streams.runtime.app import AgentSpec, RuntimeSettings, create_app, run_worker
     from streams.runtime.meters import show_all
     from streams.runtime.sabotage import Sabotage, Torment
 
@@ -69,5 +67,4 @@ def main(
         warm_profiles()
     specs = [AgentSpec(*pair) for pair in plans_and_folds(system, names)]
     app = create_app(specs, runtime, Torment(torment) if torment else Sabotage(), codec_of(settings, system))
-    worker = Worker(app, quiet=True, loglevel="WARNING", redirect_stdouts=False, workdir=str(data_dir), override_logging=False)
-    worker.execute_from_commandline()
+    run_worker(app, data_dir)

@@ -6,12 +6,15 @@ Faust runs at-least-once on committed records only; its own committed offsets se
 from __future__ import annotations
 
 import asyncio
+import os
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Final, NoReturn
 
 import faust
 import structlog
@@ -30,6 +33,7 @@ from streams.runtime.sabotage import Sabotage
 
 log = structlog.get_logger(__name__)
 THREADS: Final = 64  # as many partitions of a worker may wait for the broker at a time
+STOP_SECONDS: Final = 8.0  # a worker that stops or has failed ends within these, in good order or not
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +173,37 @@ def create_app(agents: Sequence[AgentSpec], settings: RuntimeSettings, sabotage:
         _add_agent(app, spec.plan, owned, settings)
     app.finalize()
     return app
+
+
+class _Mortal(faust.Worker):
+    """A worker that surely ends. Faust's own stop may wait for ever for an answer of a consumer thread that has ended before it, and
+    a worker that hangs so keeps its partitions from all others. Its state is in Kafka, so it may go in the middle of anything."""
+
+    _ending: threading.Timer | None = None
+
+    def _crash(self, reason: BaseException) -> None:
+        self._end_soon()
+        super()._crash(reason)
+
+    async def stop(self) -> None:
+        self._end_soon()
+        await super().stop()
+
+    def _end_soon(self) -> None:
+        if self._ending is None:
+            self._ending = threading.Timer(STOP_SECONDS, self._end)
+            self._ending.daemon = True
+            self._ending.start()
+
+    def _end(self) -> None:
+        log.warning("did not stop in time, ending at once", seconds=STOP_SECONDS, failed=self.crashed)
+        os._exit(1 if self.crashed else 0)
+
+
+def run_worker(app: Any, folder: Path) -> NoReturn:
+    """Runs an app as this process until it is interrupted (exits 0) or fails (exits 1 or raises); both end within STOP_SECONDS."""
+    worker = _Mortal(app, quiet=True, loglevel="WARNING", redirect_stdouts=False, workdir=str(folder), override_logging=False)
+    worker.execute_from_commandline()
 
 
 def _add_agent(app: Any, plan: Plan, owned: Owned, settings: RuntimeSettings) -> None:

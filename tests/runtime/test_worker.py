@@ -19,8 +19,8 @@ from tests.runtime.counting import CODEC, PARTITIONS
 COUNT = 4  # the mock broker makes topics with four partitions
 
 
-def start(broker: str, folder: Path, group: str = "toy") -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "tests.runtime.toy_worker", broker, str(COUNT), "0", str(folder), group]
+def start(broker: str, folder: Path, group: str = "toy", *more: str, torment: float = 0) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "tests.runtime.toy_worker", broker, str(COUNT), str(torment), str(folder), group, *more]
     return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE)
 
 
@@ -71,6 +71,21 @@ def test_killed_and_poisoned_it_still_counts_each_message_once(broker: str, tmp_
         assert headers["__connect.errors.exception.message"] == b"cannot stomach this"
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(180) == 0
+    finally:
+        worker.kill()
+        worker.communicate()
+
+
+@pytest.mark.parametrize(("torment", "status"), [(1.0, 1), (0.0, 0)])
+def test_it_ends_though_stopping_hangs(broker: str, tmp_path: Path, torment: float, status: int) -> None:
+    """A worker that has failed, or was told to stop, must not keep its partitions because a part of it never answers."""
+    worker = start(broker, tmp_path, "toy", "wedged", torment=torment)
+    try:
+        feed(broker, 0, 8)
+        if not torment:
+            assert len(read(broker, "out", 8)) == 8
+            worker.send_signal(signal.SIGTERM)
+        assert worker.wait(120) == status
     finally:
         worker.kill()
         worker.communicate()
