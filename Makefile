@@ -13,6 +13,9 @@ PIP := $(PY) -m pip --disable-pip-version-check --no-input -q
 UV := $(shell command -v uv 2>/dev/null)
 STAMP := $(VENV)/.stamp
 
+# Dozens of processes start from the same modules: they are compiled once, also where the environment would have it otherwise.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help install demo up test test-long lint format bench docs pictures lock lock-kafka clean

@@ -171,7 +171,7 @@ class Tormentor:
 
     def _run(self, make: Any, rng: random.Random) -> None:
         process = make()
-        while not self._stop.wait(rng.uniform(3, 9)):
+        while self._pause(process, rng.uniform(3, 9)):
             if process.poll() is not None:
                 self.done["ended"] += 1
                 process = make()
@@ -190,6 +190,14 @@ class Tormentor:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+    def _pause(self, process: subprocess.Popen[bytes], seconds: float) -> bool:
+        """Waits so long or until the process ends. False when all is to end."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and process.poll() is None:
+            if self._stop.wait(0.2):
+                return False
+        return not self._stop.is_set()
 
     def calm(self) -> None:
         self._calm.set()
