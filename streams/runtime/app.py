@@ -33,6 +33,7 @@ from streams.runtime.sabotage import Sabotage
 
 log = structlog.get_logger(__name__)
 THREADS: Final = 64  # as many partitions of a worker may wait for the broker at a time
+COMMIT_SECONDS: Final = 5.0
 STOP_SECONDS: Final = 8.0  # a worker that stops or has failed ends within these, in good order or not
 
 
@@ -106,6 +107,15 @@ def _transport(owned: Owned, broker: str, app: Any) -> Any:
                 return super()._create_worker_consumer(transport)
             finally:
                 self.consumer.in_transaction = mode
+
+        async def commit(self, offsets: Any) -> bool:
+            # Faust waits for ever for a thread that has failed; and what is committed here is for displays only
+            if self.should_stop:
+                return False
+            try:
+                return bool(await asyncio.wait_for(super().commit(offsets), COMMIT_SECONDS))
+            except TimeoutError:
+                return False
 
     class CheckpointConsumer(Consumer):
         def _new_consumer_thread(self) -> Any:
