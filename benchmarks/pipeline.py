@@ -349,6 +349,6 @@ def _answers(there: HubAt, seconds: float = 60.0) -> None:
 
 
 def _free_port() -> int:
-    from connectors.embedded.place import free_port
+    from connectors.embedded.place import Port
 
-    return int(free_port())
+    return Port().number

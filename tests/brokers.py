@@ -32,7 +32,7 @@ LONGEST = (  # begun first when several processes share the tests, so that none 
     "formats/test_profiles.py", "determinants/test_real_years.py",
 )  # fmt: skip
 TIERS = ("broker", "torment", "docker")  # after everything else, in this order, when one process runs them all
-_START_SECONDS = 180  # the first run may have to fetch the jars
+_START_SECONDS = 600  # the first run may have to fetch the jars
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -58,7 +58,7 @@ def _container_engine() -> str | None:
     if "mdh_engine" not in _found:
         _found["mdh_engine"] = None
         if engine := shutil.which("docker"):
-            works = subprocess.run([engine, "info"], capture_output=True, timeout=20, check=False).returncode == 0
+            works = subprocess.run([engine, "info"], capture_output=True, timeout=60, check=False).returncode == 0
             _found["mdh_engine"] = engine if works else None
     return _found["mdh_engine"]
 
@@ -98,12 +98,12 @@ def make_topics(broker: str) -> Iterator[Callable[..., None]]:
     def make(*names: str, partitions: int = 4, config: dict[str, str] | None = None) -> None:
         topics = [NewTopic(name, partitions, 1, config=config or {}) for name in names]
         for name, future in admin.create_topics(topics).items():
-            future.result(30)
+            future.result(120)
             made.append(name)
 
     yield make
     for future in admin.delete_topics(made).values() if made else ():
-        future.exception(30)
+        future.exception(120)
 
 
 def begin_topics(settings: KafkaSettings, topology: Topology) -> None:
@@ -112,7 +112,7 @@ def begin_topics(settings: KafkaSettings, topology: Topology) -> None:
     for name, topic in topology.topics.items():
         for number in range(topic.partitions if topic.records else 0):
             made.produce(name, b"", partition=number)
-    assert made.flush(60) == 0
+    assert made.flush(120) == 0
 
 
 def _start_keeper(folder: Path) -> None:

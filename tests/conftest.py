@@ -19,7 +19,7 @@ _SLOW = {HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_bas
 
 os.environ.setdefault(JVM_OPTIONS, "-XX:TieredStopAtLevel=1")  # brokers of tests do not live long enough for thorough compilation
 
-pytest_plugins = ["tests.brokers"]
+pytest_plugins = ["tests.brokers", "tests.patience"]
 
 ROOT = Path(__file__).resolve().parent.parent
 

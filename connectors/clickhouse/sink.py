@@ -54,6 +54,7 @@ PLAIN: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "DeviceReply": ("device_reply_log", ("at",)),
 }
 ANSWERS: Final = frozenset(("prepaid_outcome_log", "todo_outcome_log"))  # stored behind what they tell of: somebody waits for them
+_REFUSALS: Final = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED)
 log = structlog.get_logger(__name__)
 
 
@@ -330,7 +331,7 @@ class Sink:
             self._sorter.add(self._batch, message)
         elif error.code() == KafkaError._PARTITION_EOF:
             self.health.lag[message.topic() or "", message.partition() or 0] = 0
-        elif error.fatal() or error.code() in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED):
+        elif error.fatal() or error.code() in _REFUSALS:
             raise KafkaException(error)
         else:
             self.health.problem = f"broker: {error.str()}"
@@ -370,7 +371,7 @@ class Sink:
         placed = []
         for part in partitions:
             place = (part.topic, part.partition)
-            low, high = consumer.get_watermark_offsets(part, timeout=10)
+            low, high = self._bounds(consumer, part, stop)
             offset = known.get(place, OFFSET_BEGINNING)
             if offset > high:
                 log.error("topic is shorter than what was stored of it: it was made anew, all of it is read", topic=part.topic,
@@ -385,6 +386,21 @@ class Sink:
             self.health.lag[place] = high - max(offset, low)
             placed.append(TopicPartition(part.topic, part.partition, offset))
         return placed
+
+    def _bounds(self, consumer: Consumer, part: TopicPartition, stop: threading.Event) -> tuple[int, int]:
+        """First offset and end of a partition, once the broker tells. Raises KafkaException where it refuses for good."""
+        while True:
+            try:
+                low, high = consumer.get_watermark_offsets(part, timeout=10)
+                return int(low), int(high)
+            except KafkaException as failure:
+                error = failure.args[0]
+                if error.fatal() or error.code() in _REFUSALS:
+                    raise
+                self.health.problem = f"broker: {error.str()}"
+                log.warning("sink waits", reason=self.health.problem)
+                if stop.wait(1):
+                    raise StoppedError from failure
 
     def _note_lag(self, consumer: Consumer) -> None:
         for (topic, partition), position in self.health.positions.items():

@@ -27,7 +27,7 @@ from confluent_kafka.admin import AdminClient
 from connectors.embedded import EmbeddedError
 from connectors.embedded.jars import class_path
 from connectors.embedded.leash import leashed
-from connectors.embedded.place import HOST, free_port
+from connectors.embedded.place import HOST, Port
 
 log = structlog.get_logger(__name__)
 
@@ -120,7 +120,8 @@ class Broker:
         settings: dict[str, str] | None = None,
         say: Callable[[str], None] | None = None,
     ) -> None:
-        """``port`` 0 takes the one of the last run if it is free, else any. ``settings`` go over the broker's own."""
+        """``port`` 0 takes the one of the last run if it is free, else any. ``settings`` go over the broker's own. Raises EmbeddedError
+        where the port is taken."""
         self.root = root.expanduser().absolute()
         self.heap_mb = heap_mb
         self.process: subprocess.Popen[bytes] | None = None
@@ -129,7 +130,9 @@ class Broker:
         self._say = say or (lambda text: log.info("kafka", detail=text))
         self._jars: list[Path] = []
         self.root.mkdir(parents=True, exist_ok=True)
-        self.port = port or free_port(self._last_port())
+        self._kept = Port.claim(port, "Kafka", "--broker-port") if port else Port(self._last_port())
+        self._controller = Port()
+        self.port = self._kept.number
         (self.root / "port").write_text(f"{self.port}\n")
 
     @property
@@ -217,7 +220,7 @@ class Broker:
         ]
 
     def _properties(self, storage: Path) -> str:
-        controller = free_port()
+        controller = self._controller.number
         settings = {
             **_SETTINGS,
             "listeners": f"PLAINTEXT://{HOST}:{self.port},CONTROLLER://{HOST}:{controller}",

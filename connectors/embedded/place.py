@@ -11,9 +11,10 @@ import json
 import os
 import shutil
 import socket
+import weakref
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TextIO
+from typing import Self, TextIO
 
 from connectors.embedded import EmbeddedError
 
@@ -98,29 +99,44 @@ def read_state(root: Path) -> HubState | None:
     return state
 
 
-def free_port(preferred: int = 0, host: str = HOST) -> int:
-    """A port nobody listens on: the preferred one if it is free."""
-    for port in (preferred, 0):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+class Port:
+    """A port kept for a child that is to listen on it.
+
+    Until :meth:`free`, or the end of this object, the system gives it to nobody who asks for any free port; whoever binds it by number
+    with SO_REUSEADDR, as servers do, may listen there.
+    """
+
+    def __init__(self, preferred: int = 0, host: str = HOST) -> None:
+        """The preferred port if nobody listens on it, else any. Raises EmbeddedError where there is none."""
+        for port in (preferred, 0):
             try:
-                probe.bind((host, port))
+                self._held = _bound(host, port)
             except OSError:
                 continue
-            return int(probe.getsockname()[1])
-    raise EmbeddedError(f"no free port on {host}")
+            self.number = int(self._held.getsockname()[1])
+            self.free = weakref.finalize(self, self._held.close)
+            return
+        raise EmbeddedError(f"no free port on {host}")
+
+    @classmethod
+    def claim(cls, port: int, what: str, option: str, host: str = HOST) -> Self:
+        """The port if it can be listened on, any free one for 0. Raises EmbeddedError with what to do otherwise."""
+        if port:
+            try:
+                _bound(host, port).close()
+            except OSError as error:
+                if error.errno == errno.EADDRINUSE:
+                    raise EmbeddedError(f"port {port} for {what} is taken: stop what uses it or give another {option}") from error
+                raise EmbeddedError(f"cannot listen on port {port} for {what}: {error.strerror}") from error
+        return cls(port, host)
 
 
-def claim_port(port: int, what: str, option: str, host: str = HOST) -> int:
-    """The port if it can be listened on, any free one for 0. Raises EmbeddedError with what to do otherwise."""
-    if port == 0:
-        return free_port(host=host)
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                raise EmbeddedError(f"port {port} for {what} is taken: stop what uses it or give another {option}") from error
-            raise EmbeddedError(f"cannot listen on port {port} for {what}: {error.strerror}") from error
-    return port
+def _bound(host: str, port: int) -> socket.socket:
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        held.bind((host, port))
+    except OSError:
+        held.close()
+        raise
+    return held

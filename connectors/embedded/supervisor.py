@@ -249,7 +249,7 @@ class Supervisor:
         assert running.process
         child, status, now = running.child, running.process.returncode, time.monotonic()
         if running.output:
-            running.output.join(1)  # its last words may still be on the way
+            running.output.join(5)  # its last words may still be on the way; a grandchild may keep its output open for ever
         with self._guard:
             running.process, running.phase = None, "waiting"
         running.restarts += 1

@@ -174,7 +174,7 @@ class DeadLetters:
             raise DeadLettersError(f"{ref!r} names no letter; `mdh dlq ls` shows names such as {self.topics[0]}/0/12")
         place, offset = (topic, int(partition)), int(rest)
         try:
-            low, high = self._consumer.get_watermark_offsets(TopicPartition(*place), timeout=10)
+            low, high = self._consumer.get_watermark_offsets(TopicPartition(*place), timeout=30)
         except KafkaException:
             low, high = 0, 0
         found = next(self._read({place: offset}), None) if low <= offset < high else None
@@ -206,7 +206,7 @@ class DeadLetters:
 
     def _marks(self, places: Iterable[Place]) -> dict[Place, Mark]:
         try:
-            committed = self._consumer.committed([TopicPartition(*place) for place in places], timeout=10)
+            committed = self._consumer.committed([TopicPartition(*place) for place in places], timeout=30)
         except KafkaException as error:
             raise DeadLettersError(f"the broker does not answer ({error.args[0].str()})") from None
         return {(it.topic, it.partition): Mark(max(it.offset, 0), frozenset(parse_ranges(it.metadata or ""))) for it in committed}
@@ -323,7 +323,7 @@ class ReceiptWatch:
         # The present ends are looked up, not left to the first fetch: a receipt must not slip by before it
         places = []
         for partition in _partitions(self._consumer, topic):
-            _, high = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)
+            _, high = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=30)
             places.append(TopicPartition(topic, partition, high if high >= 0 else OFFSET_END))
         self._consumer.assign(places)
         self._seen: dict[tuple[str, str | None], tuple[str, str]] = {}

@@ -51,7 +51,7 @@ class RefusedError(PublishError):
 class Writer:
     """Acknowledged writes to plain topics through one idempotent producer with a bounded buffer. Safe for many threads."""
 
-    def __init__(self, settings: KafkaSettings, *, max_bytes: int, buffer_bytes: int = 128 * MEGABYTE, timeout: float = 15.0) -> None:
+    def __init__(self, settings: KafkaSettings, *, max_bytes: int, buffer_bytes: int = 128 * MEGABYTE, timeout: float = 30.0) -> None:
         self.timeout = timeout
         self._producer = producer(
             settings,

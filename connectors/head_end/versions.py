@@ -25,6 +25,7 @@ from schemas.topology import Topology
 
 ACTIVE: Final = "active"
 HISTORY: Final = 1000  # changes kept in memory per thing
+FOLLOW_SECONDS: Final = 30.0  # until who changed a thing is told that nobody follows the topic
 log = structlog.get_logger(__name__)
 
 
@@ -211,7 +212,7 @@ class Versions(Generic[E]):
             except TimeoutError:
                 raise UnavailableError("Kafka did not answer in time") from None
             with self._changed:
-                if not self._changed.wait_for(lambda: self._offset > offset, 15):
+                if not self._changed.wait_for(lambda: self._offset > offset, FOLLOW_SECONDS):
                     raise UnavailableError("the registry does not follow its topic")
                 counted = self._requests[request]
                 entry = self._entries.get(body["id"])

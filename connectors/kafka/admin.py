@@ -30,7 +30,9 @@ from connectors.kafka.settings import KafkaSettings
 from schemas.topology import Topology
 
 Action = Literal["create", "config", "partitions", "conflict"]
-TIMEOUT: Final = 15.0
+TIMEOUT: Final = 15.0  # seconds until a cluster that does not answer at all is told
+PATIENCE: Final = 120.0  # seconds for one that answers to do what it was asked: a hundred topics at once take their time
+_PATIENTLY: Final = {"operation_timeout": PATIENCE, "request_timeout": PATIENCE + 10}
 
 
 class BrokerError(Exception):
@@ -154,7 +156,7 @@ class Administrator:
         if not names:
             return {}
         resources = [ConfigResource(ResourceType.TOPIC, name) for name in names]
-        answers = self._client.describe_configs(resources, request_timeout=self.timeout)
+        answers = self._client.describe_configs(resources, request_timeout=PATIENCE)
         configs: dict[str, dict[str, str]] = {}
         for resource, future in answers.items():
             entries = self._result(future, f"settings of {resource.name}")
@@ -179,7 +181,7 @@ class Administrator:
         self._alter([d for d in mended if d.action == "config"])
         self._grow({d.topic: int(d.wanted or 0) for d in mended if d.action == "partitions"})
         if delete:
-            for name, future in self._client.delete_topics(list(delete), operation_timeout=self.timeout).items():
+            for name, future in self._client.delete_topics(list(delete), **_PATIENTLY).items():
                 self._result(future, f"deleting {name}")
         self._settle(topology, mended, delete)
         left = [d for d in found if d not in mended]
@@ -198,7 +200,7 @@ class Administrator:
             fresh.append(NewTopic(name, num_partitions=aim.partitions, replication_factor=aim.replication, config=config))
         if not fresh:
             return others
-        for name, future in self._client.create_topics(fresh, operation_timeout=self.timeout).items():
+        for name, future in self._client.create_topics(fresh, **_PATIENTLY).items():
             try:
                 self._result(future, f"creating {name}")
             except AlreadyThereError:
@@ -213,19 +215,19 @@ class Administrator:
         resources = [ConfigResource(ResourceType.TOPIC, name, incremental_configs=changes) for name, changes in entries.items()]
         if not resources:
             return
-        for resource, future in self._client.incremental_alter_configs(resources, request_timeout=self.timeout).items():
+        for resource, future in self._client.incremental_alter_configs(resources, request_timeout=PATIENCE).items():
             self._result(future, f"settings of {resource.name}")
 
     def _grow(self, sizes: Mapping[str, int]) -> None:
         if not sizes:
             return
         wishes = [NewPartitions(name, size) for name, size in sizes.items()]
-        for name, future in self._client.create_partitions(wishes, operation_timeout=self.timeout).items():
+        for name, future in self._client.create_partitions(wishes, **_PATIENTLY).items():
             self._result(future, f"partitions of {name}")
 
     def _settle(self, topology: Topology, mended: Sequence[Difference], deleted: Sequence[str]) -> None:
         """Waits until the cluster shows what was changed, with a leader for each partition, so that workers can start at once."""
-        until = time.monotonic() + self.timeout
+        until = time.monotonic() + PATIENCE
         waiting = [d.sentence() for d in mended] + [f"{name}: deleted" for name in deleted]
         while waiting and time.monotonic() < until:
             cluster = self.look(topology.topics)
@@ -236,7 +238,7 @@ class Administrator:
             if waiting:
                 time.sleep(0.1)
         if waiting:
-            raise BrokerError(f"the cluster does not show after {self.timeout:.0f} s: {'; '.join(sorted(waiting))}")
+            raise BrokerError(f"the cluster does not show after {PATIENCE:.0f} s: {'; '.join(sorted(waiting))}")
 
     @staticmethod
     def _result(future: Future[Any], what: str) -> Any:

@@ -18,7 +18,7 @@ class MockBroker:
         config = {f"test.mock.{name}": value for name, value in extra.items()}
         # The cluster lives inside a client; its metadata is the only way to learn the addresses
         self._owner = Producer({"bootstrap.servers": "mock:1", "test.mock.num.brokers": brokers, "log_level": 3, **config})
-        found = self._owner.list_topics(timeout=10).brokers.values()
+        found = self._owner.list_topics(timeout=120).brokers.values()
         self.bootstrap = ",".join(sorted(f"{b.host}:{b.port}" for b in found))
 
     def close(self) -> None:

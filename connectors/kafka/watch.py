@@ -28,8 +28,8 @@ from schemas.topology import Topology
 
 log = structlog.get_logger(__name__)
 Place = tuple[str, int]  # topic, partition
-TIMEOUT: Final = 10.0
-PROBE_SECONDS: Final = 5.0
+TIMEOUT: Final = 30.0
+PROBE_SECONDS: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -332,13 +332,15 @@ class RightsPart:
         rights = self.rights
         while not stop.is_set() and not (rights.accounts and rights.accounts.wait_ready(0.5)):
             pass
-        try:
-            if self._link_file is not None:
-                self._link_file.unlink(missing_ok=True)
-            if not rights.open and not stop.is_set():
+        if self._link_file is not None:
+            self._link_file.unlink(missing_ok=True)
+        while not rights.open and not stop.is_set():
+            try:
                 self._told(rights.first_link())
-        except (PublishError, StaleError) as error:
-            log.error("no link for the first administrator could be made", reason=str(error))
+                break
+            except (PublishError, StaleError) as error:  # Kafka is slow or away, or another hub was quicker: what holds then decides
+                log.warning("no link for the first administrator could be made yet", reason=str(error))
+                stop.wait(2)
         stop.wait()
 
     def _told(self, secret: str | None) -> None:

@@ -24,7 +24,7 @@ from schemas.identity import identity
 from schemas.topology.todo import TodoSettings
 
 TOPIC: Final = "todo.commands"
-PATIENCE: Final = 10.0  # seconds until an act that is not decided is answered with its id alone
+PATIENCE: Final = 30.0  # seconds until an act that is not decided is answered with its id alone
 PART: Final = 500  # To-Dos of one record: a bulk act is as many records as it needs
 MOST: Final = 100_000  # To-Dos of one bulk act
 SAMPLE: Final = 20

@@ -11,6 +11,8 @@ import typer
 
 from mdh.errors import UsageError
 
+STOP_SECONDS = 60.0  # ends within these, in good order or not
+
 
 def main(
     broker: Annotated[str | None, typer.Option(help="Kafka bootstrap servers, host:port[,…].")] = None,
@@ -28,6 +30,7 @@ def main(
     from mdh.settings import load_settings
     from mdh.telemetry import announce
     from schemas.topology import TopologyError, load_topology
+    from streams.runtime.ending import end_after
 
     settings = load_settings(broker=broker, metrics_port=metrics_port, data_dir=data_dir)
     configure(settings.log_level, process="deliver")
@@ -55,6 +58,7 @@ def main(
     for thread in threads:
         thread.start()
     structlog.get_logger(__name__).info("delivery runs", broker=kafka.bootstrap)
+    end_after(stop, STOP_SECONDS, lambda: 1 if failed else 0)
     while not stop.wait(1.0):
         pass
     for thread in threads:

@@ -18,6 +18,7 @@ from mdh.errors import UsageError
 if TYPE_CHECKING:
     from connectors.clickhouse.store import Store
     from connectors.kafka.settings import KafkaSettings
+    from mdh.parts import Service
     from mdh.settings import Settings
     from schemas.codec import Codec
     from schemas.topology import Topology
@@ -41,6 +42,7 @@ def main(
     from mdh.settings import load_settings
     from mdh.telemetry import announce
     from schemas.topology import TopologyError, load_topology
+    from streams.runtime.ending import end_after
 
     settings = load_settings(broker=broker, clickhouse=clickhouse, data_dir=data_dir, port=port, host=host)
     configure(settings.log_level, process="hub")
@@ -55,6 +57,7 @@ def main(
     hub = HubProcess(system, kafka, settings.clickhouse, settings.data_dir, listening, codec_of(settings, system))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: hub.stop.set())
+    end_after(hub.stop, STOP_SECONDS, lambda: 1 if hub.failed else 0)
     raise SystemExit(hub.run())
 
 
@@ -119,8 +122,9 @@ class HubProcess:
         self.topology, self.kafka, self.data_dir, self.listening = topology, kafka, data_dir.expanduser().absolute(), listening
         self.clickhouse = clickhouse or f"chdb://{self.data_dir / 'store'}"
         self.stop = threading.Event()
+        self.services: list[Service] = []
         self._threads: dict[str, threading.Thread] = {}
-        self._failed: dict[str, str] = {}
+        self.failed: dict[str, str] = {}
 
     def run(self) -> int:
         """Runs until ``stop`` is set (0) or a part fails (1)."""
@@ -135,7 +139,7 @@ class HubProcess:
         from connectors.head_end.publish import KeyLog, Publisher, Writer
         from connectors.head_end.reading import StoreReader
         from connectors.kafka.watch import Watch
-        from mdh.parts import MASTER_PART, PARTS, RIGHTS_PART, Service, Surroundings, build_parts
+        from mdh.parts import MASTER_PART, PARTS, RIGHTS_PART, Surroundings, build_parts
 
         log = structlog.get_logger(__name__)
         store = self._open_store()
@@ -150,7 +154,7 @@ class HubProcess:
         figures = Figures(store, self.topology.topics[TICKS].partitions)
         reader = StoreReader(store, self.topology.topics[self.topology.agents["ingest"].inbox].partitions)
         around = Surroundings(self.topology, self.kafka, self.codec, store, reader, writer, self.data_dir)
-        services: list[Service] = build_parts(around)
+        services = self.services = build_parts(around)
         desk = self._desk(publisher, reader, store, sink, services[MASTER_PART])
         routers = [part.routes(service) for part, service in zip(PARTS, services, strict=True) if part.routes]
         app = create_app(desk, routers, cast(Any, services[RIGHTS_PART]).rights)
@@ -178,8 +182,8 @@ class HubProcess:
             keys.close()
             store.close()
             self.listening.close()
-        log.info("hub stopped", failed=self._failed)
-        return 1 if self._failed else 0
+        log.info("hub stopped", failed=self.failed)
+        return 1 if self.failed else 0
 
     def _start(self, name: str, work: Callable[[], None]) -> None:
         import structlog
@@ -189,9 +193,9 @@ class HubProcess:
                 work()
             except BaseException as error:  # whatever ends a part must end the process, not pass in silence
                 structlog.get_logger(__name__).error("a part of the hub failed", part=name, exc_info=error)
-                self._failed[name] = str(error)
+                self.failed[name] = str(error)
             if not self.stop.is_set():
-                self._failed.setdefault(name, "ended by itself")
+                self.failed.setdefault(name, "ended by itself")
                 self.stop.set()
 
         self._threads[name] = threading.Thread(target=guarded, name=name, daemon=True)
@@ -222,7 +226,7 @@ class HubProcess:
         tick = topology.clock.tick_seconds
 
         def parts() -> list[str]:
-            reasons = [f"{name}: {reason}" for name, reason in self._failed.items()]
+            reasons = [f"{name}: {reason}" for name, reason in self.failed.items()]
             if not sink.health.running:
                 reasons.append(f"the sink does not run yet{f' ({sink.health.problem})' if sink.health.problem else ''}")
             return reasons
@@ -243,6 +247,7 @@ class HubProcess:
         )
 
 
+STOP_SECONDS = 60.0  # a hub that was told to stop, or one of whose parts failed, ends within these, in good order or not
 TICKS = "hub.ticks"
 MASTER = "master.data"
 COMMANDS = "hub.commands"

@@ -23,7 +23,7 @@ from mdh.errors import UsageError
 if TYPE_CHECKING:
     from connectors.embedded.supervisor import Patience
 
-READY_SECONDS = 180.0
+READY_SECONDS = 300.0
 
 
 def main(
@@ -142,7 +142,7 @@ class Hub:
         from connectors.rights.service import LINK_FILE
 
         file = self.place.run / LINK_FILE
-        deadline = time.monotonic() + (10.0 if self._enforced else 0.0)
+        deadline = time.monotonic() + (60.0 if self._enforced else 0.0)
         while not file.exists() and time.monotonic() < deadline:
             time.sleep(0.1)
         try:
@@ -180,6 +180,8 @@ class Hub:
             if supervisor := getattr(self, "supervisor", None):
                 supervisor.stop()
         finally:
+            if kept := getattr(self, "_kept", None):
+                kept.free()
             self.place.leave()
 
     def __enter__(self) -> Hub:
@@ -191,7 +193,7 @@ class Hub:
 
     def _start(self) -> None:
         from connectors.embedded import EmbeddedError
-        from connectors.embedded.place import ROOM_TO_START, claim_port
+        from connectors.embedded.place import ROOM_TO_START, Port
         from connectors.embedded.supervisor import Supervisor
         from connectors.kafka.admin import Administrator
         from mdh.commands.hub import check_openness
@@ -206,7 +208,8 @@ class Hub:
         if full := self.place.room(ROOM_TO_START):
             raise EmbeddedError(full)
         self._share_metrics()
-        self.port = claim_port(self.port, "the gateway", "--port", self.host)
+        self._kept = Port.claim(self.port, "the gateway", "--port", self.host)
+        self.port = self._kept.number
         self.supervisor = Supervisor(
             self.place.logs, patience=self._patience, checks=[self.place.room], echo=self._echo, changed=self._publish
         )
@@ -215,7 +218,7 @@ class Hub:
             kafka = kafka.at(self.broker)
             self._security = kafka.librdkafka()
             self._say(f"using Kafka at {self.broker}")
-            if reason := self._broker_away():
+            if reason := self._broker_away(15.0):
                 raise EmbeddedError(reason)
         else:
             self._security = {}
@@ -242,11 +245,8 @@ class Hub:
 
     def _start_broker(self) -> None:
         from connectors.embedded.kafka import START_SECONDS, STOP_SECONDS, Broker
-        from connectors.embedded.place import claim_port
         from connectors.embedded.supervisor import Child
 
-        if self._broker_port:
-            claim_port(self._broker_port, "Kafka", "--broker-port")
         broker = Broker(self.place.root / "kafka", self._broker_port, say=self._say)
         broker.command()  # downloads happen here, where they can be interrupted
         self._say("starting Kafka")
@@ -274,10 +274,10 @@ class Hub:
         topology = ["--topology", str(self.topology.absolute())] if self.topology else []
         return [sys.executable, "-m", "mdh", command, "--broker", self.broker, "--data-dir", str(self.place.root), *topology]
 
-    def _broker_away(self) -> str | None:
+    def _broker_away(self, seconds: float = 3.0) -> str | None:
         from connectors.embedded.kafka import broker_answers
 
-        answers = broker_answers(self.broker, 3.0, self._security)
+        answers = broker_answers(self.broker, seconds, self._security)
         return None if answers else f"no Kafka broker answers at {self.broker}"
 
     def _check(self) -> None:

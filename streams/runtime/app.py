@@ -6,8 +6,6 @@ Faust runs at-least-once on committed records only; its own committed offsets se
 from __future__ import annotations
 
 import asyncio
-import os
-import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +24,7 @@ from yarl import URL
 from schemas import metrics
 from schemas.codec import Codec
 from streams.runtime.conveyor import Conveyor, Item
+from streams.runtime.ending import end_within
 from streams.runtime.fold import Fold
 from streams.runtime.lane import Lane, Plan, Record
 from streams.runtime.partition import Partition
@@ -189,7 +188,7 @@ class _Mortal(faust.Worker):
     """A worker that surely ends. Faust's own stop may wait for ever for an answer of a consumer thread that has ended before it, and
     a worker that hangs so keeps its partitions from all others. Its state is in Kafka, so it may go in the middle of anything."""
 
-    _ending: threading.Timer | None = None
+    _ending = False
 
     def _crash(self, reason: BaseException) -> None:
         self._end_soon()
@@ -200,14 +199,9 @@ class _Mortal(faust.Worker):
         await super().stop()
 
     def _end_soon(self) -> None:
-        if self._ending is None:
-            self._ending = threading.Timer(STOP_SECONDS, self._end)
-            self._ending.daemon = True
-            self._ending.start()
-
-    def _end(self) -> None:
-        log.warning("did not stop in time, ending at once", seconds=STOP_SECONDS, failed=self.crashed)
-        os._exit(1 if self.crashed else 0)
+        if not self._ending:
+            self._ending = True
+            end_within(STOP_SECONDS, lambda: 1 if self.crashed else 0)
 
 
 def run_worker(app: Any, folder: Path) -> NoReturn:

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import pytest
 import uvicorn
+from playwright.sync_api import expect
 
 from connectors.clickhouse import migrate
 from connectors.clickhouse.store import Store, open_store
@@ -23,6 +24,9 @@ from connectors.head_end.gateway import create_app
 from connectors.head_end.reading import StoreReader
 from schemas.topology import load_topology
 from tests.console.estate import seed
+from tests.patience import PATIENCE
+
+expect.set_options(timeout=PATIENCE * 1000)
 
 
 @dataclass
@@ -57,6 +61,6 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     found, server, thread = serve(store)
     yield found
     server.should_exit = True
-    thread.join(10)
+    thread.join(120)
     found.console.close()
     store.close()

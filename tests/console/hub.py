@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,12 +16,14 @@ import orjson
 
 from connectors.kafka.mock import MockBroker
 from connectors.kafka.settings import KafkaSettings
+from connectors.todo.part import TodoDesk
 from mdh.agents import plans_and_folds
 from mdh.commands.hub import HubProcess
 from schemas.topology import load_topology
 from streams.runtime.replay import Pipeline
 from tests.brokers import begin_topics
 from tests.enterprise.world import CODEC, World
+from tests.patience import PATIENCE, eventually
 
 
 @dataclass
@@ -34,15 +35,13 @@ class Running:
     process: HubProcess
     failed: list[BaseException]
 
-    def until(self, check: Any, seconds: float = 120) -> Any:
+    def until(self, check: Any) -> Any:
         """Waits until something is so; what it was."""
-        deadline = time.monotonic() + seconds
-        while True:
-            assert not self.failed, self.failed[0]
-            if answer := check():
-                return answer
-            assert time.monotonic() < deadline, "did not happen in time"
-            time.sleep(0.2)
+        return eventually(check, meanwhile=self._alive, pause=0.2)
+
+    def _alive(self) -> None:
+        assert not self.failed, self.failed[0]
+        assert not self.process.stop.is_set(), self.process.failed
 
 
 @contextmanager
@@ -74,11 +73,13 @@ def running(folder: Path, **settings: Any) -> Iterator[Running]:
         hub = Running(f"http://127.0.0.1:{listening.getsockname()[1]}", folder, process, failed)
         try:
             hub.until(lambda: _answers(f"{hub.url}/health/live"))
+            for desk in (service for service in process.services if isinstance(service, TodoDesk)):
+                desk.todos.patience = PATIENCE  # who acts is told what became of it, not that it is on its way
             yield hub
         finally:
             process.stop.set()
             for thread in threads:
-                thread.join(30)
+                thread.join(120)
 
 
 def _answers(url: str) -> bool:

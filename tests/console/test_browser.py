@@ -13,6 +13,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 
 from connectors.console.part import MENU
 from tests.console.conftest import Served
+from tests.patience import PATIENCE
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
 SCREENS = ["", *MENU[1:], "todos?open=t0", "todos?group=rule", "meters?dcu=DCU-0", "meters/M1000", "login"]
@@ -24,7 +25,7 @@ def page() -> Iterator[Page]:
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1366, "height": 850})
-        page.set_default_timeout(120_000)
+        page.set_default_timeout(PATIENCE * 1000)
         yield page
         browser.close()
 

@@ -28,7 +28,7 @@ def tree(text: str) -> Any:
 
 @pytest.fixture
 def web(served: Served) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=served.url, follow_redirects=True, timeout=30) as client:
+    with httpx.Client(base_url=served.url, follow_redirects=True, timeout=120) as client:
         yield client
 
 

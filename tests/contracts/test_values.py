@@ -158,7 +158,7 @@ def test_keys_land_where_kafka_puts_them() -> None:
         producer = Producer(producer_config(KafkaSettings(bootstrap=broker.bootstrap), linger_ms=0))
         for key in keys[1:]:
             producer.produce("t", b"v", key=key.encode(), on_delivery=lambda _, m: placed.update({m.key(): m.partition()}))
-        assert producer.flush(10) == 0
+        assert producer.flush(120) == 0
     assert placed == {key.encode(): partition_of(key, 4) for key in keys[1:]}
 
 

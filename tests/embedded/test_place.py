@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from connectors.embedded import EmbeddedError
-from connectors.embedded.place import HubState, Place, claim_port, free_port, read_state
+from connectors.embedded.place import HubState, Place, Port, read_state
 
 
 def state(root: Path, pid: int) -> HubState:
@@ -64,8 +64,16 @@ def test_a_taken_port_is_named_with_its_option() -> None:
         other.listen()
         port = other.getsockname()[1]
         with pytest.raises(EmbeddedError, match=f"^port {port} for the gateway is taken: .* another --port$"):
-            claim_port(port, "the gateway", "--port")
-        assert free_port(port) != port
-    assert claim_port(port, "the gateway", "--port") == port
-    assert free_port(port) == port
-    assert claim_port(0, "the gateway", "--port") > 0
+            Port.claim(port, "the gateway", "--port")
+        assert Port(port).number != port
+
+
+def test_a_kept_port_is_for_who_names_it_and_given_to_nobody_else() -> None:
+    kept = Port.claim(0, "the gateway", "--port")
+    assert Port(kept.number).number == kept.number, "who keeps it does not listen"
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", kept.number))
+    with socket.create_server(("127.0.0.1", kept.number)) as child, socket.create_connection(child.getsockname()):
+        assert child.accept()
+    others = [Port() for _ in range(300)]
+    assert kept.number not in {other.number for other in others}

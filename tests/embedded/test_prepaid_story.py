@@ -38,7 +38,7 @@ def test_a_customer_runs_to_zero_is_cut_off_pays_and_is_back(tmp_path: Path) -> 
             assert customer.returncode == 0, why
         finally:
             head_end.send_signal(signal.SIGINT)
-            counted, log = head_end.communicate(timeout=180)
+            counted, log = head_end.communicate(timeout=600)
         story, counts = json.loads(said.splitlines()[-1]), json.loads(counted.splitlines()[-1])
         assert head_end.returncode == 0, log
         told = story["notices"]
@@ -49,4 +49,4 @@ def test_a_customer_runs_to_zero_is_cut_off_pays_and_is_back(tmp_path: Path) -> 
         assert (counts["meters"], counts["disconnected"]) == (1, 0)
         assert counts["done"] > counts["commands"] >= 2
         verified = mdh("prepaid", "verify", "--url", hub.url)
-        assert verified.wait(300) == 0, verified.communicate()
+        assert (verified.communicate(timeout=600), verified.returncode)[1] == 0

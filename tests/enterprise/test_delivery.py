@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -23,6 +22,7 @@ from connectors.kafka.mock import MockBroker
 from connectors.kafka.settings import KafkaSettings
 from schemas.codec import Codec
 from schemas.topology.enterprise import EnterpriseSettings, System
+from tests.patience import eventually
 
 CODEC = Codec()
 
@@ -87,16 +87,14 @@ def test_what_is_not_taken_comes_again_and_what_is_refused_for_good_holds_nobody
         out = producer(kafka, linger_ms=0)
         for value in (message("one"), b"no record", message("elsewhere", "sap"), message("two"), message("three")):
             out.produce("enterprise.messages", value, partition=0)
-        assert out.flush(10) == 0
+        assert out.flush(120) == 0
         renders = {"ccb": lambda told, _: Letter(ccb.written(told), {"Content-Type": "application/xml"})}
         writer = Writer(kafka, max_bytes=1_000_000)
         sending = Delivery(kafka, "test", CODEC, settings, renders, tmp_path, writer)
         stop = threading.Event()
         thread = threading.Thread(target=sending.loops()["cis-ccb"], args=(stop,))
         thread.start()
-        deadline = time.monotonic() + 180
-        while len(cis.taken) < 2 and time.monotonic() < deadline:
-            time.sleep(0.05)
+        eventually(lambda: len(cis.taken) == 2)
         stop.set()
         thread.join(60)
         body = CODEC.decode(message("two"))

@@ -19,6 +19,7 @@ from connectors.enterprise.simulator.sap import CHARGE, Sap, device, meter_to_ca
 from connectors.enterprise.simulator.sap import month_to_charge as sap_month_to_charge
 from schemas.topology import load_topology
 from tests.enterprise.world import World, world
+from tests.patience import PATIENCE
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def hub(tmp_path: Path) -> Iterator[World]:
 
 def test_from_sync_to_what_stands_on_the_bill(hub: World) -> None:
     heard: list[str] = []
-    story = sync_to_bill(Ccb(Hub(hub.client, idle=hub.tick, patience=240, say=heard.append)), "E2000001")
+    story = sync_to_bill(Ccb(Hub(hub.client, idle=hub.tick, patience=PATIENCE, say=heard.append)), "E2000001")
     total = [one for one in story["usage"] if one["sqi"] == "interval-consumption"]
     assert [Decimal(one["quantity"]) for one in total] == [Decimal(story["intervals"]) / 4]
     assert total[0]["uom"] == "kWh"
@@ -44,7 +45,7 @@ def test_from_sync_to_what_stands_on_the_bill(hub: World) -> None:
 
 def test_from_a_new_meter_to_the_bill(hub: World) -> None:
     heard: list[str] = []
-    sap = Sap(Hub(hub.client, idle=hub.tick, patience=240, say=heard.append))
+    sap = Sap(Hub(hub.client, idle=hub.tick, patience=PATIENCE, say=heard.append))
     story = meter_to_cash(sap, "M1000001")
     assert story["switched"] == {"disconnect": "1", "reconnect": "1"}
     assert story["reading"]["MeterReadingTime"] == "23:59:59"
@@ -66,7 +67,7 @@ def test_a_prepaid_month_reaches_sap_until_it_is_confirmed_and_again_with_its_la
             hub.tick(hub.now + hub.topology.enterprise.charge_wait)
         hub.tick()
 
-    sap = Sap(Hub(hub.client, idle=idle, patience=240, say=heard.append))
+    sap = Sap(Hub(hub.client, idle=idle, patience=PATIENCE, say=heard.append))
     sap.forgets[CHARGE] = 1
     story = sap_month_to_charge(sap, "M3000001")
     assert story["provisional"][1] is False
@@ -81,7 +82,7 @@ def test_a_prepaid_month_reaches_sap_until_it_is_confirmed_and_again_with_its_la
 
 def test_a_prepaid_month_reaches_ccb_and_what_it_says_of_it_counts(hub: World) -> None:
     heard: list[str] = []
-    ccb = Ccb(Hub(hub.client, idle=hub.tick, patience=240, say=heard.append))
+    ccb = Ccb(Hub(hub.client, idle=hub.tick, patience=PATIENCE, say=heard.append))
     story = month_to_charge(ccb, "E3000001")
     assert heard[-1] == "used on bill"
     assert Decimal(story["quantity"]) in (Decimal("11.5"), 12, Decimal("12.5")), "a day of 23, 24 or 25 hours at half a kW"
@@ -98,7 +99,7 @@ def test_a_prepaid_month_reaches_ccb_and_what_it_says_of_it_counts(hub: World) -
 
 def test_from_a_meter_of_cim_to_its_readings_and_what_was_refused_is_tried_again(hub: World) -> None:
     heard: list[str] = []
-    cim = Cim(Hub(hub.client, idle=hub.tick, patience=240, say=heard.append))
+    cim = Cim(Hub(hub.client, idle=hub.tick, patience=PATIENCE, say=heard.append))
     story = meter_to_reading(cim, "C2000001")
     assert story["intervals"] in (92, 96, 100)
     assert Decimal(story["total"]) == Decimal(story["intervals"]) / 4
@@ -173,7 +174,7 @@ def test_cim_readings_in_and_out_and_a_control_with_its_outcome(hub: World) -> N
 
 
 def test_conversations_survive_losing_every_agent_and_a_bulk_sent_twice_changes_nothing(hub: World) -> None:
-    sap = Sap(Hub(hub.client, idle=hub.tick, patience=240))
+    sap = Sap(Hub(hub.client, idle=hub.tick, patience=PATIENCE))
     uuids = sap.bulk("UtilitiesDeviceERPSmartMeterBulkCreateRequest", [device(f"B{n}") for n in range(20)])
     hub.move()
     hub.restart()

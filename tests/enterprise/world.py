@@ -35,6 +35,7 @@ from schemas.topology import Topology
 from streams.runtime.lane import Record
 from streams.runtime.replay import Pipeline
 from tests.brokers import begin_topics
+from tests.patience import PATIENCE, eventually
 from tests.prepaid.hub import FakeMaster
 
 CODEC = Codec()
@@ -52,11 +53,13 @@ class World:
     publisher: Publisher
     pipeline: Pipeline
     now: int
+    failed: list[BaseException] = field(default_factory=list)  # what ended one of its threads
     _written: dict[tuple[str, int], int] = field(default_factory=lambda: defaultdict(int))
     _read: dict[tuple[str, int], int] = field(default_factory=lambda: defaultdict(int))
 
     def move(self) -> None:
         """Moves everything from outside through the agents, and what they write onto the broker."""
+        assert not self.failed, self.failed[0]
         plain = self.topology.agents["ingest"].reads
         for record in self._fresh(plain):
             self.pipeline.publish(record.topic, record.partition, record.key, record.value or b"", record.headers)
@@ -70,7 +73,7 @@ class World:
                 for record in log[self._written[name, number] :]:
                     out.produce(name, record.value, record.key or None, number, headers=list(record.headers.items()))
                 self._written[name, number] = len(log)
-        assert out.flush(10) == 0
+        assert out.flush(120) == 0
 
     def _fresh(self, topics: list[str]) -> list[Record]:
         reading = consumer(self.kafka, "world", enable_partition_eof=True, fetch_wait_max_ms=10)
@@ -97,21 +100,12 @@ class World:
             value = CODEC.encode("Tick", {"at": self.now, "close": False})
             self.part.intake.writer.write(
                 "hub.ticks", value, headers={"id": f"tick/{self.now}/{number}".encode()}, partition=number
-            ).result(5)
+            ).result(120)
         self.move()
 
-    def until(self, check: Callable[[], Any], seconds: float = 240, *, ticks: bool = True) -> Any:
+    def until(self, check: Callable[[], Any], *, ticks: bool = True) -> Any:
         """Lets time pass until something is so; what it was."""
-        deadline = time.monotonic() + seconds
-        while True:
-            if answer := check():
-                return answer
-            assert time.monotonic() < deadline, "did not happen in time"
-            if ticks:
-                self.tick()
-            else:
-                self.move()
-            time.sleep(0.1)
+        return eventually(check, meanwhile=self.tick if ticks else self.move, pause=0.1)
 
     def messages(self, kind: str = "", system: str = "sap") -> list[dict[str, Any]]:
         """Messages for a CIS as the agent wrote them, bodies read."""
@@ -141,22 +135,30 @@ def world(topology: Topology, store: Store, folder: Path) -> Iterator[World]:
         writer = Writer(kafka, max_bytes=4 * 1024 * 1024, timeout=60)
         reader = StoreReader(store, topology.partitions)
         part = Enterprise(topology, kafka, CODEC, reader, writer, folder)
-        todo = TodoDesk(topology, reader, writer, CODEC, patience=120)
+        todo = TodoDesk(topology, reader, writer, CODEC, patience=PATIENCE)
         prepaid = Prepaid(topology, reader, writer, CODEC, FakeMaster(), Secrets(None, {}), folder)  # type: ignore[arg-type]
         publisher = Publisher(writer, "hes.reads", max_payload_bytes=4 * 1024 * 1024)
         sink = Sink.from_topology(store, kafka, topology, codec=CODEC, pace=Pace(seconds=0.05))
         nobody: Any = None
         app = create_app(Desk(publisher, reader, nobody, list), [routes(part), todo_routes(todo), prepaid_routes(prepaid)])
         stop = threading.Event()
-        threads = [threading.Thread(target=loop, args=(stop,), daemon=True) for loop in (sink.run, *part.loops().values())]
+        failed: list[BaseException] = []
+
+        def guarded(loop: Callable[[threading.Event], None]) -> None:
+            try:
+                loop(stop)
+            except BaseException as error:
+                failed.append(error)
+
+        threads = [threading.Thread(target=guarded, args=(loop,), daemon=True) for loop in (sink.run, *part.loops().values())]
         for thread in threads:
             thread.start()
         pipeline = Pipeline(plans_and_folds(topology, [name for name in topology.agents if name != "insights"]), CODEC)
         try:
             with TestClient(app) as client:
-                yield World(topology, kafka, client, part, todo, publisher, pipeline, int(time.time()))
+                yield World(topology, kafka, client, part, todo, publisher, pipeline, int(time.time()), failed)
         finally:
             stop.set()
             for thread in threads:
-                thread.join(10)
+                thread.join(120)
             writer.close(2)

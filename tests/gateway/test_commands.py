@@ -64,7 +64,7 @@ class Served:
 
     def close(self) -> None:
         self.server.should_exit = True
-        self.thread.join(10)
+        self.thread.join(120)
         self.writer.close(1)
 
 

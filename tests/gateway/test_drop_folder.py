@@ -12,6 +12,7 @@ from connectors.head_end.drop_folder import DropFolder
 from connectors.head_end.publish import Publisher, UnavailableError, Writer
 from connectors.kafka.client import KafkaSettings
 from tests.gateway.conftest import LIMIT, read_all
+from tests.patience import eventually
 
 CSV = b"device,channel,unit,seconds,start,value\nm1,1,kWh,1800,2026-01-01T00:00:00Z,0.5\n"
 
@@ -128,10 +129,7 @@ def test_it_watches_until_it_is_stopped(folder: DropFolder) -> None:
     thread = threading.Thread(target=folder.run, args=(stop,))
     thread.start()
     (folder.folder / "a.csv").write_bytes(CSV)
-    for _ in range(100):
-        if tree(folder) == ["done/a.csv"]:
-            break
-        stop.wait(0.05)
+    eventually(lambda: tree(folder) == ["done/a.csv"])
     stop.set()
     thread.join(60)
     assert tree(folder) == ["done/a.csv"]

@@ -38,7 +38,7 @@ TOPOLOGY = load_topology(Path(__file__).resolve().parents[2] / "topology.yaml")
 class Engine:
     """Stands for Kafka, the agent and the sink: takes records of requests in their order, folds them, stores what comes out."""
 
-    timeout = 5.0
+    timeout = 60.0
 
     def __init__(self, of: PrepaidSettings, store: Store) -> None:
         self.driver, self.store = Driver(of), store
@@ -61,7 +61,7 @@ class Engine:
     def close(self) -> None:
         """Stops."""
         self._queue.put(None)
-        self._thread.join(10)
+        self._thread.join(120)
 
     def __enter__(self) -> Driver:
         self._lock.acquire()
@@ -220,4 +220,4 @@ def served(hub: Hub) -> Iterator[str]:
         yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     finally:
         server.should_exit = True
-        thread.join(10)
+        thread.join(120)

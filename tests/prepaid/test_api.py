@@ -13,6 +13,7 @@ from prometheus_client import REGISTRY
 
 from connectors.clickhouse import rows
 from connectors.prepaid.proving import Prover
+from tests.patience import PATIENCE
 from tests.prepaid.driver import TARIFF
 from tests.prepaid.hub import Hub, finals_of, running, text_of
 
@@ -29,7 +30,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
 @pytest.fixture
 def hub(shared: Hub) -> Hub:
     shared.engine.away = False
-    shared.part.service.patience = 60.0
+    shared.part.service.patience = PATIENCE
     return shared
 
 
@@ -55,7 +56,7 @@ def test_the_number_of_the_payment_is_the_key_where_no_header_is_sent(hub: Hub) 
 
 def test_a_thousand_topups_at_once_are_one_posting_and_other_bodies_conflict(hub: Hub) -> None:
     hub.enrol("race")
-    hub.part.service.patience = 60.0
+    hub.part.service.patience = PATIENCE
 
     def one(number: int) -> tuple[str, int]:
         amount = "13.00" if number % 50 == 7 else "12.00"
@@ -102,7 +103,7 @@ def test_what_is_not_decided_in_time_is_accepted(hub: Hub) -> None:
     with hub.engine:
         answer = hub.topup(account="slow")
         assert (answer.status_code, answer.json()["status"]) == (202, "accepted")
-    hub.part.service.patience = 60.0
+    hub.part.service.patience = PATIENCE
     assert hub.topup(account="slow").status_code in (200, 201)
     assert hub.client.get(f"/v1/prepaid/requests/{answer.json()['id']}").json()["status"] == "posted"
 

@@ -18,6 +18,7 @@ from connectors.prepaid.texts import Texts, _catalogue
 from connectors.subscribers import signing
 from schemas.topology.portal import LANGUAGES, NOTICES, Portal
 from streams.prepaid.accounts import STATES
+from tests.patience import eventually
 from tests.prepaid.hub import Hub, finals_of, running
 
 PORTAL = {"enabled": True, "payments": {"kind": "demo"}, "title": "Stadtwerk <Demo>", "help": "0800 1"}
@@ -59,14 +60,16 @@ class Browser:
 
     def code(self, account: str) -> str:
         """The code of the letter that comes next."""
-        for _ in range(500):
+
+        def look() -> str | None:
             for letter in (self.hub.folder / "outbox" / "letters").glob(f"{account}-*.txt"):
                 found = re.findall(r"\b(\d{6}) is your code", letter.read_text())
                 if found and letter not in SEEN:
                     SEEN.add(letter)
                     return str(found[0])
-            time.sleep(0.01)
-        raise AssertionError("no code came")
+            return None
+
+        return str(eventually(look, pause=0.01))
 
     def sign_in(self, account: str) -> None:
         assert self.go("/portal/signin") == 200

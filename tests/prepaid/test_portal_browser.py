@@ -12,6 +12,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, sync_playwright
 
+from tests.patience import PATIENCE
 from tests.prepaid.hub import Hub, running, served
 from tests.prepaid.pictures import PATHS, SIZES, filled, sign_in
 
@@ -43,7 +44,7 @@ def phone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Phone]:
         filled(hub)
         browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         context = browser.new_context(viewport=SIZES["phone"], has_touch=True, is_mobile=True, accept_downloads=True)  # type: ignore[arg-type]
-        context.set_default_timeout(120_000)
+        context.set_default_timeout(PATIENCE * 1000)
         page, said = context.new_page(), list[str]()
         page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
         page.goto(f"{url}/portal")

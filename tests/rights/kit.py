@@ -26,6 +26,7 @@ from connectors.rights.trail import Trail
 from schemas.codec import Codec
 from schemas.topology import load_topology
 from schemas.topology.rights import Grant, RightsSettings
+from tests.patience import PATIENCE
 
 CODEC = Codec()
 TOPOLOGY = load_topology(Path(__file__).resolve().parent.parent.parent / "topology.yaml")
@@ -70,7 +71,7 @@ class World:
         made = producer(kafka, linger_ms=0)
         for topic in ("hub.rights", "hub.sessions", "audit.events"):
             made.produce(topic, b"", partition=0)
-        assert made.flush(10) == 0
+        assert made.flush(120) == 0
         self.accounts = Accounts(kafka, TOPOLOGY, CODEC, self.writer, clock=self.clock)
         self.sessions = Accounts(kafka, TOPOLOGY, CODEC, self.writer, SESSIONS, clock=self.clock)
         self.trail = Trail(self.writer, CODEC, folder / "audit", clock=self.clock)
@@ -84,8 +85,8 @@ class World:
         self._threads = [threading.Thread(target=loop, args=(self._stop,), daemon=True) for loop in self.part.loops().values()]
         for thread in self._threads:
             thread.start()
-        assert self.accounts.wait_ready(10)
-        assert self.sessions.wait_ready(10)
+        assert self.accounts.wait_ready(PATIENCE)
+        assert self.sessions.wait_ready(PATIENCE)
 
     def user(self, name: str, *grants: Grant, machine: bool = False) -> None:
         spec = UserSpec(password="" if machine else HASH, epoch=1, grants=grants, machine=machine)
@@ -107,5 +108,5 @@ class World:
     def close(self) -> None:
         self._stop.set()
         for thread in self._threads:
-            thread.join(10)
+            thread.join(120)
         self.writer.close(1)

@@ -27,7 +27,7 @@ class Place:
         self.largest = 0
 
     def process_if_owned(self, records: list[Record]) -> int:
-        assert self.gate.wait(20)
+        assert self.gate.wait(300)
         if any(record.value == b"poison" for record in records):
             raise RuntimeError(f"partition {self.number} cannot go on")
         self.seen += [record.offset for record in records]
@@ -63,7 +63,7 @@ class Delivery:
             while len(self.done[number]) < count:
                 await asyncio.sleep(0.001)
 
-        await asyncio.wait_for(self.conveyor.until(asyncio.ensure_future(enough())), 20)
+        await asyncio.wait_for(self.conveyor.until(asyncio.ensure_future(enough())), 300)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 
 from connectors.kafka.mock import MockBroker
 from tests.conftest import ROOT
+from tests.patience import PATIENCE
 from tests.runtime.counting import CODEC, PARTITIONS
 
 COUNT = 4  # the mock broker makes topics with four partitions
@@ -21,10 +22,11 @@ COUNT = 4  # the mock broker makes topics with four partitions
 
 def start(broker: str, folder: Path, group: str = "toy", *more: str, torment: float = 0) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "tests.runtime.toy_worker", broker, str(COUNT), str(torment), str(folder), group, *more]
-    return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE)
+    with (folder / "worker.log").open("ab") as log:  # a pipe that nobody reads would stop it one day
+        return subprocess.Popen(command, cwd=ROOT, stderr=log)
 
 
-def read(broker: str, topic: str, want: int, seconds: float = 180) -> list[tuple[bytes, bytes, dict[str, bytes]]]:
+def read(broker: str, topic: str, want: int, seconds: float = PATIENCE) -> list[tuple[bytes, bytes, dict[str, bytes]]]:
     reader = Consumer({"bootstrap.servers": broker, "group.id": "test", "isolation.level": "read_committed"})
     reader.assign([TopicPartition(topic, n, 0) for n in range(COUNT)])
     found, until = [], time.monotonic() + seconds
@@ -50,7 +52,7 @@ def feed(broker: str, first: int, last: int, poison: bool = False) -> None:
         producer.produce("in", b"x", b"k%d" % (i % 8), partition=i % COUNT, headers={"id": b"p%d" % i})
         if poison and i == (first + last) // 2:
             producer.produce("in", b"poison", b"k0", partition=0, headers={"id": b"bad"})
-    producer.flush(10)
+    assert producer.flush(120) == 0
 
 
 def test_killed_and_poisoned_it_still_counts_each_message_once(broker: str, tmp_path: Path) -> None:
@@ -59,21 +61,21 @@ def test_killed_and_poisoned_it_still_counts_each_message_once(broker: str, tmp_
     try:
         assert len(read(broker, "out", 80)) == 80
         worker.send_signal(signal.SIGKILL)
-        worker.wait(60)
+        worker.wait(PATIENCE)
         feed(broker, 80, 160, poison=True)
         worker = start(broker, tmp_path, "another")  # a group without offsets: they were lost, and must not matter
         counts = defaultdict(list)
-        for key, value, _ in read(broker, "out", 160, seconds=240):
+        for key, value, _ in read(broker, "out", 160):
             counts[key].append(CODEC.decode(value)["at"])
         assert {key: sorted(values) for key, values in counts.items()} == {b"k%d" % k: list(range(1, 21)) for k in range(8)}
         ((key, value, headers),) = read(broker, "first.dlq", 1)
         assert (key, value) == (b"k0", b"poison")
         assert headers["__connect.errors.exception.message"] == b"cannot stomach this"
         worker.send_signal(signal.SIGTERM)
-        assert worker.wait(180) == 0
+        assert worker.wait(PATIENCE) == 0
     finally:
         worker.kill()
-        worker.communicate()
+        worker.wait()
 
 
 @pytest.mark.parametrize(("torment", "status"), [(1.0, 1), (0.0, 0)])
@@ -85,7 +87,7 @@ def test_it_ends_though_stopping_hangs(broker: str, tmp_path: Path, torment: flo
         if not torment:
             assert len(read(broker, "out", 8)) == 8
             worker.send_signal(signal.SIGTERM)
-        assert worker.wait(120) == status
+        assert worker.wait(PATIENCE) == status
     finally:
         worker.kill()
-        worker.communicate()
+        worker.wait()

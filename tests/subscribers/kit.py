@@ -29,6 +29,7 @@ from schemas.codec import Codec
 from schemas.identity import partition_of
 from schemas.topology import Topology, load_topology
 from schemas.topology.subscribers import DeliverySettings, Subscriber
+from tests.patience import PATIENCE, eventually
 
 CODEC = Codec()
 SECRET = "s" * 32
@@ -149,7 +150,7 @@ class Bench:
         self._producer = producer(self.kafka, linger_ms=1)
         for name in self.topology.topics:  # the mock makes a topic when it is first written
             self._producer.produce(name, b"", partition=0)
-        assert self._producer.flush(10) == 0
+        assert self._producer.flush(120) == 0
         self.secrets = Secrets(folder / "secrets", {"MDH_SUBSCRIBER_SECRET_KEY": SECRET})
         self.guard = Guard(settings)
         self._running: list[tuple[DeliveryService, threading.Event, list[threading.Thread], Writer]] = []
@@ -165,7 +166,7 @@ class Bench:
         for thread in threads:
             thread.start()
         self._running.append((service, stop, threads, writer))
-        assert service.registry.wait_ready(15)
+        assert service.registry.wait_ready(PATIENCE)
         return service
 
     @property
@@ -183,7 +184,7 @@ class Bench:
             stop.set()
         for _, _, threads, writer in running:
             for thread in threads:
-                thread.join(20)
+                thread.join(120)
             writer.close(2)
 
     def subscribe(self, id: str, objects: list[str], channel: dict[str, Any], **more: Any) -> None:
@@ -202,17 +203,17 @@ class Bench:
             self._producer.produce(
                 topic, CODEC.encode(kind, record), key=name.encode(), partition=partition_of(name, PARTITIONS), timestamp=at
             )
-        assert self._producer.flush(10) == 0
+        assert self._producer.flush(120) == 0
 
     def block(self, block: Any, key: str = "m") -> None:
         """Writes finals."""
         self._producer.produce("reads.final", CODEC.encode_block(block), key=key.encode(), partition=0)
-        assert self._producer.flush(10) == 0
+        assert self._producer.flush(120) == 0
 
     def raw(self, topic: str, value: bytes) -> None:
         """Writes bytes."""
         self._producer.produce(topic, value, key=b"k", partition=0)
-        assert self._producer.flush(10) == 0
+        assert self._producer.flush(120) == 0
 
     def read(self, topic: str) -> list[Any]:
         """All records that are in a topic now, with key and headers."""
@@ -220,7 +221,7 @@ class Bench:
         ends = {n: reading.get_watermark_offsets(TopicPartition(topic, n), timeout=60)[1] for n in range(PARTITIONS)}
         reading.assign([TopicPartition(topic, number, 0) for number in range(PARTITIONS)])
         waiting, found = sum(ends.values()), []
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + PATIENCE
         while waiting:
             for message in reading.consume(500, 0.05):
                 assert message.error() is None, message.error()
@@ -259,13 +260,3 @@ class Bench:
         """Ends everything."""
         self.halt()
         self.broker.close()
-
-
-def eventually(check: Callable[[], Any], seconds: float = 180) -> Any:
-    """The first true answer."""
-    deadline = time.monotonic() + seconds
-    while True:
-        if answer := check():
-            return answer
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.05)

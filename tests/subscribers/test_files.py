@@ -104,9 +104,9 @@ def test_marks_survive_as_metadata_of_committed_positions(bench: Bench) -> None:
     reading = consumer(bench.kafka, "marks")
     reading.assign([TopicPartition("billing.determinants", 0, 0)])
     reading.commit(offsets=[Mark(3, 7, 9).at(("billing.determinants", 0))], asynchronous=False)
-    assert read_mark(reading.committed([TopicPartition("billing.determinants", 0)], 5)[0]) == Mark(3, 7, 9)
+    assert read_mark(reading.committed([TopicPartition("billing.determinants", 0)], 120)[0]) == Mark(3, 7, 9)
     reading.commit(offsets=[TopicPartition("billing.determinants", 0, 4)], asynchronous=False)
-    assert read_mark(reading.committed([TopicPartition("billing.determinants", 0)], 5)[0]) is None, "a position of somebody else's"
+    assert read_mark(reading.committed([TopicPartition("billing.determinants", 0)], 120)[0]) is None, "a position of somebody else's"
     reading.close()
 
 
@@ -172,7 +172,7 @@ def server(tmp_path: Path) -> Iterator[tuple[int, asyncssh.SSHKey, Path]]:
     yield found["server"].get_port(), key, root
     loop.call_soon_threadsafe(found["server"].close)
     loop.call_soon_threadsafe(loop.stop)
-    thread.join(5)
+    thread.join(60)
 
 
 def sftp(port: int, key: asyncssh.SSHKey, **changes: Any) -> SftpChannel:
@@ -184,7 +184,7 @@ def sftp(port: int, key: asyncssh.SSHKey, **changes: Any) -> SftpChannel:
         "password": "remote",
         "host_key": host_key,
         "folder": "in/meter",
-        "timeout": 10,
+        "timeout": 120,
     }
     secrets = Secrets(None, {"MDH_SUBSCRIBER_SECRET_REMOTE": "p" * 24, "MDH_SUBSCRIBER_SECRET_WRONG": "q" * 24})
     return SftpChannel(Sftp.model_validate(settings | changes), Guard(LOCAL, lambda *_: ["127.0.0.1"]), secrets)

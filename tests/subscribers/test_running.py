@@ -22,6 +22,7 @@ from connectors.subscribers.places import span_text
 from connectors.subscribers.registry import Registry
 from schemas.identity import partition_of
 from schemas.topology.subscribers import Subscriber, start_second
+from tests.patience import PATIENCE
 from tests.subscribers.kit import CODEC, QUICK, SECRET, TOPOLOGY, Bench, determinant, eventually, receiver
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -36,23 +37,23 @@ def test_a_blocked_receiver_takes_nothing_from_another(tmp_path: Path) -> None:
         with receiver() as gone:
             pass  # its server is closed: connections are refused
         with (
-            receiver(lambda _: 204 if go.wait(60) else 500) as one,
-            receiver(lambda _: 204 if go.wait(60) else 500) as other,
-            receiver(lambda _: 503 if hang.wait(120) else 500) as hanging,
+            receiver(lambda _: 204 if go.wait(PATIENCE) else 500) as one,
+            receiver(lambda _: 204 if go.wait(PATIENCE) else 500) as other,
+            receiver(lambda _: 503 if hang.wait(PATIENCE) else 500) as hanging,
         ):
             for bench, to in ((alone, one), (beside, other)):
-                bench.webhook("live", to, filter={"account": ["live-*"]}, parallel=1)
+                bench.webhook("live", to, filter={"account": ["live-*"]}, parallel=1, timeout="120s")
             beside.webhook("hanging", hanging, timeout="120s", parallel=8)
             beside.webhook("gone", gone)
             records = [determinant(n, f"live-{n % 50}") for n in range(count)]
             for bench in (alone, beside):
                 bench.write("billing.determinants", "Determinant", records)
-            eventually(lambda: one.requests and other.requests and hanging.requests, 40)
+            eventually(lambda: one.requests and other.requests and hanging.requests)
             go.set()
-            eventually(lambda: len(one.taken) == count, 120)
+            eventually(lambda: len(one.taken) == count)
             with_trouble = len(other.taken)
             assert with_trouble >= 0.5 * count, "both go on in turns of 200: at most two of five behind"
-            eventually(lambda: len(other.taken) == count, 60)
+            eventually(lambda: len(other.taken) == count)
             assert not hanging.taken, "all this while nobody answered there"
             assert beside.service.state(beside.registry.get("gone"))["problem"]
             hang.set()
@@ -81,7 +82,7 @@ def test_kill_9_loses_nothing_and_repeats_only_under_the_same_ids(bench: Bench) 
             log = (bench.folder / "deliver.log").open("ab")
             process = subprocess.Popen(command, env=environment, cwd=bench.folder, stderr=log)
             try:
-                eventually(lambda fraction=fraction: len(set(to.ids)) >= count * fraction, 90)
+                eventually(lambda fraction=fraction: len(set(to.ids)) >= count * fraction)
                 if fraction < 1:
                     process.send_signal(signal.SIGKILL)
                 else:

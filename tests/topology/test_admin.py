@@ -6,8 +6,7 @@ import dataclasses
 import json
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from hypothesis import strategies as st
 from connectors.kafka.admin import ActualTopic, Administrator, BrokerError, Cluster, Difference, plan, unknown, wanted
 from connectors.kafka.settings import KafkaSettings
 from schemas.topology import Topology, load_topology, parse_topology
+from tests.patience import eventually
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TOPOLOGY = load_topology(ROOT / "topology.yaml")
@@ -130,14 +130,6 @@ topics:
 """
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
-    """What a controller has accepted, a broker shows a little later."""
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.05)
-
-
 @pytest.fixture
 def small(broker: str, topic_prefix: str) -> Iterator[Topology]:
     topology = parse_topology(SMALL.format(p=topic_prefix))
@@ -145,7 +137,7 @@ def small(broker: str, topic_prefix: str) -> Iterator[Topology]:
     client = AdminClient({"bootstrap.servers": broker})
     present = [name for name in client.list_topics(timeout=60).topics if name.startswith(topic_prefix)]
     for future in client.delete_topics(present).values() if present else ():
-        future.exception(20)
+        future.exception(120)
 
 
 @pytest.mark.broker
@@ -166,9 +158,9 @@ def test_apply_mends_settings_and_leaves_partitions_until_asked(broker: str, sma
     out, other = f"{topic_prefix}out", f"{topic_prefix}other"
     fresh = [NewTopic(out, 1, 1, config={"retention.ms": "5000", "flush.ms": "7"}), NewTopic(other, 1, 1)]
     for future in client.create_topics(fresh).values():
-        future.result(20)
+        future.result(120)
     administrator = Administrator(KafkaSettings(bootstrap=broker))
-    wait_for(lambda: {out, other} <= set(administrator.look([out]).topics))
+    eventually(lambda: {out, other} <= set(administrator.look([out]).topics))
     mended, left = administrator.apply(small)
     assert [(d.topic, d.setting) for d in mended if d.action == "config"] == [
         (out, "cleanup.policy"), (out, "flush.ms"), (out, "retention.ms"),
@@ -189,7 +181,7 @@ def test_topics_that_somebody_else_creates_meanwhile_are_compared_again(
     administrator = Administrator(KafkaSettings(bootstrap=broker))
     late = AdminClient({"bootstrap.servers": broker})
     for future in late.create_topics([NewTopic(f"{topic_prefix}out", 1, 1, config={"flush.ms": "7"})]).values():
-        future.result(20)
+        future.result(120)
     look = administrator.look
     answers = iter([Cluster(1, {})])
     monkeypatch.setattr(administrator, "look", lambda names: next(answers, None) or look(names))
@@ -239,8 +231,8 @@ def test_the_command_plans_applies_and_agrees(broker: str, topic_prefix: str, sm
     entry = ConfigEntry("retention.ms", "9999", incremental_operation=AlterConfigOpType.SET)
     resource = ConfigResource(ResourceType.TOPIC, f"{topic_prefix}out", incremental_configs=[entry])
     for future in client.incremental_alter_configs([resource]).values():
-        future.result(20)
+        future.result(120)
     administrator = Administrator(KafkaSettings(bootstrap=broker))
-    wait_for(lambda: administrator.look(small.topics).topics[f"{topic_prefix}out"].config["retention.ms"] == "9999")
+    eventually(lambda: administrator.look(small.topics).topics[f"{topic_prefix}out"].config["retention.ms"] == "9999")
     status, text = mdh("plan")
     assert (status, text.splitlines()[0]) == (1, f"{topic_prefix}out: retention.ms 9999 → 86400000")
