@@ -19,6 +19,7 @@ from connectors.clickhouse.store import Store
 from schemas.conditions import EST_INTERPOLATED, INVALID, MISSING, OUTAGE, REGULAR, REPORTED_MISSING
 from schemas.rules import METHOD
 from streams.calendar import day_of, length_of, start_of
+from tests.patience import PATIENCE
 from tests.store.conftest import days, emptied, finals
 
 
@@ -234,7 +235,7 @@ def test_a_year_is_answered_while_more_is_loaded(store: Store) -> None:
     thread = threading.Thread(target=watch)
     thread.start()
     started = time.monotonic()
-    while (version := 2) and (rounds[0] < 5 and time.monotonic() - started < 30):
+    while (version := 2) and (rounds[0] < 5 and time.monotonic() - started < PATIENCE):
         load(store, block(19_723 + rounds[0], version), block(20_100, 1))  # the same year again as corrections, and what follows it
     stop.set()
     thread.join()
