@@ -112,15 +112,18 @@ def hub(broker: str, folder: Path, load: Load, compared: int, say: Say, *, bare:
         _decoded(kafka, len(ids))
         decoding = load.reads / (time.time() - began)
     say(f"  decoded {decoding:,.0f} reads/s")
-    with settled(broker, folder, ids, "vee,determinants", chain) as (there, seconds):
+    with settled(broker, folder, ids, "vee,determinants", chain, load.channels * load.days) as (there, seconds):
         rate = load.reads / seconds
         say(f"  {rate:,.0f} reads/s into the store")
         return _results(there, compared), decoding, rate
 
 
 @contextmanager
-def settled(broker: str, folder: Path, ids: list[str], agents: str = "", topology: Path | None = None) -> Iterator[tuple[HubAt, float]]:
-    """A hub and a worker that have stored all payloads, and the seconds since the worker had its partitions."""
+def settled(
+    broker: str, folder: Path, ids: list[str], agents: str = "", topology: Path | None = None, days: int = 0,
+) -> Iterator[tuple[HubAt, float]]:  # fmt: skip
+    """A hub and a worker that have stored all payloads (``days``: which lead to so many channel days at least), and the seconds since
+    the worker had its partitions."""
     port, log = _free_port(), folder / "worker.log"
     system = ["--topology", str(topology)] if topology else []
     with (
@@ -130,7 +133,7 @@ def settled(broker: str, folder: Path, ids: list[str], agents: str = "", topolog
         _answers(there)
         with _process(_mdh("worker", broker, folder / "data", "--agents", agents, *system), log):
             began = _logged(log, "assigned")
-            _stored(there, ids)
+            _stored(there, ids, days)
             yield there, time.time() - began
 
 
@@ -170,18 +173,30 @@ def _publish(kafka: KafkaSettings, load: Load) -> list[str]:
     return ids
 
 
-def _stored(there: HubAt, ids: list[str]) -> None:
-    """Returns when everything is in the store. Asks for one payload at a time, the last ones first, so as not to keep the store busy."""
+def _stored(there: HubAt, ids: list[str], days: int) -> None:
+    """Returns when everything is in the store. What the hub counts of its own rows is looked at first, which costs the store nothing."""
     deadline = time.monotonic() + PATIENCE
+    while (rows := _rows(there)) < days:
+        _pause(deadline, 0.1 if rows > 0.9 * days else 0.5)
     open_ids = list(ids)
     while open_ids:
         answer = there.call("POST", "/v1/settle", json={"ids": open_ids[-1:], "wait": 0}).json()
         if answer["waiting"]:
-            time.sleep(0.2)
-            if time.monotonic() > deadline:
-                raise UsageError(f"the hub has not stored everything after {PATIENCE:.0f} s")
+            _pause(deadline, 0.1)
         else:
             open_ids = [id for a in range(0, len(ids), 5000) for id in _waiting(there, ids[a : a + 5000])]
+
+
+def _pause(deadline: float, seconds: float) -> None:
+    if time.monotonic() > deadline:
+        raise UsageError(f"the hub has not stored everything after {PATIENCE:.0f} s")
+    time.sleep(seconds)
+
+
+def _rows(there: HubAt) -> int:
+    """Channel days the hub has stored, by its own count."""
+    found = re.search(r'^mdh_store_rows_total{table="final_days"} (\S+)', there.call("GET", "/metrics").text, re.MULTILINE)
+    return int(float(found[1])) if found else 0
 
 
 def _waiting(there: HubAt, ids: list[str]) -> list[str]:
@@ -313,7 +328,7 @@ def _process(command: list[str], log: Path, environment: dict[str, str] | None =
             process.wait()
 
 
-def _logged(log: Path, event: str, seconds: float = 60.0) -> float:
+def _logged(log: Path, event: str, seconds: float = 300.0) -> float:
     """When the event stood in a JSON log for the first time, seconds since 1970."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -336,7 +351,7 @@ def _decoded(kafka: KafkaSettings, wanted: int) -> None:
     reader.close()
 
 
-def _answers(there: HubAt, seconds: float = 60.0) -> None:
+def _answers(there: HubAt, seconds: float = 300.0) -> None:
     deadline = time.monotonic() + seconds
     while True:
         try:

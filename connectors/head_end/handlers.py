@@ -244,15 +244,20 @@ class Gateway:
         """How far payloads have come, after waiting for them at most as long as asked."""
         deadline, pause = time.monotonic() + question.wait, 0.1
         while True:
-            answer = await run_in_threadpool(self._settled, question.ids)
-            if not answer.waiting or time.monotonic() >= deadline:
-                return answer
+            found = await run_in_threadpool(self._known, question.ids)
+            complete = sum(bool(row["complete"]) for row in found)
+            if complete == len(set(question.ids)) or time.monotonic() >= deadline:
+                return await run_in_threadpool(self._settled, question.ids, found)
             await asyncio.sleep(min(pause, max(deadline - time.monotonic(), 0)))
             pause = min(pause * 1.5, 1.0)
 
-    def _settled(self, ids: list[str]) -> Settled:
+    def _known(self, ids: list[str]) -> list[dict[str, Any]]:
+        """What the store has heard of these payloads."""
+        return self.desk.reader.payloads(sorted(set(ids))) if ids else []
+
+    def _settled(self, ids: list[str], found: list[dict[str, Any]]) -> Settled:
+        """The answer; ticks are asked for after the payloads, so that they say no less than these."""
         wanted = set(ids)
-        found = self.desk.reader.payloads(sorted(wanted)) if wanted else []
         complete = [row for row in found if row["complete"]]
         counts = {"payloads": len(complete)}
         for name in ("rows", "reads", "finals", "exceptions", "parked", "dead"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import socket
 import sys
@@ -169,6 +170,7 @@ class HubProcess:
                 for name, loop in service.loops().items():
                     self._start(name, lambda loop=loop: loop(self.stop))  # type: ignore[misc]
             self._start("gateway", lambda: server.run(sockets=[self.listening]))
+            gc.freeze()  # what is there now stays, nobody need look through it again
             log.info("hub runs", address=self.listening.getsockname()[:2], store=str(store.target), broker=self.kafka.bootstrap)
             self.stop.wait()
         finally:
