@@ -41,7 +41,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 
 def _last_words(folder: Path) -> Iterator[tuple[Path, str]]:
-    logs = [(path.stat().st_mtime, path) for path in folder.rglob("*.log") if path.is_file()]
-    recent = sorted(found for found in logs if found[0] > time.time() - _RECENT)[-_FILES:]
-    for _, path in recent:
+    found = (path for path in folder.rglob("*.log") if path.is_file() and not path.stem.isdigit())  # Kafka numbers its own files
+    recent = sorted((path for path in found if path.stat().st_mtime > time.time() - _RECENT), key=lambda path: path.stat().st_mtime)
+    for path in recent[-_FILES:]:
         yield path, path.read_text(errors="replace")[-_CHARACTERS:]

@@ -28,7 +28,7 @@ Url = Annotated[str | None, typer.Option(help="The gateway of the hub; default: 
 About = Annotated[str | None, typer.Option("--exception", help="Id of the anomaly this settles; insights learns from it.")]
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Return when it is decided, with its entry of the audit.")]
 Dry = Annotated[bool, typer.Option("--dry-run", help="Say what it would change, and change nothing.")]
-PATIENCE = 60.0
+PATIENCE = 300.0
 
 
 def _order(url: str | None, key: str | None, wait: bool, user: str | None, **asked: Any) -> None:

@@ -30,15 +30,14 @@ def test_an_edit_and_an_outage_reach_the_store_and_the_audit(tmp_path: Path) -> 
     file = tmp_path / "reads.csv"
     file.write_text("\n".join(["device,channel,unit,seconds,start,value", *rows]) + "\n")
     span = ("--device", "m1", "--channel", "1", "--from", "2026-01-01T10:00:00Z", "--to", "2026-01-01T11:00:00Z")
-    patient = ("--patience", "600")
     with Hub(tmp_path / "data") as hub:
         assert mdh(hub.url, "send", str(file), "--wait").returncode == 0
-        done = mdh(hub.url, "command", "edit", *span, "--values", "2.5,", "--user", "clerk", "--reason", "seen", *patient)
+        done = mdh(hub.url, "command", "edit", *span, "--values", "2.5,", "--user", "clerk", "--reason", "seen")
         assert done.returncode == 0, done.stderr
         answer = json.loads(done.stdout)
         assert (answer["outcome"], answer["actor"]) == ("applied", "clerk")
         assert (answer["before"]["total"], answer["after"]["total"]) == ("46", "47.5")
-        refused = mdh(hub.url, "command", "accept", *span, "--expect", "1", *patient)
+        refused = mdh(hub.url, "command", "accept", *span, "--expect", "1")
         assert refused.returncode == 2
         assert refused.stderr.splitlines()[-1].startswith("mdh: refused: version conflict: expected 1")
         found = sql(hub.url, "SELECT value, condition_name, method FROM intervals WHERE start = '2026-01-01 10:00:00'")
