@@ -73,6 +73,7 @@ def environment() -> Environment:
         when=words.when,
         local=words.local,
         in_zone=words.in_zone,
+        changes=words.changes,
         age=words.age,
         due=words.due,
         quantity=words.quantity,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+import orjson
 import yaml
 from markupsafe import Markup
 
@@ -97,6 +98,21 @@ def local(at: datetime, zone: ZoneInfo | str | None) -> str:
 def in_zone(text: str, zone: ZoneInfo | str | None) -> str:
     """A text of the store with the UTC times it names in local time."""
     return _ISO.sub(lambda found: local(datetime.fromisoformat(found[0]), zone), text or "")
+
+
+def changes(text: str, zone: ZoneInfo | str | None) -> str:
+    """What an entry of a To-Do's history changed, a JSON object of the store, in words; parts of many values are counted."""
+    told = catalogue()
+
+    def value_of(name: str, value: object) -> str:
+        if isinstance(value, list | dict):
+            return count(len(value))
+        if name.endswith(("_at", "_by")) and isinstance(value, int) and value:
+            return local(datetime.fromtimestamp(value, UTC), zone)
+        return "–" if value in (None, "") else str(value)
+
+    fields = orjson.loads(text)
+    return "; ".join(f"{told('column.' + name)}: {value_of(name, value)}" for name, value in fields.items())
 
 
 def age(at: datetime | None, now: datetime) -> str:

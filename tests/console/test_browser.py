@@ -57,6 +57,17 @@ def test_no_screen_is_wider_than_a_phone(served: Served, page: Page) -> None:
     assert {path: more for path, more in wide.items() if more > 0} == {}
 
 
+def test_tables_of_the_dashboard_fit_their_cards(served: Served, page: Page) -> None:
+    page.goto(f"{served.url}/console/")
+    page.wait_for_load_state("networkidle")
+    expect(page.locator(".widget .scroll").first).to_be_visible()
+    cut = page.eval_on_selector_all(
+        ".widget .scroll",
+        "all => all.filter((one) => one.checkVisibility() && one.scrollWidth > one.clientWidth).map((one) => one.ariaLabel)",
+    )
+    assert cut == []
+
+
 def test_the_scale_is_switched_with_the_keyboard_and_kept_while_zooming(served: Served, page: Page) -> None:
     page.goto(f"{served.url}/console/todos?open=t0")
     switch = page.locator("[data-span=scale]")

@@ -15,7 +15,7 @@ from connectors.clickhouse.store import StoreError
 from connectors.console.figures import WIDGETS
 from connectors.console.lists import LISTS
 from connectors.console.part import MENU
-from connectors.console.words import catalogue
+from connectors.console.words import catalogue, changes
 from schemas.rules import VALIDATIONS
 from tests.console.conftest import Served
 from tests.console.estate import put
@@ -225,6 +225,11 @@ def test_what_the_store_holds_cannot_become_markup(served: Served, web: httpx.Cl
     put(served.store, "event_log", [{"id": "evil", "device": "M1003", "kind": evil, "at": 1_700_000_000, "detail": evil, "source": evil}])
     for path in ("/console/events", "/console/meters/M1003", "/console/widgets/events"):
         assert "<img src" not in web.get(path).text
+
+
+def test_what_an_act_changed_is_told_in_words() -> None:
+    told = changes('{"priority": 8, "bill_at": 1743458400, "user": "", "changes": [{}, {}]}', "Europe/Madrid")
+    assert told == "Priority: 8; Bill: 2025-04-01 00:00 CEST; Taken by: –; changes: 2"
 
 
 def test_a_store_that_is_away_is_said_on_a_page(served: Served, web: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
