@@ -42,7 +42,7 @@ def bars(values: Sequence[Bar], title: str, unit: str) -> str:
         at = y(line)
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - 4}" y1="{at:.1f}" y2="{at:.1f}"/>')
         parts.append(f'<text class="tick" x="{_LEFT - 6}" y="{at + 4:.1f}" text-anchor="end">{_short(line)}</text>')
-    parts.append(f'<text class="tick" x="2" y="16">{escape(unit)}</text>')
+    parts.append(f'<text class="tick" x="{_LEFT}" y="18">{escape(unit)}</text>')
     every = max(1, -(-len(values) // 8))
     for number, bar in enumerate(values):
         x, width = _LEFT + number * step + step * 0.14, step * 0.72
