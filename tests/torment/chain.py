@@ -75,15 +75,7 @@ class Chain:
     def settle(self, ids: Iterable[str], seconds: float = 600) -> None:
         """Returns when all that these payloads led to has been written by the agents (the sink may be behind)."""
         self.producer.flush(30)
-        try:
-            self.watch.settle(set(ids), seconds)
-        except AssertionError as error:  # the logs go with the folder, and a chance failure must be understood from its report
-            error.add_note(self.last_words())
-            raise
-
-    def last_words(self) -> str:
-        """The end of each process's log."""
-        return "\n".join(f"== {path.name}\n{path.read_text(errors='replace')[-4000:]}" for path in sorted(self.folder.glob("*.log")))
+        self.watch.settle(set(ids), seconds)
 
     def wait_for_sink(self, seconds: float) -> None:
         """Returns when the sink has committed every record of the stored topics (control records excepted)."""
