@@ -27,7 +27,7 @@ from schemas.topology.topics import RAW
 STATES: Final = ("open", "final", "exception")
 _EPOCH: Final = date(1970, 1, 1)
 _INSIDE: Final = frozenset(
-    {"Tick", "Recall", "MasterPresent", "Label", "Receipt", "MasterChannel", "UsageSubscription"}
+    {"Tick", "Recall", "RegisterDays", "MasterPresent", "Label", "Receipt", "MasterChannel", "UsageSubscription"}
 )  # for agents, not for subscribers
 Json = dict[str, Any]
 

@@ -94,6 +94,8 @@ class DeterminantsFold:
         result = Result()
         if message.type == "FinalBlock":
             self._block(message, result)
+        elif message.type == "RegisterDays":
+            self._rewritten(message, result)
         elif message.type == "Tick":
             self._tick(message, result)
         elif message.type == "MasterChannel":
@@ -220,8 +222,21 @@ class DeterminantsFold:
         tell_days(sums.quantities, sums.counts, maps.astype(np.int64), sizes, places, slots, lines, tou, quantities)
         return names, slots, lines, tou, quantities
 
+    def _rewritten(self, message: Message, result: Result) -> None:
+        """Days of a register that are not kept: their readings come along."""
+        body = message.body
+        told = self._registers.rewritten(body) if is_summed(body["unit"]) else []
+        if told:
+            block = _bare(body, [point for _, point in told])
+            days = self._day_block([day for day, _ in told], block, message)
+            self._events.tell(days, block, result)
+            result.outputs.append(Output(DAILY, "DayBlock", days, partition=self.partition))
+
     def _register_days(self, block: FinalBlock, message: Message, result: Result) -> DayBlock:
-        days = self._registers.fold(block, self._now(), result)
+        return self._day_block(self._registers.fold(block, self._now(), result), block, message)
+
+    def _day_block(self, days: list[Day], block: FinalBlock, message: Message) -> DayBlock:
+        """Days of registers as they are told; ``origin`` is a row of the block."""
         origins = np.array([day.origin for day in days], np.int64)
         which = integers(origins)
         zones = block.zone.take(which).to_pylist()
@@ -254,6 +269,20 @@ class DeterminantsFold:
             tou=np.zeros(rows, np.int8),
             quantities=columns["quantity"],
         )
+
+
+def _bare(body: dict[str, Any], points: list[str]) -> FinalBlock:
+    """Rows that say of a register (a RegisterDays record) all but its readings, one for each of these service points."""
+    many = len(points)
+    texts = {name: strings([body[name]] * many) for name in ("device", "channel", "unit", "account", "zone")}
+    none, empty, zero = np.zeros(0, np.int64), np.zeros(many, np.int32), np.zeros(many, np.int64)
+    codes, version = none.astype(np.int32), np.full(many, body["version"], np.int64)
+    return FinalBlock(
+        id="", payload="", source="", **texts, service_point=strings(points), direction=np.full(many, body["direction"], np.int8),
+        day=empty, start=zero, seconds=empty, count=empty, reads=empty, version=version, replaces=zero, state=empty.astype(np.int8),
+        dials=empty.astype(np.int8), multiplier=zero, values=none, conditions=codes, methods=none.astype(np.int8), times=none,
+        received_count=empty, received=none, received_conditions=codes, before_count=empty, before=none, before_conditions=codes,
+    )  # fmt: skip
 
 
 def _renamed(block: DayBlock, names: list[str]) -> DayBlock:

@@ -9,12 +9,13 @@ there is none, less its first. So consumption telescopes: whatever is missing in
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from schemas import conditions as c
 from schemas.arrow import numbers
@@ -24,7 +25,7 @@ from schemas.topology.tou import DeterminantsSettings
 from streams import calendar
 from streams.determinants.corrections import Judge, Sent
 from streams.determinants.kernels import BOTTOMS, ESTIMATED
-from streams.determinants.keys import keys_of, parts_of
+from streams.determinants.keys import key_of, keys_of, parts_of
 from streams.determinants.periods import Schedules
 from streams.determinants.records import Figure, Subject, determinant
 from streams.determinants.sums import MOST
@@ -127,7 +128,8 @@ def consumption(base: Reading, end: Reading, dials: int, multiplier: int, rollov
 class Day:
     """Scalar consumption of a local day, in the ``version`` to be told; ``origin`` is a row of the block that caused it.
 
-    Versions are those of VEE, so that they rise from one account of a register to the next. ``replaces``: the version told before, 0: none.
+    Versions are those of VEE, so that they rise from one account of a register to the next. ``replaces``: the version told before, 0: none,
+    or not known any more.
     """
 
     origin: int
@@ -188,7 +190,9 @@ class Registers:
         table.mark(rows)
         reads = _read(block, rows)
         back = np.flatnonzero(reads.condition == c.NOT_RECEIVED)
-        told = self._take_back(reads.take(back)) if back.size else []
+        if back.size:
+            self._take_back(reads.take(back))
+        told: list[Day] = []
         reads = reads.take(np.flatnonzero(reads.condition != c.NOT_RECEIVED))
         self._doubt(block, reads)
         day = np.zeros(len(reads.at), np.int64)
@@ -206,12 +210,12 @@ class Registers:
         for some in _bands(day, DAYS):
             here = reads.take(some)
             self._place("d", DAYS, day[some], here, block, result)
-            told += self._tell(here, day[some])
+            told += self._tell(here, day[some], block.service_point)
         self._next = None
         return told
 
-    def _take_back(self, reads: Reads) -> list[Day]:
-        """Forgets readings that belong to another account now; VEE sends those again that are left. Returns days without consumption."""
+    def _take_back(self, reads: Reads) -> None:
+        """Forgets readings that belong to another account now; VEE sends those again that are left, and then which days are concerned."""
         table = self.table
         for row, at in zip(reads.row.tolist(), reads.at.tolist(), strict=True):
             for prefix in ("p", "d"):
@@ -225,14 +229,6 @@ class Registers:
             table["doubts"][row][table["doubts"][row] == at] = 0
             known = table["p_number"][row] != NONE
             table["p_dirty"][row][known], table["p_left"][row][known] = 1, 1
-        told = []
-        causes = zip(reads.origin.tolist(), reads.version.tolist(), strict=True)
-        for row, cause in dict(zip(reads.row.tolist(), causes, strict=True)).items():
-            for number in sorted(n for n in table["d_number"][row].tolist() if n != NONE):
-                base, last = self._ends("d", row, number % DAYS)
-                if not base.usable or not last.usable or base.at >= last.at:
-                    told += self._nothing(row, number, cause)
-        return told
 
     def _nothing(self, row: int, number: int, cause: tuple[int, int]) -> list[Day]:
         """A day of which nothing is left, if it was told."""
@@ -281,9 +277,19 @@ class Registers:
                 table[name][row[take], place[take]] = values[chosen]
             if end == "last":
                 table[f"{prefix}_multiplier"][row[take], place[take]] = block.multiplier[reads.origin[chosen]]
+            if end == "last" and gone.any():
+                self._lean(prefix, row, np.flatnonzero(gone & (candidate >= 0)), reads, candidate)
         if prefix == "p":
             self._touch(row[live], number[live])
         return int(gone[inverse].sum())
+
+    def _lean(self, prefix: str, row: Array, groups: Array, reads: Reads, candidate: Array) -> None:
+        """Reads of periods or days that are gone, which are newer than all known before the kept ones."""
+        for group in groups.tolist():
+            r, read = int(row[group]), int(candidate[group])
+            if int(reads.at[read]) >= int(self.table[f"{prefix}_anchor_at"][r]):
+                for name, value in (("at", reads.at[read]), ("value", reads.value[read]), ("condition", reads.condition[read] // 100)):
+                    self.table[f"{prefix}_anchor_{name}"][r] = value
 
     def _touch(self, row: Array, number: Array) -> None:
         """Periods with new reads, and those after them, may say something else now."""
@@ -383,35 +389,69 @@ class Registers:
         before += [reading for reading in [self._reading(f"{prefix}_anchor", row)] if reading.at < first.at]
         return max((reading for reading in before if reading.usable), key=lambda reading: reading.at, default=first), last
 
-    def _tell(self, reads: Reads, numbers: Array) -> list[Day]:
-        """The days of new reads and those that begin where they end, as far as they say something new."""
+    def _tell(self, reads: Reads, numbers: Array, points: pa.StringArray) -> list[Day]:
+        """The days of new reads, as far as they say something new. VEE says which others begin where these end (RegisterDays)."""
         causes = zip(reads.origin.tolist(), reads.version.tolist(), strict=True)
         touched = {(row, n): cause for row, n, cause in zip(reads.row.tolist(), numbers.tolist(), causes, strict=True)}
-        for (row, number), cause in list(touched.items()):
-            known = self.table["d_number"][row]
-            for later in sorted(known[known > number].tolist())[:1]:
-                touched.setdefault((row, later), cause)
-        told = (self._day(row, number, cause) for (row, number), cause in touched.items())
+        told = (self._day(row, number, cause, points[cause[0]].as_py()) for (row, number), cause in touched.items())
         return [day for day in told if day]
 
-    def _day(self, row: int, number: int, cause: tuple[int, int]) -> Day | None:
+    def _day(self, row: int, number: int, cause: tuple[int, int], point: str) -> Day | None:
         table, place = self.table, number % DAYS
         if table["d_number"][row, place] != number:
             return None
-        base, end = self._ends("d", row, place)
+        found = self._sum(row, number, *self._ends("d", row, place), int(table["d_multiplier"][row, place]))
+        return self._say(row, number, cause, found, point) if found is not None else None
+
+    def _sum(self, row: int, number: int, base: Reading, end: Reading, multiplier: int) -> Consumption | None:
+        """Consumption of a local day; ``broken``: it is doubtful. None: there is none."""
         if not base.usable or not end.usable or base.at >= end.at:
             return None
-        found = consumption(base, end, int(table["dials"][row]), int(table["d_multiplier"][row, place]), self._percent(number))
-        doubtful = found.broken or self._doubtful(row, base.at, end.at)
-        digest = _digest(found.quantity, found.condition, found.actual, found.estimated, doubtful)
+        found = consumption(base, end, int(self.table["dials"][row]), multiplier, self._percent(number))
+        return replace(found, broken=found.broken or self._doubtful(row, base.at, end.at))
+
+    def _say(self, row: int, number: int, cause: tuple[int, int], found: Consumption, point: str) -> Day | None:
+        """A day of the newest ones as it is told, if that is not what was told last."""
+        table, place = self.table, number % DAYS
+        digest = _digest(found.quantity, found.condition, found.actual, found.estimated, found.broken, point)
         before = int(table["d_version"][row, place])
         if before and table["d_sent"][row, place] == digest:
             return None
         version = max(cause[1], before + 1)
         table["d_version"][row, place], table["d_sent"][row, place] = version, digest
-        condition = min(found.condition, c.SUSPECT) if doubtful else found.condition
-        state = EXCEPTION if doubtful else FINALIZED
-        return Day(cause[0], number, found.quantity, condition, found.actual, found.estimated, state, version, before)
+        return _as_day(cause[0], number, found, version, before)
+
+    def rewritten(self, body: dict[str, Any]) -> list[tuple[Day, str]]:
+        """Days of which readings changed behind newer ones (a RegisterDays record), as far as they say something new, and their service
+        points. What was told of days that are not kept is known from the readings they had then, but not in which version."""
+        table, zone = self.table, body["zone"]
+        row = int(table.add([key_of(body["account"], body["device"], body["channel"], body["unit"])])[0])
+        readings = [[one for one in body["readings"] if one["now"] == now] for now in (False, True)]
+        told: list[tuple[Day, str]] = []
+        for number in body["days"]:
+            bounds = calendar.start_of(zone, np.array([number, number + 1])).tolist()
+            (had, before), (has, point) = (self._sum_of(row, number, bounds, one) for one in readings)
+            cause, place = (len(told), body["version"]), number % DAYS
+            if table["d_number"][row, place] == number:
+                day = self._say(row, number, cause, has, point) if has else next(iter(self._nothing(row, number, cause)), None)
+                table.mark(np.array([row]))
+            elif has is not None:
+                same = (had, before) == (has, point) and not has.broken
+                day = None if same else _as_day(*cause[:1], number, has, cause[1], 0)
+            else:
+                day = Day(cause[0], number, 0, c.NOT_RECEIVED, 0, 0, FINALIZED, cause[1], 0) if had else None
+            if day is not None:
+                told.append((day, point or before))
+        return told
+
+    def _sum_of(self, row: int, number: int, bounds: list[int], readings: list[dict[str, Any]]) -> tuple[Consumption | None, str]:
+        """Consumption of a local day by these readings, and the service point of the last of them."""
+        inside = [one for one in readings if bounds[0] < one["at"] <= bounds[1]]
+        if not inside:
+            return None, ""
+        before = [one for one in readings if one["at"] <= bounds[0]]
+        base, end = (Reading(one["at"], one["value"], one["condition"]) for one in ((before or inside[:1])[-1], inside[-1]))
+        return self._sum(row, number, base, end, inside[-1]["multiplier"]), inside[-1]["service_point"]
 
     def tick(self, at: int, close: bool, result: Result) -> None:
         """Sends the determinants of changed periods that ended long enough ago; on ``close`` of all changed ones."""
@@ -510,8 +550,14 @@ class Registers:
         return reading, Figure("scalar-consumption", "", found.quantity, condition, 2, found.actual, found.estimated, doubtful)
 
 
-def _digest(*parts: int) -> int:
-    data = ",".join(str(int(part)) for part in parts).encode()
+def _as_day(origin: int, number: int, found: Consumption, version: int, replaces: int) -> Day:
+    condition = min(found.condition, c.SUSPECT) if found.broken else found.condition
+    state = EXCEPTION if found.broken else FINALIZED
+    return Day(origin, number, found.quantity, condition, found.actual, found.estimated, state, version, replaces)
+
+
+def _digest(*parts: int | str) -> int:
+    data = ",".join(part if isinstance(part, str) else str(int(part)) for part in parts).encode()
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little", signed=True)
 
 

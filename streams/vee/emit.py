@@ -182,6 +182,16 @@ class Emitter:
             )  # fmt: skip
             self._deliver(block, self.channels.partition_of(owner, channel))
 
+    def register_days(self, told: list[tuple[int, tuple[int, dict[str, Any]]]], version: int) -> None:
+        """What determinants need for days of registers (channel, partition, what differs by account)."""
+        for channel, (partition, body) in told:
+            labels = self.channels.labels(np.array([channel]))
+            fixed = {
+                "device": labels.device[0].as_py(), "channel": labels.channel[0].as_py(), "zone": labels.zone[0].as_py(),
+                "direction": int(labels.direction[0]), "version": version,
+            }  # fmt: skip
+            self.result.outputs.append(Output(FINALS, "RegisterDays", fixed | body, partition=partition))
+
     def _registers_block(self, changed: Changed, states: Array, version: int) -> None:
         labels = self.channels.labels(changed.channel)
         counts = changed.count.astype(np.int32)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -40,6 +41,7 @@ from streams.vee.parking import Parking
 from streams.vee.preview import preview
 from streams.vee.registers import Changed, Registers
 from streams.vee.rejudging import Judged, Rejudging, Span
+from streams.vee.rewritten import Owns
 from streams.vee.ring import Rings
 from streams.vee.service import Owner
 from streams.vee.spans import Segments
@@ -53,7 +55,7 @@ _NOTHING: Final = np.zeros(0, np.int64)
 class VeeFold:
     """Folds ReadBlock, FinalBlock (a day back from the store), MasterChannel, MasterPresent and Tick messages of one partition.
 
-    Writes ``reads.final`` (FinalBlock, Recall, and what determinants must see in the same order: Tick, MasterChannel) and
+    Writes ``reads.final`` (FinalBlock, RegisterDays, Recall, and what determinants must see in the same order: Tick, MasterChannel) and
     ``vee.exceptions``. Depends on nothing but its state and the message.
     """
 
@@ -188,9 +190,33 @@ class VeeFold:
                 changes.append(self.registers.decide(rest, one, np.array([channel]), told.values, told.codes, version))
             self.late.hold_readings(block, row, channel, old, admitted, self._next("sequence"))
         for changed in changes:
-            emitter.registers(changed, version, *self.readings.judge(changed))
+            self._tell_readings(changed, version, emitter)
         self._pursue({(0, channel) for _, channel, _ in early}, emitter)
         return changes
+
+    def _tell_readings(
+        self, changed: Changed, version: int, emitter: Emitter, older: Mapping[int, Older] | None = None,
+        known: Mapping[tuple[int, int], int] | None = None, had: dict[int, tuple[int, int]] | None = None, before: Owns | None = None,
+    ) -> None:  # fmt: skip
+        """Publishes changed readings, and what days are made of that lie behind newer ones.
+
+        ``had``: what was published of a register, ``before``: whose its readings were, where that is not what was held and now holds.
+        """
+        for row in changed.rewritten:
+            if had is not None:
+                row.told_as(had)
+        emitter.registers(changed, version, *self.readings.judge(changed, older, known))
+        told = [
+            (one.channel, told)
+            for one in changed.rewritten
+            for told in one.days(
+                self.channels.zones[int(self.channels.zone[one.channel])], before or self.channels.judged(one.channel).owner,
+                self.channels.judged(one.channel).owner, partial(self.channels.partition_of, row=one.channel),
+            )
+        ]  # fmt: skip
+        if told:
+            self._next("version")  # days can have been told one version behind that of their readings
+            emitter.register_days(told, self._next("version"))
 
     def _in_service(
         self, block: ReadBlock, part: Part, admitted: Admitted, emitter: Emitter, version: int
@@ -237,6 +263,7 @@ class VeeFold:
         was = self.parking.first_was(late)
         if was is not None:
             spans, known = self._changed_spans(channel), self.readings.found_before({channel: older}, {channel: was})
+            had = self.registers.finals(channel, older)
             version = self._after_leaving()
             out = self.days.uninstalled.readings(channel, older.at, older.code)
             out &= np.array([_within(at, spans) for at in older.at.tolist()], np.bool_)
@@ -245,9 +272,13 @@ class VeeFold:
                 self._uninstalled(taken, channel, emitter, version)
                 older.take_out(out)
             inside = [(at, v) for at, v in zip(older.at.tolist(), older.version.tolist(), strict=True) if _within(at, spans)]
+            gone = set(older.at.tolist())
             emitter.readings_leaving(channel, self._left(channel, was, self.channels.judged(channel), inside), version - 1)
             changed = self.registers.anew_older(channel, version, older, spans)
-            emitter.registers(changed, version, *self.readings.judge(changed, {channel: older}, known))
+            after = self.channels.judged(channel)
+            self._tell_readings(
+                changed, version, emitter, {channel: older}, known, had, lambda at: (was if at in gone else after).owner(at)
+            )
             changes.append(changed)
         for what in self.parking.waiting(late):
             if isinstance(what, ReadBlock):
@@ -259,7 +290,7 @@ class VeeFold:
                     known, told = self.readings.found_before({channel: older}, {}), self.admission.plain(block)
                     owners = np.full(len(rows), channel)
                     changed = self.registers.decide(block, rows, owners, told.values, told.codes, version, {row: older})
-                    emitter.registers(changed, version, *self.readings.judge(changed, {channel: older}, known))
+                    self._tell_readings(changed, version, emitter, {channel: older}, known)
                     changes.append(changed)
             else:
                 changes += self._carry_out(channel, what, emitter, older)
@@ -334,7 +365,7 @@ class VeeFold:
                 self._uninstalled(self.late.taken(seconds, out), out.channel, emitter, version)
             for register in decided.registers:
                 changed = self.registers.anew(register, version, all_=False)
-                emitter.registers(changed, version, *self.readings.judge(changed))
+                self._tell_readings(changed, version, emitter)
             self._again(seconds, decided.again, emitter)
 
     def _again(self, seconds: int, days: list[tuple[int, int]], emitter: Emitter) -> None:
@@ -477,6 +508,7 @@ class VeeFold:
 
     def _carry_out(self, channel: int, body: dict[str, Any], emitter: Emitter, older: Older | None = None) -> list[Changed]:
         known = self.readings.found_before({channel: older}, {}) if older is not None else {}
+        had = self.registers.finals(channel, older)
         asked = self.registers.ordered(channel, body, older)
         if asked.refused:
             emitter.audit(body, self.now, asked.refused, before=asked.before)
@@ -486,7 +518,7 @@ class VeeFold:
         admitted = self.admission.plain(block)
         back = {} if older is None else {self.registers.row(channel): older}
         changed = self.registers.decide(block, rows, np.array([channel]), admitted.values, admitted.codes, version, back)
-        emitter.registers(changed, version, *self.readings.judge(changed, {channel: older} if older is not None else None, known))
+        self._tell_readings(changed, version, emitter, {channel: older} if older is not None else None, known, had)
         emitter.audit(body, self.now, "", asked.done, asked.before, self.registers.summary(channel, body, older))
         return [changed]
 
@@ -648,11 +680,12 @@ class VeeFold:
         if before != after and key in self.state.table(register_rows.NAME).index:
             version = self._after_leaving()
             emitter.readings_leaving(channel, self._left(channel, before, after, self.registers.held(channel)), version - 1)
+            had = self.registers.finals(channel)
             out = self.registers.take_out(channel, lambda at, code: self.days.uninstalled.readings(channel, at, code))
             if len(out.at):
                 self._uninstalled(self.late.taken_readings(channel, out.at, out.value, out.code), channel, emitter, version)
             changed = self.registers.anew(channel, version)
-            emitter.registers(changed, version, *self.readings.judge(changed))
+            self._tell_readings(changed, version, emitter, had=had, before=before.owner)
             self._checked(changed, emitter)
             first = self.registers.since(channel)
             if first is not None and any(end > first for _, end in self.rejudging.concerned_readings(before, after)):

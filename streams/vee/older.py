@@ -167,6 +167,11 @@ class Older:
         """The number of the run each time lies in; readings of the state are in the last one."""
         return np.asarray(np.searchsorted(self.starts, times, side="right"), np.int64)
 
+    @property
+    def first_run(self) -> int:
+        """The number of the run before which there are no readings; 0: none is known to be that."""
+        return int(len(self.starts) > 0 and self.starts[0] == -_EVER)
+
     def gap(self, begin: int, end: int) -> int | None:
         """The first time from ``begin`` to ``end`` of which readings are not known."""
         run = int(np.searchsorted(self.starts, begin, side="right")) - 1

@@ -26,6 +26,7 @@ from streams.vee.eligibility import Asked, applies
 from streams.vee.merging import STEP, Replacement
 from streams.vee.older import Older
 from streams.vee.readings import Estimate, Known, Reading, estimates
+from streams.vee.rewritten import Finals, Rewritten
 
 KEPT: Final = 40  # a month of daily reads: what intervals are compared with
 NAME: Final = "register"
@@ -69,6 +70,7 @@ class Changed:
     methods: Array
     repeated: list[tuple[int, int, int, int]]  # channel, reads held already, first and last time
     contradicted: list[tuple[int, int, int, int]]
+    rewritten: list[Rewritten] = field(default_factory=list)  # registers of which not only the newest reads are concerned
 
 
 @dataclass(slots=True)
@@ -213,6 +215,17 @@ class Registers:
         places = table["at"][row] != _NONE
         return list(zip(table["at"][row, places].tolist(), table["version"][row, places].tolist(), strict=True))
 
+    def finals(self, channel: int, older: Older | None = None) -> dict[int, tuple[int, int]]:
+        """The known readings of a channel as published: time → value and condition in hundredths."""
+        table, row = self.state.table(NAME), self.row(channel)
+        if row < 0:
+            return {}
+        places = table["at"][row] != _NONE
+        at, value, code, _, guess, guessed = (table[name][row, places] for name in _COLUMNS)
+        found = dict(zip(older.at.tolist(), zip(*(c.tolist() for c in older.final()), strict=True), strict=True)) if older else {}
+        now = np.where(guessed > 0, guess, value), np.where(guessed > 0, guessed, code)
+        return found | dict(zip(at.tolist(), zip(*(c.tolist() for c in now), strict=True), strict=True))
+
     def anew(self, channel: int, version: int, *, all_: bool = True) -> Changed:
         """Kept readings of a channel looked at again: all as if they had changed, or those with another estimate now."""
         table = self.state.table(NAME)
@@ -292,8 +305,13 @@ class Registers:
         changed |= (guess != before[0]) | (guessed != before[1])
         if anew is not None:
             changed |= anew[order][begin]
+        had = Finals(
+            np.where(before[1] > 0, before[0], values[begin]), np.where(known, np.where(before[1] > 0, before[1], codes[begin]), 0)
+        )
+        has = Finals(np.where(guessed > 0, guess, value), np.where(guessed > 0, guessed, code).astype(np.uint16))
+        rewritten = _rewritten(table, owner[begin], times[begin], (had, has), changed, older, anew is not None)
         self._keep(table, owner[begin], times[begin], value, code, np.where(changed, version, versions[begin]), guess, guessed, older)
-        value, code = np.where(guessed > 0, guess, value), np.where(guessed > 0, guessed, code).astype(np.uint16)
+        value, code = has
         told = np.flatnonzero(changed)
         who = owner[begin][told]
         heads = np.flatnonzero(np.r_[True, who[1:] != who[:-1]]) if len(who) else np.zeros(0, np.int64)
@@ -302,6 +320,7 @@ class Registers:
         return Changed(
             channel, np.diff(np.r_[heads, len(who)]), replaces, times[begin][told], value[told], code[told], method[told],
             _per_channel(table, owner[begin], times[begin], repeated), _per_channel(table, owner[begin], times[begin], contradicted),
+            rewritten,
         )  # fmt: skip
 
     def _estimates(
@@ -392,6 +411,29 @@ def _per_channel(table: Table, owner: Ints, times: Ints, amount: Ints) -> list[t
     for row in np.unique(owner[hit]).tolist():
         own = hit[owner[hit] == row]
         found.append((int(table["channel"][row]), int(amount[own].sum()), int(times[own].min()), int(times[own].max())))
+    return found
+
+
+def _rewritten(
+    table: Table, owner: Ints, times: Ints, finals: tuple[Finals, Finals], changed: Array, older: Mapping[int, Older], every: bool
+) -> list[Rewritten]:
+    """Registers with changed reads that lie before others which did not change; ``every``: all registers."""
+    if not len(owner):
+        return []
+    since = np.cumsum(changed)
+    heads = np.flatnonzero(np.r_[True, owner[1:] != owner[:-1]])
+    size = np.diff(np.r_[heads, len(owner)])
+    behind = ~changed & (since > np.repeat(since[heads] - changed[heads], size))
+    found = []
+    for row in np.unique(owner if every else owner[behind]).tolist():
+        own = owner == row
+        at = times[own]
+        run, whole = np.zeros(len(at), np.int64), np.full(len(at), table["since"][row] == _NONE)
+        if row in older:
+            run = older[row].run(at)
+            whole = run == older[row].first_run
+        had, has = (Finals(one.value[own], one.code[own]) for one in finals)
+        found.append(Rewritten(int(table["channel"][row]), at, had, has, run, whole))
     return found
 
 

@@ -157,9 +157,7 @@ class Chain:
     def _events(self) -> dict[Any, Any]:
         names = ("account", "device", "channel", "unit", "measure", "grain", "start")
         told = ("quantity", "lines", "condition", "slots", "actual", "estimated", "missing", "status", "service_point")
-        events = self._newest("usage.events", "UsageEvent", names, told)
-        # of registers determinants hold the newest four days: the move of an older one is told by billing period only
-        return {key: event for key, event in events.items() if "interval" in key}
+        return self._newest("usage.events", "UsageEvent", names, told)
 
     def _newest(self, topic: str, kind: str, names: tuple[str, ...], told: tuple[str, ...]) -> dict[Any, Any]:
         newest: dict[Any, dict[str, Any]] = {}

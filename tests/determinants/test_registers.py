@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -31,6 +32,18 @@ def row(*reads: tuple[str | int, int], **extra: Any) -> Row:
     times = [at if isinstance(at, int) else moment(at, zone) for at, _ in reads]
     day = (datetime.fromtimestamp(times[0], ZoneInfo(zone)).date() - EPOCH).days
     return Row(day, [v * UNIT for _, v in reads], times=times, seconds=0, channel="R1", **extra)
+
+
+def behind(readings: Mapping[str, tuple[int | None, int | None]], days: list[str], **extra: Any) -> dict[str, Any]:
+    """A RegisterDays record: readings as they were and are, by local time, in whole units."""
+    told = [
+        {"now": bool(now), "at": moment(at, ZONE), "value": (pair[now] or 0) * UNIT, "condition": REGULAR, "multiplier": 0,
+         "service_point": "sp1"}
+        for now in (0, 1) for at, pair in readings.items() if pair[now] is not None
+    ]  # fmt: skip
+    numbers = [(datetime.fromisoformat(day).date() - EPOCH).days for day in days]
+    fixed = {"device": "m1", "channel": "R1", "unit": "kWh", "account": "a1", "zone": ZONE, "direction": 0, "version": 4}
+    return fixed | extra | {"days": numbers, "readings": told}
 
 
 def months(hub: Hub, kind: str = "scalar-consumption") -> dict[str, tuple[Decimal, int, str]]:
@@ -192,13 +205,19 @@ def test_days_are_told_as_readings_come() -> None:
     hub.give(row(("2024-01-21T00:00", 107)))
     hub.give(row(("2024-01-22T00:00", 110)))
     hub.give(row(("2024-01-21T00:00", 106), version=2, replaces=1))
+    after = {
+        "2024-01-20T00:00": (100, 100),
+        "2024-01-21T00:00": (107, 106),
+        "2024-01-22T00:00": (110, 110),
+    }
+    hub.send("RegisterDays", behind(after, days=["2024-01-20", "2024-01-21"]))
     told = {}
     for day in hub.days:
         date = (EPOCH + timedelta(days=day["day"])).isoformat()
         before = told.get(date)
         assert (day["seconds"], day["map"], day["replaces"]) == (0, "", before[1] if before else 0)
         told[date] = (day["lines"], day["version"])
-    assert told == {"2024-01-20": ({"": 6 * UNIT}, 3), "2024-01-21": ({"": 4 * UNIT}, 2)}
+    assert told == {"2024-01-20": ({"": 6 * UNIT}, 3), "2024-01-21": ({"": 4 * UNIT}, 4)}
     assert hub.days[0]["end"] - hub.days[0]["start"] == 86_400
     assert hub.days[0]["state"] == FINALIZED
 
@@ -308,3 +327,19 @@ def test_readings_in_one_message_or_many() -> None:
     assert sum(q for q, _, _ in months(one).values()) == reads[-1][1] - reads[0][1]
     state = many.fold.state.tables["registers"]
     assert state.nbytes() / len(state["dials"]) < 1536
+
+
+def test_days_behind_the_newest_are_told_by_the_readings_that_come_along() -> None:
+    hub = Hub()
+    for day in range(1, 20):
+        hub.give(row((f"2024-01-{day:02}T00:00", 10 * day)))
+    hub.days.clear()
+    late = {f"2024-01-{day:02}T00:00": (10 * day, 10 * day) for day in (3, 4, 6)}
+    hub.send("RegisterDays", behind(late | {"2024-01-04T00:00": (40, 45)}, days=["2024-01-03", "2024-01-05"]))
+    assert [(day["lines"], day["version"], day["replaces"]) for day in hub.days] == [({"": 15 * UNIT}, 4, 0), ({"": 15 * UNIT}, 4, 0)]
+    hub.days.clear()
+    hub.send("RegisterDays", behind(late, days=["2024-01-03", "2024-01-05"], version=5))  # as it was: there is nothing to tell
+    assert hub.days == []
+    gone = {at: (pair[0], None) for at, pair in late.items()}
+    hub.send("RegisterDays", behind(gone, days=["2024-01-03"], version=6))
+    assert [(day["lines"], day["slots"], day["version"]) for day in hub.days] == [({"": 0}, 0, 6)]
