@@ -182,13 +182,14 @@ class Emitter:
             )  # fmt: skip
             self._deliver(block, self.channels.partition_of(owner, channel))
 
-    def register_days(self, told: list[tuple[int, tuple[int, dict[str, Any]]]], version: int) -> None:
-        """What determinants need for days of registers (channel, partition, what differs by account)."""
-        for channel, (partition, body) in told:
+    def register_days(self, told: list[tuple[int, tuple[int, bool, dict[str, Any]]]], version: int, leaving: int) -> None:
+        """What determinants need for days of registers (channel, and partition, whether the account still has them, what differs by
+        account). Versions of days that an account still has, and of those it has nothing of any more."""
+        for channel, (partition, stays, body) in told:
             labels = self.channels.labels(np.array([channel]))
             fixed = {
                 "device": labels.device[0].as_py(), "channel": labels.channel[0].as_py(), "zone": labels.zone[0].as_py(),
-                "direction": int(labels.direction[0]), "version": version,
+                "direction": int(labels.direction[0]), "version": version if stays else leaving,
             }  # fmt: skip
             self.result.outputs.append(Output(FINALS, "RegisterDays", fixed | body, partition=partition))
 

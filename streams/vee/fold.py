@@ -215,8 +215,8 @@ class VeeFold:
             )
         ]  # fmt: skip
         if told:
-            self._next("version")  # days can have been told one version behind that of their readings
-            emitter.register_days(told, self._next("version"))
+            after = self._next("version")
+            emitter.register_days(told, after, after if before is None else version - 1)
 
     def _in_service(
         self, block: ReadBlock, part: Part, admitted: Admitted, emitter: Emitter, version: int

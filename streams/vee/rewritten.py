@@ -46,8 +46,9 @@ class Rewritten:
         found = [known.get(at, (0, 0)) for at in self.at.tolist()]
         self.had = Finals(*(np.array([one[k] for one in found], np.int64) for k in (0, 1)))
 
-    def days(self, zone: str, before: Owns, after: Owns, home: Callable[[Owner], int]) -> Iterator[tuple[int, dict[str, Any]]]:
-        """What each account must know to tell its days anew: its partition, and the fields of RegisterDays that differ by account.
+    def days(self, zone: str, before: Owns, after: Owns, home: Callable[[Owner], int]) -> Iterator[tuple[int, bool, dict[str, Any]]]:
+        """What each account must know to tell its days anew: its partition, whether it still has them, and the fields of RegisterDays that
+        differ by account.
 
         ``before`` and ``after`` say whose a reading was and is, ``home`` where its determinants are.
         """
@@ -61,11 +62,13 @@ class Rewritten:
             for which, finals in enumerate((self.had, self.has)):
                 mine = (k for k, pair in enumerate(owners) if (pair[which].account, pair[which].unit) == (account, unit))
                 own.append([k for k in mine if finals.code[k] >= _USABLE and home(owners[k][which]) == partition])
-            todo = self._to_tell(numbers, own, touched)
-            for first in range(0, len(todo), _DAYS):
-                some = todo[first : first + _DAYS]
-                told = [self._told(k, now, owners[k][now]) for now in (0, 1) for k in _around(own[now], numbers, some[0], some[-1])]
-                yield partition, {"account": account, "unit": unit, "days": some, "readings": told}
+            todo, staying = self._to_tell(numbers, own, touched), {numbers[k] for k in own[1]}
+            for stays in (False, True):  # days that an account has nothing of any more come first: another may have them now
+                days = [day for day in todo if (day in staying) == stays]
+                for first in range(0, len(days), _DAYS):
+                    some = days[first : first + _DAYS]
+                    told = [self._told(k, now, owners[k][now]) for now in (0, 1) for k in _around(own[now], numbers, some[0], some[-1])]
+                    yield partition, stays, {"account": account, "unit": unit, "days": some, "readings": told}
 
     def _to_tell(self, numbers: list[int], own: list[list[int]], touched: set[int]) -> list[int]:
         """Local days of an account's readings that have changed, or begin where such ends; not those whose begin is not known."""
