@@ -409,6 +409,9 @@ class GroupVersion(Section):
     """The rules of a group from a date on; periods that begin before have the version before."""
 
     since: date | None = Field(default=None, alias="from", description="First local date; only the first version may leave it out")
+    accounts: tuple[str, ...] | None = Field(
+        default=None, description="Patterns that take the place of the group's from this date on; left out: those before stay"
+    )
     rules: tuple[UsageRules, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -443,6 +446,14 @@ class UsageGroup(Section):
         """The version that holds on a local date; None before the first."""
         held = [v for v in self.versions if v.since is None or v.since <= day]
         return held[-1] if held else None
+
+    def takes(self, account: str, day: date | None) -> bool:
+        """Whether the patterns match that hold on a local date; None: those of any date."""
+        named = [(v.since, v.accounts) for v in self.versions if v.accounts is not None]
+        if day is None:
+            return any(any_match(patterns, account) for patterns in (self.accounts, *(patterns for _, patterns in named)) if patterns)
+        patterns = next((p for since, p in reversed(named) if since is None or since <= day), self.accounts)
+        return bool(patterns) and any_match(patterns, account)
 
 
 # --- factors, profiles, peaks, cycles ---------------------------------------------------------------------------------
@@ -543,8 +554,9 @@ class UsageSettings(Section):
             if isinstance(name := getattr(rule, key, None), str)
         ]
 
-    def group_of(self, account: str, named: str | None) -> UsageGroup | None:
-        """The group of a subscription: the one its master data name, else the first whose patterns match."""
+    def group_of(self, account: str, named: str | None, day: date | None) -> UsageGroup | None:
+        """The group of a subscription on a local date: the one its master data name, else the first whose patterns match; None: on any
+        date."""
         if named:
             return next((group for group in self.groups if group.id == named), None)
-        return next((group for group in self.groups if group.accounts and any_match(group.accounts, account)), None)
+        return next((group for group in self.groups if group.takes(account, day)), None)

@@ -16,6 +16,7 @@ from streams.runtime.state import State
 from streams.vee.admission import convert, factor
 from streams.vee.batch import Array, Ints, Mask
 from streams.vee.channels import Channels, key_of
+from streams.vee.eligibility import rollover_on
 from streams.vee.merging import STEP
 from streams.vee.older import Older
 from streams.vee.registers import NAME
@@ -38,7 +39,7 @@ class Anchors:
         ]  # fmt: skip
         self.wanted = bool(rules)
         self.longest = max((rule.max_span_days for rule in rules), default=0) * 86_400
-        self.percent = max((rule.rollover_percent for rule in rules), default=50)
+        self.rules = rules
         self._link = np.zeros(0, np.int64)
         self._seen = 0  # channels looked at
         self._known = 0  # register rows looked at
@@ -125,7 +126,7 @@ class Anchors:
         register = self._register(rows)
         raw = values[owner, b] - values[owner, a]
         dials = self.channels.table["dials"][register][owner].astype(np.int64)
-        raw, broken = rolled(raw, dials, self.percent)
+        raw, broken = rolled(raw, dials, rollover_on(self.rules, end // 86_400) if (raw < 0).any() else _NONE)
         step = steps_of(np.where(usable, values, 0))[owner]
         quantity, step, strange = self._scaled(channels, register, owner, raw, step)
         return Spans(owner, start, end, quantity, step, broken | strange)

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
-from typing import cast
+from typing import Protocol, cast
 
 import numpy as np
 
 from schemas.block import DIRECTIONS
 from schemas.topology.vee import Conditions, Entry
 from streams.vee.batch import Attributes, DayBatch, Ints, Mask
+
+
+class Rolling(Protocol):
+    """A rule that says when a falling register has rolled over."""
+
+    @property
+    def days(self) -> tuple[int, int]:
+        """First day it holds, and the first behind."""
+
+    @property
+    def rollover_percent(self) -> int:
+        """Share of the register's range."""
 
 
 @dataclass(slots=True)
@@ -44,6 +57,16 @@ def applies(rule: Entry, batch: DayBatch, rows: Mask | None = None) -> Mask:
     if rule.eligibility:
         wanted &= _eligible(rule, batch)
     return wanted
+
+
+def rollover_on(rules: Sequence[Rolling], day: Ints) -> Ints:
+    """Per day the share of a register's range (percent) that a rollover may have advanced by: the largest of the rules in force, else of
+    all; without rules 50."""
+    found = np.full(len(day), -1, np.int64)
+    for rule in rules:
+        first, behind = rule.days
+        found = np.where((day >= first) & (day < behind), np.maximum(found, rule.rollover_percent), found)
+    return np.where(found < 0, max((rule.rollover_percent for rule in rules), default=50), found)
 
 
 def _eligible(rule: Entry, batch: DayBatch) -> Mask:

@@ -28,7 +28,7 @@ from schemas.topology.vee import (
 from streams.runtime.state import State
 from streams.vee.batch import Array, Attributes, DayBatch, Ints, Mask, iso
 from streams.vee.channels import Channels
-from streams.vee.eligibility import applies
+from streams.vee.eligibility import applies, rollover_on
 from streams.vee.older import Older
 from streams.vee.registers import KEPT, NAME, Changed
 from streams.vee.rejudging import Judged
@@ -189,8 +189,7 @@ class Readings:
     def __init__(self, state: State, channels: Channels, group: Group) -> None:
         self.state, self.channels = state, channels
         self.rules = [rule for rule in group.rules if isinstance(rule, RuleSettings) and rule.id in RULES]
-        fall = [rule.rollover_percent for rule in self.rules if isinstance(rule, NegativeConsumption)]
-        self.rollover_percent = fall[0] if fall else 50
+        self.falls = [rule for rule in self.rules if isinstance(rule, NegativeConsumption)]
 
     def judge(
         self, changed: Changed, older: Mapping[int, Older] | None = None, known: Mapping[tuple[int, int], int] | None = None
@@ -267,7 +266,10 @@ class Readings:
         dials = self.channels.table["dials"][channel].astype(np.int64)
         span = np.where(dials > 0, np.int64(10) ** np.clip(dials, 0, 12) * MICRO, 0)
         turned = use + span
-        use = np.where((use < 0) & (dials > 0) & (turned * 100.0 <= span * float(self.rollover_percent)) & (turned >= 0), turned, use)
+        fell = use < 0
+        if fell.any():
+            percent = rollover_on(self.falls, at // _DAY)
+            use = np.where(fell & (dials > 0) & (turned * 100.0 <= span * percent.astype(np.float64)) & (turned >= 0), turned, use)
         fresh = new | (linked & np.r_[False, new[:-1]][: len(new)])
         none = np.zeros(len(channel), np.bool_)
         about = self.channels.attributes(channel, was)

@@ -72,8 +72,11 @@ class Checks:
         return totals
 
 
-def rolled(raw: Ints, dials: Ints, percent: int) -> tuple[Ints, Mask]:
-    """Differences of readings with rollovers taken out (registers of ``dials`` digits, 0: unknown), and which stay negative."""
+def rolled(raw: Ints, dials: Ints, percent: Ints) -> tuple[Ints, Mask]:
+    """Differences of readings with rollovers taken out (registers of ``dials`` digits, 0: unknown), and which stay negative.
+
+    ``percent``: of its range a register may have rolled over by, one per difference; not looked at where none is negative.
+    """
     negative = raw < 0
     if not negative.any():
         return raw, negative
@@ -81,7 +84,7 @@ def rolled(raw: Ints, dials: Ints, percent: int) -> tuple[Ints, Mask]:
     for k in np.flatnonzero(negative).tolist():
         span = 10 ** (int(dials[k]) + 6)
         more = int(raw[k]) + span
-        if dials[k] and 0 <= more * 100 <= span * percent:
+        if dials[k] and 0 <= more * 100 <= span * int(percent[k]):
             raw[k], negative[k] = more, False
     return raw, negative
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -316,3 +316,17 @@ def test_intervals_are_told_one_by_one_where_asked_for() -> None:
     start = int(calendar.start_of(ZONE, FIRST))
     [told] = [e for e in hub.events if e["start"] == datetime.fromtimestamp(start + 50 * 900, UTC)]
     assert (told["quantity"], told["lines"], told["replaces"]) == (Decimal("0.5"), [{"tou": "offpeak", "quantity": Decimal("0.5")}], "")
+
+
+def test_account_patterns_of_a_group_change_by_date() -> None:
+    later = {"from": "2026-04-01", "accounts": ["a*"], "rules": RULES}
+    dated = UsageSettings.model_validate({"groups": [{"id": "g", "accounts": ["x*"], "versions": [{"rules": RULES}, later]}]})
+    hub = Hub(usage=dated)
+    hub.give(*month(), *month(first=FIRST + 31, days=30))
+    hub.tick("2026-05-01T03:00:00")
+    assert [body["period_start"].month for body in sent(hub)] == [3]  # April, whose begin is 31 March in UTC
+    days = [date(2026, 3, 31), date(2026, 4, 1), None]
+    assert [[dated.group_of(name, None, day) is not None for day in days] for name in ("a1", "x1")] == [
+        [False, True, True],
+        [True, False, True],
+    ]

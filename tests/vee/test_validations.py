@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -316,6 +317,15 @@ def test_only_the_newest_days_of_siblings_are_compared() -> None:
 def readings(hub: Hub, *values: float, first: int = 0, **more: Any) -> None:
     for k, value in enumerate(values):
         hub.send(register_row([(START + (first + k) * LONG, value)], **more))
+
+
+def test_how_far_a_register_may_roll_over_changes_by_date() -> None:
+    change = datetime.fromtimestamp(START + 3 * LONG, UTC).date()
+    wide, narrow = NegativeConsumption(effective_to=change), NegativeConsumption(effective_from=change, rollover_percent=1)
+    hub = Hub(with_rules(wide, narrow))
+    hub.master(channel="R1", dials=5)
+    readings(hub, 99_990, 3_000, 99_990, 3_000)
+    assert told(hub, "negative-consumption") == [(2, "reading 3000 after 99990: -96990 kWh, more than a rollover explains")]
 
 
 def test_a_register_may_roll_over_and_may_not_fall() -> None:

@@ -71,7 +71,7 @@ class Usage:
         known = self._kept.get(account)
         if known is None:
             named = {period["usage_group"] for period in self.book.subscriptions.get(account, [])} - {None}
-            groups = any(self._settings.group_of(account, name) for name in named or {None})
+            groups = any(self._settings.group_of(account, name, None) for name in named or {None})
             events = self._settings.events.grain_of(account) == "interval"
             known = self._kept[account] = bool(account) and (groups or events)
         return known
@@ -326,8 +326,8 @@ class Usage:
         gone = (known and about is None) or (one.trigger == "cycle" and (one.begin, one.end) not in self._spans(account, regular))
         if gone:
             return None, Outcome()
-        group = self._settings.group_of(account, (about or {}).get("usage_group"))
         period = Period(one.begin, one.end, regular.zone, regular.cycle_days)
+        group = self._settings.group_of(account, (about or {}).get("usage_group"), period.first)
         version = group.version_of(period.first) if group else None
         if group is None or version is None:
             return None, Outcome()
