@@ -29,6 +29,7 @@ from schemas.codec import Codec
 from schemas.topology import Topology, load_topology
 from schemas.topology.prepaid import PrepaidSettings
 from schemas.topology.subscribers import DeliverySettings
+from tests.patience import PATIENCE
 from tests.prepaid.driver import Driver, settings
 
 CODEC = Codec()
@@ -169,6 +170,7 @@ def running(folder: Path, delivery: DeliverySettings | None = None, secrets: dic
     kept = Secrets(None, {f"MDH_SUBSCRIBER_SECRET_{name.upper()}": value for name, value in (secrets or {}).items()})
     reader = StoreReader(store, 1)
     part = Prepaid(hub_topology(of, delivery), reader, engine, CODEC, master, kept, folder)  # type: ignore[arg-type]
+    part.service.patience = PATIENCE
     app = create_app(Desk(None, reader, None, list), [routes(part)])  # type: ignore[arg-type]
     try:
         with TestClient(app, raise_server_exceptions=False, follow_redirects=False) as client:

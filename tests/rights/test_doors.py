@@ -11,6 +11,7 @@ import pytest
 
 from connectors.rights.service import COOKIE
 from schemas.topology.rights import Grant
+from tests.patience import eventually
 from tests.rights.kit import PASSWORD, World
 
 
@@ -36,7 +37,7 @@ def test_login_gives_a_session_that_logout_ends_on_all_hubs(worlds: Callable[...
     assert other.get("/v1/session").json()["name"] == "anna"  # although the hub may learn of session and user only now
     assert "todos.work" in client.get("/v1/session").json()["permissions"]
     assert client.delete("/v1/session").status_code == 204
-    assert _eventually(lambda: other.get("/v1/exceptions").status_code == 401)
+    assert eventually(lambda: other.get("/v1/exceptions").status_code == 401)
 
 
 @pytest.mark.parametrize("topic", ["sessions", "accounts"])
@@ -182,7 +183,7 @@ def test_rights_in_an_area_show_and_reach_nothing_outside(world: World) -> None:
 def test_the_first_link_makes_one_administrator_once(worlds: Callable[..., World]) -> None:
     world = worlds()
     file = world.folder / "run" / "first-admin"
-    assert _eventually(file.exists)
+    assert eventually(file.exists)
     assert file.stat().st_mode & 0o077 == 0
     code = file.read_text().partition("code=")[2]
     client = world.browser()
@@ -238,12 +239,3 @@ def test_an_open_hub_asks_nobody_but_other_sites_may_not_use_its_browser(worlds:
     assert client.get("/v1/exceptions").status_code == 200
     assert client.get("/v1/session").json()["name"] == "local"
     assert client.post("/v1/settle", json={"ids": []}, headers={"Origin": "https://evil.example"}).status_code == 403
-
-
-def _eventually(check: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        if check():
-            return True
-        time.sleep(0.05)
-    return False

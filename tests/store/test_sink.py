@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -595,6 +595,27 @@ def test_a_stop_while_waiting_leaves_the_position_where_it_was(store: Store) -> 
         sink.flush(batch, None, FakeProducer(), Watch(set_after=3))  # type: ignore[arg-type]
     assert "out of order" in sink.health.problem
     assert positions(store, "mdh.sink") == {}
+
+
+def test_a_broker_that_does_not_tell_its_offsets_yet_is_asked_again(store: Store) -> None:
+    answers: list[Any] = [KafkaException(KafkaError(KafkaError._TIMED_OUT)), KafkaException(KafkaError(KafkaError._TRANSPORT)), (3, 9)]
+
+    class Slow:
+        def get_watermark_offsets(self, *_: Any, **__: Any) -> Any:
+            answer = answers.pop(0)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+    sink, watch, place = make_sink(store), Watch(), TopicPartition("reads.final", 0)
+    assert sink._bounds(Slow(), place, watch) == (3, 9)  # type: ignore[arg-type]
+    assert "broker" in sink.health.problem
+    answers.append(KafkaException(KafkaError(KafkaError._TRANSPORT)))
+    with pytest.raises(StoppedError):
+        sink._bounds(Slow(), place, Watch(set_after=1))  # type: ignore[arg-type]
+    answers.append(KafkaException(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)))
+    with pytest.raises(KafkaException):
+        sink._bounds(Slow(), place, watch)  # type: ignore[arg-type]
 
 
 def test_topics_come_from_the_topology(store: Store) -> None:
