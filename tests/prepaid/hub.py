@@ -95,6 +95,12 @@ class Engine:
                 for table, found_rows in others.items():
                     self._insert(table, found_rows)
                 self._keep()
+            for _ in batch:
+                self._queue.task_done()
+
+    def settle(self) -> None:
+        """Waits until everything written so far is stored."""
+        self._queue.join()
 
     def _keep(self) -> None:
         tables: dict[str, list[dict[str, Any]]] = {}

@@ -13,8 +13,10 @@ import orjson
 import pytest
 from aiosmtpd.controller import Controller
 
+from connectors.embedded.place import Port
 from connectors.subscribers import signing
 from schemas.topology.subscribers import DeliverySettings
+from tests.patience import PATIENCE
 from tests.prepaid.hub import Hub, running
 from tests.subscribers.kit import receiver
 
@@ -40,16 +42,11 @@ class Mailbox:
 
 @contextmanager
 def mailbox() -> Iterator[tuple[Mailbox, int]]:
-    import socket
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    box = Mailbox()
-    controller = Controller(box, hostname="127.0.0.1", port=port)
+    box, kept = Mailbox(), Port()
+    controller = Controller(box, hostname="127.0.0.1", port=kept.number, ready_timeout=PATIENCE)
     controller.start()
     try:
-        yield box, port
+        yield box, kept.number
     finally:
         controller.stop()
 
@@ -98,12 +95,8 @@ class Post:
 
     def look(self) -> int:
         found = self.hub.part.courier.round()
-        with self.hub.engine:
-            pass
-        while not self.hub.engine._queue.empty():
-            pass
-        with self.hub.engine:
-            return found
+        self.hub.engine.settle()
+        return found
 
     def mails(self, account: str) -> list[str]:
         texts = [str(mail.get_content()) for mail in self.box.taken if account in str(mail["Subject"])]
