@@ -174,7 +174,11 @@ def test_the_route_takes_what_ccb_says_from_those_who_may_and_nothing_else(tmp_p
             for system in ("ccb", "ccb", "other"):
                 answer = client.patch(path, params={"system": system}, json=said, headers=cis)
                 assert (answer.status_code, answer.json()) == (202, {"charge": "c1"})
-            first, again, other = writer.requests
+            for key in ("k1", "k1", "k2"):
+                assert client.patch(path, json=said, headers={**cis, "Idempotency-Key": key}).status_code == 202
+            first, again, other, *keyed = writer.requests
+            ids = [request["items"][0]["id"] for request in keyed]
+            assert (ids[0] == ids[1], len({*ids, first["items"][0]["id"]})) == (True, 3), "under another key it counts again"
             (item,) = first["items"]
             assert (first["system"], first["kind"], first["bulk"]) == ("ccb", "charge-lifecycle", False)
             assert item["body"] == {"id": "c1", "charge": "c1", "action": "used-on-bill", "bill": "B1", "note": "May"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import orjson
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
@@ -91,13 +91,17 @@ def routes(part: Enterprise | None) -> APIRouter:
     @router.patch(
         "/charges/{id}/lifecycle", status_code=202, summary="Say what became of a billable charge of a prepaid account",
         description="What is said of a charge that is not known, or that a newer version has replaced, is refused in an acknowledgement "
-        "(PRE.IDE), and so is the rejection of one that stands on a bill (PRE.CVE).",
+        "(PRE.IDE), and so is the rejection of one that stands on a bill (PRE.CVE). The same said again counts "
+        "once; what is to count again, such as a charge accepted, rejected and accepted after all, needs another Idempotency-Key.",
         responses=problems.responses(422, 503),
     )  # fmt: skip
-    async def charge(id: str, asked: ChargeLifecycle, system: Annotated[str, Query(max_length=255)] = "ccb") -> dict[str, str]:
+    async def charge(
+        id: str, asked: ChargeLifecycle, system: Annotated[str, Query(max_length=255)] = "ccb",
+        key: Annotated[str | None, Header(alias="Idempotency-Key", max_length=255)] = None,
+    ) -> dict[str, str]:  # fmt: skip
         assert part is not None
         body = {"id": id, "charge": id, "action": asked.action, "bill": asked.bill, "note": asked.note}
-        own = identity("charge-lifecycle", system, id, asked.action, asked.bill)
+        own = identity("charge-lifecycle", system, id, asked.action, asked.bill, *((key,) if key else ()))
         await run_in_threadpool(_one, part, system, "charge-lifecycle", own, body)
         return {"charge": id}
 
