@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from typing import Final
 
 
@@ -72,6 +73,7 @@ _ALIASES: Final = {
 }
 
 
+@lru_cache(1024)
 def resolve(text: str) -> Unit:
     """The unit of any common spelling (``KWH``, ``kVArh``, ``m³``). An unknown one is kept as its own dimension."""
     word = text.strip().lower()

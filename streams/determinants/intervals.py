@@ -175,13 +175,15 @@ class Intervals:
             texts, told, known = self.now.text[name], column.to_pylist(), rows.tolist()
             if [texts[row] for row in known] == told:
                 continue
+            changed = []
             for row, value in zip(known, told, strict=True):
                 if texts[row] != value:
                     if self._map[row] >= 0:  # known before, so perhaps to a block that is remembered
                         self._forget()
                     texts[row] = value
-                    self.now.mark(np.array([row]))
-                    self._cycle[row] = -1
+                    changed.append(row)
+            self.now.mark(np.array(changed, np.int64))
+            self._cycle[changed] = -1
         self._know(rows)
         fresh = self._map[rows] < 0
         stale = fresh | (self._direction[rows] != block.direction)

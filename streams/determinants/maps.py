@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 from typing import Final
 from zoneinfo import ZoneInfo
 
@@ -83,6 +84,8 @@ class Maps:
         # Maps change by date, or did
         self.wide = any(rule.since or rule.until for rule in settings.assign) or any(_DAY in name for name, _ in self.names)
         self._plans: list[tuple[tuple[int, int], ...]] = []  # first days and maps, in order
+        self._found = lru_cache(4096)(self._find)
+        self._by_account = any(rule.accounts for rule in settings.assign)
         self._maps: dict[int, TouMap] = {numbers[tou.id]: tou for tou in settings.maps}
         self.width = (1 + self.wide) * max(len(lines) for name, lines in self.names if _DAY not in name)
         self.width = max(self.width, *(len(lines) for _, lines in self.names))
@@ -97,6 +100,9 @@ class Maps:
 
     def assign(self, unit: str, direction: str, channel: str, account: str) -> int:
         """The number of the map a channel is billed by; where it changes by date, that of a plan (see :meth:`on`)."""
+        return self._found(unit, direction, channel, account if self._by_account else "")
+
+    def _find(self, unit: str, direction: str, channel: str, account: str) -> int:
         maps = self.settings.maps_of(unit, direction, channel, account)
         steps = tuple(
             (-(2**31) if since is None else (since - _EPOCH).days, self._numbers[found.id] if found else UNMAPPED) for since, found in maps

@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
+from schemas.arrow import integers
 from schemas.block import DIRECTIONS, FinalBlock, ReadBlock, pack_text, strings
 from schemas.identity import partition_of
 from schemas.quantity import MICRO
@@ -105,14 +106,19 @@ class Channels:
         return rows
 
     def admit(self, block: ReadBlock, rows: Ints) -> None:
-        """Adds the channels of these rows of a block as they come, with defaults."""
-        table = self.table
-        for row in rows.tolist():
-            key = key_of(block.device[row].as_py(), block.channel[row].as_py())
+        """Adds the channels of these rows of a block as they come, with defaults; a first delivery brings thousands."""
+        table, first = self.table, dict[str, int]()
+        which = integers(rows)
+        pairs = zip(block.device.take(which).to_pylist(), block.channel.take(which).to_pylist(), strict=True)
+        for row, (device, channel) in zip(rows.tolist(), pairs, strict=True):
+            key = key_of(device, channel)
             if key not in table.index:
-                number = int(table.add([key])[0])
+                first.setdefault(key, row)
+        if first:
+            numbers = table.add(list(first))
+            for number in numbers.tolist():
                 table.text["zone"][number] = self.default_zone
-                self._learn(number, block, row)
+            self._learn(numbers, block, np.array(list(first.values()), np.int64))
 
     def complete(self, block: ReadBlock, rows: Ints, positions: Ints) -> None:
         """Takes from the reads at ``positions`` of a block what master data leave open: unit and direction of their channels."""
@@ -120,19 +126,25 @@ class Channels:
         blank = self.units.index("") if "" in self.units else UNSET
         if blank == UNSET:
             return
-        for at in np.flatnonzero(self.unit[rows] == blank).tolist():
-            self._learn(int(rows[at]), block, int(positions[at]))
+        at = np.flatnonzero(self.unit[rows] == blank)
+        if len(at):
+            self._learn(rows[at], block, positions[at])
 
-    def _learn(self, number: int, block: ReadBlock, row: int) -> None:
-        table = self.table
-        if not table.text["unit"][number]:
-            table.text["unit"][number] = resolve(block.unit[row].as_py()).name
-        if not table["direction"][number]:
-            table["direction"][number] = block.direction[row]
-        if not table["known"][number] and block.multiplier[row] > 0:
-            table["multiplier"][number] = block.multiplier[row]
-        table.mark(np.array([number]))
-        self.changed(number)
+    def _learn(self, numbers: Ints, block: ReadBlock, rows: Ints) -> None:
+        table, units = self.table, block.unit.take(integers(rows)).to_pylist()
+        for number, row, unit in zip(numbers.tolist(), rows.tolist(), units, strict=True):
+            if not table.text["unit"][number]:
+                table.text["unit"][number] = resolve(unit).name
+            if not table["direction"][number]:
+                table["direction"][number] = block.direction[row]
+            if not table["known"][number] and block.multiplier[row] > 0:
+                table["multiplier"][number] = block.multiplier[row]
+        table.mark(numbers)
+        known = len(self.names)
+        self._labels.clear()
+        self.refresh()
+        for number in numbers[numbers < known].tolist():
+            self._derive(number)
 
     def refresh(self) -> None:
         """Brings unit and zone numbers up to the rows there are."""
