@@ -16,6 +16,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,6 +35,7 @@ from mdh.errors import UsageError
 from schemas.codec import Codec
 from schemas.identity import identity, partition_of
 from schemas.topology import Topology, load_topology
+from streams.determinants.events import MOST
 from streams.prepaid.fold import PrepaidFold
 from streams.runtime.fold import Message
 from streams.runtime.lane import ID, SEQUENCE, WRITER
@@ -50,7 +52,7 @@ CODEC: Final = Codec()
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Accounts, and days of one usage event each; every third day has a top-up."""
+    """Accounts, and days of one usage event each, gathered by partition as the agent upstream gathers them; every third day a top-up."""
 
     accounts: int
     days: int
@@ -59,15 +61,26 @@ class Load:
         """The accounts."""
         return [f"P{number:06d}" for number in range(self.accounts)]
 
-    def messages(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
-        """Key, record type and record in the order of the inbox."""
+    def messages(self, partitions: int) -> Iterator[tuple[str, str, dict[str, Any]]]:
+        """Key (any account of the partition), record type and record in the order of the inbox."""
         for name in self.names():
             yield name, "PrepaidRequest", request("enrol", name, f"enrol/{name}", terms='{"from": "2026-03-01", "zone": "UTC"}')
         for day in range(self.days):
+            told = [usage(name, day, 4_000_000 + 37_717 * ((number * 7 + day * 13) % 101)) for number, name in enumerate(self.names())]
+            yield from batches(told, partitions)
             for number, name in enumerate(self.names()):
-                yield name, "UsageEvent", usage(name, day, 4_000_000 + 37_717 * ((number * 7 + day * 13) % 101))
                 if (number + day) % 3 == 0:
                     yield name, "PrepaidRequest", request("topup", name, f"top/{name}/{day}", amount=900 + number % 7, channel="web")
+
+
+def batches(events: list[dict[str, Any]], partitions: int) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Usage events as messages of the inbox."""
+    own: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    for event in events:
+        own[partition_of(event["account"], partitions)].append(event)
+    for told in own.values():
+        for first in range(0, len(told), MOST):
+            yield told[first]["account"], "UsageBatch", {"events": told[first : first + MOST]}
 
 
 def request(action: str, account: str, id: str, **fields: Any) -> dict[str, Any]:
@@ -120,12 +133,12 @@ def expected(load: Load, topology: Topology) -> tuple[dict[str, list[Cause]], fl
     folds = [PrepaidFold(topology.prepaid, topology.zone, number) for number in range(topology.partitions)]
     found: dict[str, list[Cause]] = defaultdict(list)
     count, began = 0, time.perf_counter()
-    for number, (key, kind, body) in enumerate(load.messages()):
+    for number, (key, kind, body) in enumerate(load.messages(topology.partitions)):
         result = folds[partition_of(key, topology.partitions)].apply(Message(kind, body, f"m{number}"))
-        cause = [output.body for output in result.outputs if output.type == "Posting"]
-        if cause:
-            found[key].append(cause)
-            count += len(cause)
+        postings = (output.body for output in result.outputs if output.type == "Posting")
+        for (account, _), cause in groupby(postings, lambda posting: (posting["account"], posting["cause"])):
+            found[account].append(list(cause))
+            count += len(found[account][-1])
     return found, count / (time.perf_counter() - began)
 
 
@@ -143,7 +156,7 @@ def agent(folder: Path, load: Load, heads: dict[str, Head], postings: int, topol
     with Broker(folder / "kafka", say=say) as broker:
         kafka = KafkaSettings(bootstrap=broker.bootstrap)
         Administrator(kafka).apply(topology)
-        fill(kafka, load.messages(), topology)
+        fill(kafka, load.messages(topology.partitions), topology)
         reader = from_end(kafka, "prepaid.ledger", topology)
         log = folder / "worker.log"
         with _process(_mdh("worker", broker.bootstrap, folder / "data", "--agents", "prepaid"), log):
@@ -313,7 +326,7 @@ class _Outside:
             self.send("prepaid.requests", name, "PrepaidRequest", request("enrol", name, f"enrol/{name}", terms=terms), f"enrol/{name}")
         self.write.flush(30)
         _until(lambda: self._count("prepaid.outcomes") >= len(accounts))
-        fill(self.kafka, ((name, "UsageEvent", usage(name, 0, 9_000_000)) for name in accounts), self.topology)
+        fill(self.kafka, batches([usage(name, 0, 9_000_000) for name in accounts], self.topology.partitions), self.topology)
         left = set(accounts)
         for command in self._commands(lambda: bool(left)):
             left.discard(command["reference"])

@@ -64,6 +64,7 @@ def _determinants(topology: Topology) -> MakeFold:
         topology.vee.hot_days,
         topology.usage,
         tuple(told(topology, "determinants", "UsageEvent")),
+        told(topology, "determinants", "UsageBatch"),
     )
 
 

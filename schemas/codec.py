@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +16,7 @@ from typing import Any, Final
 import fastavro
 
 from schemas.block import Block, DayBlock, FinalBlock, ReadBlock, RecallBlock
+from schemas.flat import Encoder, NotFlatError, encoder
 
 FOLDER: Final = Path(__file__).parent
 BLOCKS: Final[dict[str, type[Block]]] = {kind.SCHEMA: kind for kind in (ReadBlock, FinalBlock, DayBlock, RecallBlock)}
@@ -46,9 +48,16 @@ class Codec:
         newest = {versioned.rpartition(".v")[0]: number for number, versioned in by_version}
         self._readers: dict[str, Any] = {}
         self._heads = {name: b"\0" + number.to_bytes(4, "big") for name, number in newest.items()}
+        self._encoders: dict[str, Encoder | None] = {}
 
     def encode(self, name: str, record: dict[str, Any]) -> bytes:
         """A record of the named type, framed. Raises ValueError where it does not fit its schema."""
+        if name not in self._encoders:
+            self._encoders[name] = encoder(schema_text(name), self._heads[name])
+        flat = self._encoders[name]
+        if flat is not None:
+            with suppress(NotFlatError, KeyError, TypeError, AttributeError, IndexError):
+                return flat(record)
         buffer = io.BytesIO()
         buffer.write(self._heads[name])
         fastavro.schemaless_writer(buffer, _parsed(name), record)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
@@ -13,7 +13,7 @@ import numpy as np
 
 from schemas.block import DIRECTIONS, OPEN, DayBlock, FinalBlock, starts_of
 from schemas.conditions import NOT_RECEIVED, OUTAGE, REGULAR, SUSPECT
-from schemas.identity import identity
+from schemas.identity import identity, partition_of
 from schemas.topology.usage import EventSettings
 from schemas.units import resolve
 from streams import calendar
@@ -28,6 +28,7 @@ from streams.runtime.state import State
 LinesOf = Callable[[Changed, Curve], tuple[Any, list[str]]]
 TOPIC: Final = "usage.events"
 CHECKS: Final = "check/"  # device and register channel that only checks intervals of the same device
+MOST: Final = 200  # events in one batch: what comes behind it does not wait long
 _STATUS: Final = ("open", "final", "held")
 
 
@@ -49,10 +50,17 @@ class Span:
 
 
 class UsageEvents:
-    """Tells accounts' daily sums, in each of the topics that want them. Registers that only check intervals are not told twice."""
+    """Tells accounts' daily sums, one by one in some topics, gathered by partition in others. Registers that only check intervals are
+    not told twice.
 
-    def __init__(self, settings: EventSettings, state: State, topics: tuple[str, ...] = (TOPIC,)) -> None:
-        self._settings, self._state, self._topics = settings, state, topics
+    ``gathered``: topics that take batches, with their partitions.
+    """
+
+    def __init__(
+        self, settings: EventSettings, state: State, topics: tuple[str, ...] = (TOPIC,), gathered: Mapping[str, int] | None = None
+    ) -> None:
+        self._settings, self._state, self._topics, self._gathered = settings, state, topics, gathered or {}
+        self._waiting: list[dict[str, Any]] = []
         self._grains: dict[str, str] = {}
 
     def master(self, body: dict[str, Any]) -> None:
@@ -89,7 +97,7 @@ class UsageEvents:
             lines = [line for line in named if line[0]] or named
             peak = highest[row] if days.seconds[row] else (0, 0)
             body = _body(span, days, row, lines, about) | _demand(span.unit, int(days.seconds[row]), *peak)
-            result.outputs += [Output(topic, "UsageEvent", body, span.account.encode()) for topic in self._topics]
+            self._add(body, result)
 
     def intervals(self, changes: list[Changed], block: FinalBlock, lines_of: LinesOf, result: Result) -> None:
         """Adds an event for each interval that changed, of accounts that are told by interval."""
@@ -121,7 +129,23 @@ class UsageEvents:
                     "replaces": span.identity(replaces) if int(had[1][slot]) else "",
                     **_demand(span.unit, channel.seconds, amount, span.start + channel.seconds if makes_maximum(code) else 0),
                 }  # fmt: skip
-                result.outputs += [Output(topic, "UsageEvent", body, span.account.encode()) for topic in self._topics]
+                self._add(body, result)
+
+    def _add(self, body: dict[str, Any], result: Result) -> None:
+        result.outputs += [Output(topic, "UsageEvent", body, body["account"].encode()) for topic in self._topics]
+        if self._gathered:
+            self._waiting.append(body)
+
+    def gather(self, result: Result) -> None:
+        """Adds what the message has told so far to the topics that take batches."""
+        for topic, partitions in self._gathered.items():
+            own: dict[int, list[dict[str, Any]]] = {}
+            for body in self._waiting:
+                own.setdefault(partition_of(body["account"], partitions), []).append(body)
+            for number, bodies in sorted(own.items()):
+                for first in range(0, len(bodies), MOST):
+                    result.outputs.append(Output(topic, "UsageBatch", {"events": bodies[first : first + MOST]}, partition=number))
+        self._waiting.clear()
 
     def tells(self, span: Span) -> bool:
         """Whether a channel's spans are told at all."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Final
 
@@ -66,7 +67,7 @@ class DeterminantsFold:
 
     def __init__(
         self, settings: DeterminantsSettings, partition: int, partitions: int, hot_days: int = 2, usage: UsageSettings | None = None,
-        told: tuple[str, ...] = (USAGE_EVENTS,),
+        told: tuple[str, ...] = (USAGE_EVENTS,), gathered: Mapping[str, int] | None = None,
     ) -> None:  # fmt: skip
         self.partition, self.partitions = partition, partitions
         self.state = State(make_table, verify=self._verify)
@@ -78,7 +79,7 @@ class DeterminantsFold:
         self._intervals = Intervals(settings, self.state, hot_days, judge, schedules)
         self._registers = Registers(settings, self.state, judge, schedules)
         self._usage = Usage(usage or UsageSettings(), settings, self.state, judge)
-        self._events = UsageEvents((usage or UsageSettings()).events, self.state, told)
+        self._events = UsageEvents((usage or UsageSettings()).events, self.state, told, gathered)
 
     def _verify(self) -> None:
         """Sums are kept by billing period: periods that have begun stay what they are."""
@@ -103,6 +104,7 @@ class DeterminantsFold:
             self._usage.master(message.body)
         else:
             self._order(message, result)
+        self._events.gather(result)
         return result
 
     def _order(self, message: Message, result: Result) -> None:

@@ -79,8 +79,9 @@ class PrepaidFold:
         return result
 
     def _one(self, kind: str, body: dict[str, Any], result: Result) -> None:
-        if kind == "UsageEvent":
-            self._usage(body, result)
+        if kind == "UsageBatch":
+            for event in body["events"]:
+                self._usage(event, result)
         elif kind == "PrepaidRequest":
             self._request(body, result)
         elif kind == "DeviceReply":

@@ -20,6 +20,7 @@ LARGEST: Final = 64 * 1024 * 1024  # of one record: a dead letter is as large as
 TELL_SECONDS: Final = 5.0  # between two looks at the size of the state, which take as long as it has entries
 WAITING: Final = ("parked/", "late/")  # entries of the state that hold rows which wait for something
 COMMIT_ATTEMPTS: Final = 8
+FULL: Final = 20_000  # records in one transaction: what a few messages led to may be many times what they were
 
 
 class FoldError(Exception):
@@ -124,7 +125,7 @@ class Partition:
 
     def _advance(self, records: Sequence[Record]) -> int:
         agent, began = self.plan.agent, time.monotonic()
-        handled, outputs = 0, []
+        handled, outputs = 0, list[Record]()
         for index, record in enumerate(records):
             if not self._is_next(record):
                 continue
@@ -133,6 +134,10 @@ class Partition:
             except Exception as cause:
                 raise FoldError(index, cause) from cause
             handled += 1
+            if len(outputs) >= FULL:
+                self.sabotage.strike("between fold and writes")
+                self._commit(outputs)
+                outputs = []
         if handled:
             metrics.BATCH_SECONDS.labels(agent).observe(time.monotonic() - began)
             metrics.BATCH_ROWS.labels(agent).observe(handled)

@@ -8,9 +8,13 @@ from typing import Any
 
 from schemas.block import EXCEPTION, OPEN
 from schemas.conditions import EST_LIKE_DAY, MISSING, REGULAR, SUSPECT
+from schemas.identity import partition_of
 from schemas.topology.usage import EventSettings, UsageSettings
 from streams import calendar
-from tests.determinants.kit import Hub, Row, day_number
+from streams.determinants.events import MOST
+from streams.determinants.fold import DeterminantsFold
+from streams.runtime.fold import Message
+from tests.determinants.kit import CODEC, Hub, Row, day_number, finals
 
 MONDAY = day_number("2026-03-02")
 
@@ -86,3 +90,21 @@ def test_an_interval_told_alone_has_its_own_power() -> None:
     hub = Hub(usage=UsageSettings(events=EventSettings(intervals=("a*",))))
     hub.give(Row(MONDAY, [250_000] * 96, [MISSING] + [REGULAR] * 95))
     assert [body["demand"] for body in hub.events] == [None] + [Decimal(1)] * 95
+
+
+def test_topics_that_take_batches_get_the_same_events_by_partition() -> None:
+    hub = Hub(usage=UsageSettings(events=EventSettings(intervals=("i*",))))
+    hub.fold = DeterminantsFold(hub.settings, 0, 1, hub.hot_days, hub.usage, gathered={"inbox": 4})
+    rows = [Row(MONDAY, [1_000_000] * 96, account=f"{'i' if n % 9 == 0 else 'a'}{n}", device=f"m{n}") for n in range(60)]
+    outputs = hub.fold.apply(Message("FinalBlock", finals(rows), "m1", "p")).outputs
+    alone = [output.body for output in outputs if output.type == "UsageEvent"]
+    batches = [output for output in outputs if output.type == "UsageBatch"]
+    assert {output.topic for output in batches} == {"inbox"}
+    assert len(alone) == 53 + 7 * 96
+    for number in range(4):
+        own = [output.body["events"] for output in batches if output.partition == number]
+        assert [event for events in own for event in events] == [e for e in alone if partition_of(e["account"], 4) == number]
+        assert all(len(events) == MOST for events in own[:-1])
+        assert 0 < len(own[-1]) <= MOST
+    assert all(CODEC.decode(CODEC.encode("UsageBatch", output.body))["events"] for output in batches)
+    assert not hub.fold.apply(Message("Tick", {"at": 0, "close": False}, "m2")).outputs

@@ -78,9 +78,13 @@ class Driver:
         self.give("PrepaidRequest", {"id": id or f"r{self.number}", "account": account, "action": action} | body)
         return self.last["PrepaidOutcome"][-1]
 
-    def use(
+    def use(self, day: str, quantity: str, account: str = "a1", **fields: Any) -> None:
+        """Tells a usage event of a whole local day; ``fields`` as of :meth:`event`."""
+        self.give("UsageBatch", {"events": [self.event(day, quantity, account, **fields)]})
+
+    def event(
         self, day: str, quantity: str, account: str = "a1", *, version: int = 1, tou: dict[str, str] | None = None, **fields: Any
-    ) -> None:
+    ) -> dict[str, Any]:
         """A usage event of a whole local day."""
         number = (date.fromisoformat(day) - date(1970, 1, 1)).days
         start, end = (datetime.fromtimestamp(int(calendar.start_of(self.zone, n)), UTC) for n in (number, number + 1))
@@ -92,7 +96,7 @@ class Driver:
             "actual": 96, "estimated": 0, "missing": 0, "provisional": False, "status": "final", "version": version, "replaces": "",
             "demand": None, "demand_seconds": 0, "demand_end": None,
         }  # fmt: skip
-        self.give("UsageEvent", body | fields)
+        return body | fields
 
     def days(self, first: str, count: int) -> list[str]:
         """ISO dates from one on."""

@@ -10,6 +10,9 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
 from tests.prepaid.driver import Driver, second, settings
 from tests.prepaid.reference import bill
@@ -166,3 +169,52 @@ def test_a_year_of_everything_is_right_to_the_cent(seed: int) -> None:
     assert all(counts[f"posting {kind}"] for kind in kinds), counts
     assert counts["disconnect"] > 5
     assert counts["notice balance.low"] > 5
+
+
+@given(st.data())
+@hypothesis_settings(max_examples=25, deadline=None)
+def test_events_of_a_batch_count_as_if_each_came_alone(data: st.DataObject) -> None:
+    of = settings(
+        tariffs=TARIFFS, assign=[{"tariff": t["id"], "rates": [t["id"]]} for t in TARIFFS], thresholds=[{"id": "low", "amount": "5"}],
+        disconnection={"grace": "0s", "max_read_age": "60d"},
+    )  # fmt: skip
+    alone, gathered = Driver(of), Driver(of)
+    for driver in (alone, gathered):
+        for number, tariff in enumerate(TARIFFS):
+            driver.ask("enrol", f"a{number}", terms={"rate": tariff["id"], "from": "2026-03-02"})
+            driver.ask("topup", f"a{number}", amount=2000, reference=f"r{number}")
+    told = st.tuples(st.integers(0, len(TARIFFS)), st.integers(0, 40), st.integers(1, 3), st.integers(0, 60_000_000), st.booleans())
+    for _ in range(data.draw(st.integers(1, 4))):
+        events = [
+            alone.event(
+                str(FIRST + timedelta(days=day)), "0", f"a{account}", version=version, provisional=unsure,
+                tou={"peak": f"{micros / 10**6:.6f}", "": "1.000001"},
+            )
+            for account, day, version, micros, unsure in data.draw(st.lists(told, max_size=12))
+        ]  # fmt: skip
+        for event in events:
+            alone.give("UsageBatch", {"events": [event]})
+        size = data.draw(st.integers(1, 12))
+        for first in range(0, len(events), size):
+            gathered.give("UsageBatch", {"events": events[first : first + size]})
+        later = data.draw(st.integers(1, 20)) * 86_400
+        alone.tick(alone.now + later)
+        gathered.tick(gathered.now + later)
+    assert gathered.log == alone.log
+    assert gathered.fold.state.digest() == alone.fold.state.digest()
+    gathered.check()
+
+
+def test_a_batch_that_waits_for_the_books_is_taken_in_whole_when_they_hold_again() -> None:
+    driver = Driver(settings(), at="2026-03-01T12:00")
+    for name in ("a1", "a2"):
+        driver.ask("enrol", name, terms={"from": "2026-03-02"})
+    accounts = driver.fold.accounts
+    accounts.table["balance"][0] += 5
+    driver.tick("2026-03-04T12:00")
+    assert not driver.said["PrepaidProof"][-1]["holds"]
+    driver.give("UsageBatch", {"events": [driver.event("2026-03-03", "3.5", name) for name in ("a1", "a2")]})
+    assert not driver.said["Posting"]
+    accounts.table["balance"][0] -= 5
+    driver.ask("resume", "a1")
+    assert [(posting["account"], posting["amount"]) for posting in driver.said["Posting"]] == [("a1", 105), ("a2", 105)]

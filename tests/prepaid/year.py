@@ -309,7 +309,7 @@ class Year:
             "demand_end": None if demand is None else datetime.fromtimestamp(end, UTC),
         }  # fmt: skip
         self.ledger.counts["usage events"] += 1
-        self.give("UsageEvent", body)
+        self.give("UsageBatch", {"events": [body]})
 
     def meter_of(self, account: str, day: date) -> int:
         """The second meter hangs from day 150 on, on every fourth account."""
