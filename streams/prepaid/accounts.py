@@ -87,13 +87,13 @@ class Accounts:
 
     def get(self, kind: str, *names: str | int) -> Any:
         """An entry as JSON; None: there is none."""
-        data = self.state.entries.get("/".join((kind, *map(str, names))))
+        data = self.state.entries.get(_key(kind, names))
         return None if data is None else orjson.loads(data)
 
     def put(self, value: Any, kind: str, *names: str | int) -> None:
         """Sets an entry; None removes it."""
         data = None if value is None else orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
-        self.state.put("/".join(map(str, (kind, *names))), data)
+        self.state.put(_key(kind, names), data)
 
     # --- series: the newest so many items of a kind, in pages, so that one more costs the same however many there are ------------------
 
@@ -117,3 +117,9 @@ class Accounts:
                 break
             if needle in data:
                 yield page, orjson.loads(data)
+
+
+def _key(kind: str, names: tuple[str | int, ...]) -> str:
+    if len(names) == 1:
+        return f"{kind}/{names[0]}"
+    return f"{kind}/{names[0]}/{names[1]}" if len(names) == 2 else "/".join((kind, *map(str, names)))

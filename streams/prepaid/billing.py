@@ -461,9 +461,9 @@ class Billing:
     def _prices(self, row: int) -> PriceList | None:
         """The prices of an account; None: its tariff is no longer in the topology."""
         table = self.accounts.table
-        history = self.accounts.get("p", table.keys[row])
-        if history is None:
+        if f"p/{table.keys[row]}" not in self.accounts.state.entries:  # most accounts have had one tariff only
             return self.prices.get(table.text["tariff"][row])
+        history = self.accounts.get("p", table.keys[row])
         if any(name not in self.prices for _, name in history):
             return None
         told = tuple((since, name) for since, name in history)

@@ -65,7 +65,7 @@ class PrepaidFold:
     @property
     def now(self) -> int:
         """UTC seconds of the last tick."""
-        return int(self.accounts.get(NOW) or 0)
+        return int(self.state.entries.get(NOW, b"0"))
 
     def apply(self, message: Message) -> Result:
         """Folds one message in."""
