@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from confluent_kafka import TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from connectors.kafka.admin import Administrator
 from connectors.kafka.client import consumer, producer
@@ -47,7 +47,17 @@ def write(kafka: KafkaSettings, topic: str, count: int, transaction: str | None 
 
 def handle(kafka: KafkaSettings, group: str, topic: str, offset: int) -> None:
     reader = consumer(kafka, group)
-    reader.commit(offsets=[TopicPartition(topic, 0, offset)], asynchronous=False)
+
+    def committed() -> bool:
+        try:
+            reader.commit(offsets=[TopicPartition(topic, 0, offset)], asynchronous=False)
+        except KafkaException as error:
+            if error.args[0].code() not in (KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.NOT_COORDINATOR):
+                raise
+            return False  # the broker has just begun
+        return True
+
+    eventually(committed)
     reader.close()
 
 
