@@ -103,15 +103,16 @@ def said(chain: Chain, topic: str) -> list[dict[str, Any]]:
     )  # fmt: skip
     count = TOPOLOGY.topics[topic].partitions
     reader.assign([TopicPartition(topic, number, 0) for number in range(count)])
-    found, ends = [], 0
-    while ends < count:
+    found: list[dict[str, Any]] = []
+    ended: set[int] = set()  # a partition that grows meanwhile says more than once that it ends here
+    while len(ended) < count:
         for message in reader.consume(1000, 0.5):
             error = message.error()
             if error is None:
                 found.append(CODEC.decode(message.value()))
             else:
                 assert error.code() == KafkaError._PARTITION_EOF, error
-                ends += 1
+                ended.add(message.partition())
     reader.close()
     return found
 
