@@ -35,7 +35,7 @@ from mdh.errors import UsageError
 from schemas.codec import Codec
 from schemas.identity import identity, partition_of
 from schemas.topology import Topology, load_topology
-from streams.determinants.events import MOST
+from streams.determinants.events import batches
 from streams.prepaid.fold import PrepaidFold
 from streams.runtime.fold import Message
 from streams.runtime.lane import ID, SEQUENCE, WRITER
@@ -67,20 +67,16 @@ class Load:
             yield name, "PrepaidRequest", request("enrol", name, f"enrol/{name}", terms='{"from": "2026-03-01", "zone": "UTC"}')
         for day in range(self.days):
             told = [usage(name, day, 4_000_000 + 37_717 * ((number * 7 + day * 13) % 101)) for number, name in enumerate(self.names())]
-            yield from batches(told, partitions)
+            yield from messages_of(told, partitions)
             for number, name in enumerate(self.names()):
                 if (number + day) % 3 == 0:
                     yield name, "PrepaidRequest", request("topup", name, f"top/{name}/{day}", amount=900 + number % 7, channel="web")
 
 
-def batches(events: list[dict[str, Any]], partitions: int) -> Iterator[tuple[str, str, dict[str, Any]]]:
+def messages_of(events: list[dict[str, Any]], partitions: int) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Usage events as messages of the inbox."""
-    own: dict[int, list[dict[str, Any]]] = defaultdict(list)
-    for event in events:
-        own[partition_of(event["account"], partitions)].append(event)
-    for told in own.values():
-        for first in range(0, len(told), MOST):
-            yield told[first]["account"], "UsageBatch", {"events": told[first : first + MOST]}
+    for _, batch in batches(events, partitions):
+        yield batch["events"][0]["account"], "UsageBatch", batch
 
 
 def request(action: str, account: str, id: str, **fields: Any) -> dict[str, Any]:
@@ -326,7 +322,7 @@ class _Outside:
             self.send("prepaid.requests", name, "PrepaidRequest", request("enrol", name, f"enrol/{name}", terms=terms), f"enrol/{name}")
         self.write.flush(30)
         _until(lambda: self._count("prepaid.outcomes") >= len(accounts))
-        fill(self.kafka, batches([usage(name, 0, 9_000_000) for name in accounts], self.topology.partitions), self.topology)
+        fill(self.kafka, messages_of([usage(name, 0, 9_000_000) for name in accounts], self.topology.partitions), self.topology)
         left = set(accounts)
         for command in self._commands(lambda: bool(left)):
             left.discard(command["reference"])
@@ -360,11 +356,13 @@ class _Outside:
         reader = consumer(self.kafka, f"bench-count-{topic}", enable_partition_eof=True)
         numbers = range(self.topology.topics[topic].partitions)
         reader.assign([TopicPartition(topic, number, 0) for number in numbers])
-        ends, found = 0, 0
-        while ends < len(numbers):
+        left, found = set(numbers), 0  # a partition that grows meanwhile says more than once that it ends here
+        while left:
             for message in reader.consume(2000, 0.2):
-                ends += message.error() is not None
-                found += message.error() is None
+                if message.error() is None:
+                    found += 1
+                else:
+                    left.discard(message.partition())
         reader.close()
         return found
 

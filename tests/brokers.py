@@ -17,8 +17,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from confluent_kafka import KafkaError, Message, TopicPartition
 
-from connectors.kafka.client import producer
+from connectors.kafka.client import consumer, producer
 from connectors.kafka.settings import KafkaSettings
 from schemas.topology import Topology
 
@@ -113,6 +114,23 @@ def begin_topics(settings: KafkaSettings, topology: Topology) -> None:
         for number in range(topic.partitions if topic.records else 0):
             made.produce(name, b"", partition=number)
     assert made.flush(120) == 0
+
+
+def read_all(settings: KafkaSettings, topic: str) -> list[Message]:
+    """Every committed record of a topic, by partition and offset."""
+    reading = consumer(settings, "test", enable_partition_eof=True, fetch_wait_max_ms=20)
+    partitions = reading.list_topics(topic, timeout=60).topics[topic].partitions
+    reading.assign([TopicPartition(topic, number, 0) for number in partitions])
+    left, found = set(partitions), []  # a partition that grows meanwhile says more than once that it ends here
+    while left:
+        for message in reading.consume(1000, 0.05):
+            if (error := message.error()) is None:
+                found.append(message)
+            else:
+                assert error.code() == KafkaError._PARTITION_EOF, error
+                left.discard(message.partition())
+    reading.close()
+    return sorted(found, key=lambda message: (message.partition(), message.offset()))
 
 
 def _start_keeper(folder: Path) -> None:

@@ -8,16 +8,12 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from connectors.embedded.kafka import JVM_OPTIONS
-
 # The same examples every time and no limits of time: a run says something of the code, not of luck or of the machine.
 # MDH_TEST_EXAMPLES (`make test-long`) looks for new ones, so many times as many.
 TIMES = int(os.environ.get("MDH_TEST_EXAMPLES", "1"))
 settings.register_profile("here", derandomize=TIMES == 1, deadline=None, database=None, print_blob=True)
 settings.load_profile("here")
 _SLOW = {HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example}
-
-os.environ.setdefault(JVM_OPTIONS, "-XX:TieredStopAtLevel=1")  # brokers of tests do not live long enough for thorough compilation
 
 pytest_plugins = ["tests.brokers", "tests.patience"]
 

@@ -12,6 +12,7 @@ import os
 import shutil
 import socket
 import weakref
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Self, TextIO
@@ -109,26 +110,28 @@ class Port:
     def __init__(self, preferred: int = 0, host: str = HOST) -> None:
         """The preferred port if nobody listens on it, else any. Raises EmbeddedError where there is none."""
         for port in (preferred, 0):
-            try:
-                self._held = _bound(host, port)
-            except OSError:
-                continue
-            self.number = int(self._held.getsockname()[1])
-            self.free = weakref.finalize(self, self._held.close)
-            return
+            with suppress(OSError):
+                self._keep(_bound(host, port))
+                return
         raise EmbeddedError(f"no free port on {host}")
+
+    def _keep(self, held: socket.socket) -> None:
+        self.number = int(held.getsockname()[1])
+        self.free = weakref.finalize(self, held.close)
 
     @classmethod
     def claim(cls, port: int, what: str, option: str, host: str = HOST) -> Self:
         """The port if it can be listened on, any free one for 0. Raises EmbeddedError with what to do otherwise."""
-        if port:
-            try:
-                _bound(host, port).close()
-            except OSError as error:
-                if error.errno == errno.EADDRINUSE:
-                    raise EmbeddedError(f"port {port} for {what} is taken: stop what uses it or give another {option}") from error
-                raise EmbeddedError(f"cannot listen on port {port} for {what}: {error.strerror}") from error
-        return cls(port, host)
+        if not port:
+            return cls(host=host)
+        kept = cls.__new__(cls)
+        try:
+            kept._keep(_bound(host, port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise EmbeddedError(f"port {port} for {what} is taken: stop what uses it or give another {option}") from error
+            raise EmbeddedError(f"cannot listen on port {port} for {what}: {error.strerror}") from error
+        return kept
 
 
 def _bound(host: str, port: int) -> socket.socket:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
@@ -47,6 +47,16 @@ class Span:
     def identity(self, version: int) -> str:
         """The id of one version; empty for version 0, which never was."""
         return identity("usage", *(getattr(self, name) for name in self.__slots__), version) if version else ""
+
+
+def batches(events: list[dict[str, Any]], partitions: int) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Usage events as UsageBatch records of at most MOST, by partition of their accounts; those of a partition in their order."""
+    own: dict[int, list[dict[str, Any]]] = {}
+    for event in events:
+        own.setdefault(partition_of(event["account"], partitions), []).append(event)
+    for number, told in sorted(own.items()):
+        for first in range(0, len(told), MOST):
+            yield number, {"events": told[first : first + MOST]}
 
 
 class UsageEvents:
@@ -139,12 +149,7 @@ class UsageEvents:
     def gather(self, result: Result) -> None:
         """Adds what the message has told so far to the topics that take batches."""
         for topic, partitions in self._gathered.items():
-            own: dict[int, list[dict[str, Any]]] = {}
-            for body in self._waiting:
-                own.setdefault(partition_of(body["account"], partitions), []).append(body)
-            for number, bodies in sorted(own.items()):
-                for first in range(0, len(bodies), MOST):
-                    result.outputs.append(Output(topic, "UsageBatch", {"events": bodies[first : first + MOST]}, partition=number))
+            result.outputs += [Output(topic, "UsageBatch", batch, partition=number) for number, batch in batches(self._waiting, partitions)]
         self._waiting.clear()
 
     def tells(self, span: Span) -> bool:

@@ -437,7 +437,7 @@ class Registers:
                 table.mark(np.array([row]))
             elif has is not None:
                 same = (had, before) == (has, point) and not has.broken
-                day = None if same else _as_day(*cause[:1], number, has, cause[1], 0)
+                day = None if same else _as_day(cause[0], number, has, cause[1], 0)
             else:
                 day = Day(cause[0], number, 0, c.NOT_RECEIVED, 0, 0, FINALIZED, cause[1], 0) if had else None
             if day is not None:

@@ -202,18 +202,14 @@ class VeeFold:
 
         ``had``: what was published of a register, ``before``: whose its readings were, where that is not what was held and now holds.
         """
-        for row in changed.rewritten:
-            if had is not None:
-                row.told_as(had)
         emitter.registers(changed, version, *self.readings.judge(changed, older, known))
-        told = [
-            (one.channel, told)
-            for one in changed.rewritten
-            for told in one.days(
-                self.channels.zones[int(self.channels.zone[one.channel])], before or self.channels.judged(one.channel).owner,
-                self.channels.judged(one.channel).owner, partial(self.channels.partition_of, row=one.channel),
-            )
-        ]  # fmt: skip
+        told = []
+        for one in changed.rewritten:
+            if had is not None:
+                one.told_as(had)
+            zone, owner = self.channels.zones[int(self.channels.zone[one.channel])], self.channels.judged(one.channel).owner
+            days = one.days(zone, before or owner, owner, partial(self.channels.partition_of, row=one.channel))
+            told += [(one.channel, day) for day in days]
         if told:
             after = self._next("version")
             emitter.register_days(told, after, after if before is None else version - 1)

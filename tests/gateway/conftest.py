@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import Message, TopicPartition
+from confluent_kafka import Message
 from fastapi.testclient import TestClient
 
 from connectors.head_end.desk import Desk
 from connectors.head_end.documents import MasterAnswer, MasterLine
 from connectors.head_end.gateway import create_app
 from connectors.head_end.publish import KeyLog, Publisher, Writer
-from connectors.kafka.client import KafkaSettings, administrator, consumer, producer
+from connectors.kafka.client import KafkaSettings, administrator, producer
 from connectors.kafka.mock import MockBroker
+from tests.brokers import read_all
 
 LIMIT = 64 * 1024
 
@@ -98,22 +99,6 @@ def door(kafka: KafkaSettings, writer: Writer, tmp_path: Path) -> Iterator[Door]
 def partitions(kafka: KafkaSettings, topic: str) -> int:
     """How many partitions a topic has."""
     return len(administrator(kafka).list_topics(topic, timeout=60).topics[topic].partitions)
-
-
-def read_all(kafka: KafkaSettings, topic: str) -> list[Message]:
-    """Every committed record of a topic, by partition and offset."""
-    reading = consumer(kafka, "test", enable_partition_eof=True, fetch_wait_max_ms=20)
-    partitions = reading.list_topics(topic, timeout=60).topics[topic].partitions
-    reading.assign([TopicPartition(topic, number, 0) for number in partitions])
-    left, found = set(partitions), []
-    while left:
-        for message in reading.consume(100, 0.05):
-            if message.error() is None:
-                found.append(message)
-            else:
-                left.discard(message.partition())
-    reading.close()
-    return sorted(found, key=lambda message: (message.partition(), message.offset()))
 
 
 @pytest.fixture

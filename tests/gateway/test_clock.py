@@ -10,7 +10,7 @@ from connectors.head_end.clock import TickClock
 from connectors.head_end.publish import Writer
 from connectors.kafka.client import KafkaSettings
 from schemas.codec import Codec
-from tests.gateway.conftest import read_all
+from tests.brokers import read_all
 
 CODEC = Codec()
 

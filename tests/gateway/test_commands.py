@@ -24,7 +24,8 @@ from connectors.kafka.client import KafkaSettings
 from mdh.cli import main
 from mdh.commands.doctor import consumers, disk, grade, judge, machine, port_check
 from schemas.topology import load_topology
-from tests.gateway.conftest import FakeMaster, FakeReader, read_all
+from tests.brokers import read_all
+from tests.gateway.conftest import FakeMaster, FakeReader
 
 HEADER = b"device,channel,unit,seconds,start,value\n"
 CSV = HEADER + b"m1,1,kWh,1800,2026-01-01T00:00:00Z,0.5\n"

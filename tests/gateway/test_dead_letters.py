@@ -16,7 +16,7 @@ from connectors.head_end.publish import Writer
 from connectors.kafka.client import KafkaSettings, consumer, producer
 from schemas.codec import Codec
 from schemas.identity import identity
-from tests.gateway.conftest import read_all
+from tests.brokers import read_all
 
 CODEC = Codec()
 DLQ = "hes.reads.dlq"

@@ -11,7 +11,8 @@ import pytest
 from connectors.head_end.drop_folder import DropFolder
 from connectors.head_end.publish import Publisher, UnavailableError, Writer
 from connectors.kafka.client import KafkaSettings
-from tests.gateway.conftest import LIMIT, read_all
+from tests.brokers import read_all
+from tests.gateway.conftest import LIMIT
 from tests.patience import eventually
 
 CSV = b"device,channel,unit,seconds,start,value\nm1,1,kWh,1800,2026-01-01T00:00:00Z,0.5\n"

@@ -14,12 +14,12 @@ from typing import Any
 
 import httpx
 import pytest
-from confluent_kafka import TopicPartition
 
-from connectors.kafka.client import KafkaSettings, consumer, producer
+from connectors.kafka.client import KafkaSettings, producer
 from connectors.kafka.mock import MockBroker
 from schemas.codec import Codec
 from schemas.topology import load_topology
+from tests.brokers import read_all
 from tests.patience import eventually
 
 CODEC = Codec()
@@ -73,18 +73,8 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 
 def ticks(hub: Running) -> list[dict[str, Any]]:
-    reading = consumer(hub.kafka, "test-ticks", enable_partition_eof=True, fetch_wait_max_ms=20)
-    reading.assign([TopicPartition("hub.ticks", n, 0) for n in range(4)])
-    ended: set[int] = set()  # a partition that grows meanwhile says more than once that it ends here
-    found = []
-    while len(ended) < 4:
-        for message in reading.consume(100, 0.05):
-            if message.error():
-                ended.add(message.partition())
-            elif message.value():
-                found.append({"id": dict(message.headers())["id"].decode(), **CODEC.decode(message.value())})
-    reading.close()
-    return found
+    written = [message for message in read_all(hub.kafka, "hub.ticks") if message.value()]
+    return [{"id": dict(message.headers())["id"].decode(), **CODEC.decode(message.value())} for message in written]
 
 
 def confirm(hub: Running, payload: str, agent: str = "ingest", **figures: Any) -> None:
@@ -173,17 +163,10 @@ def test_master_data_comes_after_the_word_that_there_is_some(hub: Running) -> No
     assert answer.status_code == 207
     assert answer.json()["accepted"] == 2
     assert [error["line"] for error in answer.json()["errors"]] == [2]
-    reading = consumer(hub.kafka, "test-master", enable_partition_eof=True, fetch_wait_max_ms=20)
-    reading.assign([TopicPartition("master.data", n, 0) for n in range(4)])
     records: dict[int, list[str]] = {n: [] for n in range(4)}
-    ended: set[int] = set()
-    while len(ended) < 4:
-        for message in reading.consume(100, 0.05):
-            if message.error():
-                ended.add(message.partition())
-            elif message.value():
-                records[message.partition()].append(CODEC.name_of(message.value()))
-    reading.close()
+    for message in read_all(hub.kafka, "master.data"):
+        if message.value():
+            records[message.partition()].append(CODEC.name_of(message.value()))
     assert all(kinds[0] == "MasterPresent" for kinds in records.values())
     assert sum(kinds.count("MasterChannel") for kinds in records.values()) == 2
 

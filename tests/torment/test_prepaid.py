@@ -17,12 +17,13 @@ from typing import Any
 
 import orjson
 import pytest
-from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from connectors.enterprise.master import parse_master
+from connectors.kafka.settings import KafkaSettings
 from mdh.simulation.head_end import HeadEnd, Settings
 from streams.prepaid.ledger import chain_hash
-from tests.torment.chain import CODEC, TOPOLOGY, Chain, Tormentor
+from tests.brokers import read_all
+from tests.torment.chain import CODEC, Chain, Tormentor
 from tests.torment.test_torment import send
 
 ACTIONS = int(os.environ.get("MDH_TORMENT_ACTIONS", "5"))
@@ -95,26 +96,7 @@ def story(chain: Chain, calm: Callable[[], None] = lambda: None) -> None:
 
 def said(chain: Chain, topic: str) -> list[dict[str, Any]]:
     """All that was committed to a topic."""
-    reader = Consumer(
-        {
-            "bootstrap.servers": chain.bootstrap, "group.id": f"said-{topic}", "isolation.level": "read_committed",
-            "enable.partition.eof": True, "auto.offset.reset": "earliest",
-        }
-    )  # fmt: skip
-    count = TOPOLOGY.topics[topic].partitions
-    reader.assign([TopicPartition(topic, number, 0) for number in range(count)])
-    found: list[dict[str, Any]] = []
-    ended: set[int] = set()  # a partition that grows meanwhile says more than once that it ends here
-    while len(ended) < count:
-        for message in reader.consume(1000, 0.5):
-            error = message.error()
-            if error is None:
-                found.append(CODEC.decode(message.value()))
-            else:
-                assert error.code() == KafkaError._PARTITION_EOF, error
-                ended.add(message.partition())
-    reader.close()
-    return found
+    return [CODEC.decode(message.value()) for message in read_all(KafkaSettings(bootstrap=chain.bootstrap), topic)]
 
 
 def books(chain: Chain) -> Books:
